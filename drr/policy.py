@@ -1,0 +1,96 @@
+"""From scores to a verdict. Pure functions of plain data: no clock, no I/O, no engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What to do at a boundary."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    NUDGE = "nudge"
+
+
+class StopCause(StrEnum):
+    """Why the thinking of a response ended."""
+
+    NATURAL = "natural"
+    DM_STOP = "dm_stop"
+    BUDGET = "budget"
+    MAX_STEPS = "max_steps"
+    DM_UNAVAILABLE = "dm_unavailable"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The DM's opinion of a boundary: calibrated probabilities in [0, 1].
+
+    `p_now`: an answer forced here is right. `p_later`: the answer after full thinking is right.
+    """
+
+    p_now: float
+    p_later: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """When to stop. Checked when built; ValueError names the field.
+
+    `threshold` is the p_now that stops thinking; `patience` how many boundaries in a row must reach it;
+    `min_steps` how many steps must have closed first; `max_steps` stops unconditionally. A close by the Reasoner
+    is refused, at most `nudge` times, while p_now is below `nudge_below`. `acts` is False in shadow mode.
+    """
+
+    threshold: float = 0.9
+    min_steps: int = 1
+    max_steps: int | None = None
+    patience: int = 1
+    nudge: int = 0
+    nudge_below: float = 0.5
+    acts: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "nudge_below"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, not {value}")
+        for name, least in (("min_steps", 0), ("max_steps", 1), ("patience", 1), ("nudge", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, with its cause where it ends the thinking."""
+
+    verdict: Verdict
+    cause: StopCause | None = None
+
+
+_CONTINUE = Decision(Verdict.CONTINUE)
+
+
+def decide(
+    settings: PolicySettings, scores: Sequence[Score | None], *, closing: bool = False, nudges: int = 0
+) -> Decision:
+    """The verdict at the newest boundary.
+
+    `scores` holds one entry per boundary so far, None where no score came in time: a missing score never stops
+    anything, and breaks a run of patience. `closing` tells that the Reasoner itself closed its thinking here,
+    `nudges` how many such closes were refused before.
+    """
+    newest = scores[-1]
+    if closing:
+        doubted = newest is not None and newest.p_now < settings.nudge_below
+        return Decision(Verdict.NUDGE) if doubted and nudges < settings.nudge else _CONTINUE
+    if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
+        recent = scores[-settings.patience :]
+        if all(score is not None and score.p_now >= settings.threshold for score in recent):
+            return Decision(Verdict.STOP, StopCause.DM_STOP)
+    if settings.max_steps is not None and len(scores) >= settings.max_steps:
+        return Decision(Verdict.STOP, StopCause.MAX_STEPS)
+    return _CONTINUE

@@ -1,0 +1,101 @@
+"""The Reasoner as the loop sees it: something that streams tokens from a list of token ids.
+
+One protocol, so that the loop runs the same over vLLM, in distillation and over the tests' fake.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One output token.
+
+    `text` is what it adds to the decoded text (empty inside a multi-byte character). `logprob` is the natural-log
+    probability of the token under the Reasoner, None if unknown or if it was injected. `detail` is the engine's
+    own record of the token, handed back untouched.
+    """
+
+    id: int
+    text: str
+    logprob: float | None = None
+    detail: Any = None
+    injected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New tokens of a stream; `finish_reason` on the last one ("stop", "length", "abort", ...).
+
+    `text` can differ from the tokens' joined text only in answers, where stop strings cut it.
+    """
+
+    tokens: tuple[Token, ...]
+    text: str
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+class Phase(StrEnum):
+    """What a segment is for."""
+
+    THINK = "think"
+    ANSWER = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One engine request of a response.
+
+    `ids` is the whole context: prompt and everything kept so far. `carried` are the output tokens among them, which
+    penalties and `min_tokens` still have to count. `number` counts the response's requests from 0; a seeded request
+    derives each one's seed from it. `max_tokens` is what the engine may generate.
+    """
+
+    phase: Phase
+    number: int
+    ids: Sequence[int]
+    carried: Sequence[int]
+    max_tokens: int
+
+
+class Reasoner(Protocol):
+    """Streams tokens. Closing the generator, or cancelling the task that runs it, frees the engine request.
+
+    In a THINK segment, tokens arrive with their own text and log-probability, and the stream goes on past a close
+    of the thinking into the answer.
+    """
+
+    def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingFormat:
+    """How this Reasoner marks its thinking, as token ids (from the reasoning parser or the tokenizer)."""
+
+    open_ids: tuple[int, ...]
+    close_ids: tuple[int, ...]
+    close_text: str = "</think>"
+
+    def __post_init__(self) -> None:
+        if not self.open_ids or not self.close_ids:
+            raise ValueError("a thinking format needs the token ids of its opening and closing markers")
+
+    def starts_open(self, prompt_ids: Sequence[int]) -> bool | None:
+        """Whether the prompt leaves the thinking open; None where it says nothing and the output will tell."""
+        opened = _last_index(prompt_ids, self.open_ids)
+        closed = _last_index(prompt_ids, self.close_ids)
+        if opened == closed == -1:
+            return None
+        return opened > closed
+
+
+def _last_index(ids: Sequence[int], wanted: tuple[int, ...]) -> int:
+    """Index at which `wanted` last occurs in `ids`, or -1."""
+    last = wanted[-1]
+    for end in range(len(ids), len(wanted) - 1, -1):
+        if ids[end - 1] == last and tuple(ids[end - len(wanted) : end]) == wanted:
+            return end - len(wanted)
+    return -1

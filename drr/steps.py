@@ -1,0 +1,153 @@
+"""Cut a stream of thinking tokens into steps.
+
+The segmenter sees one token's text at a time, so how the engine grouped tokens into deltas cannot change the
+steps. Steps are made of whole tokens: a boundary inside a token closes the step at that token's end, or, for
+boundaries that are recognised by what follows them, before the token that starts the next step.
+
+It does not know about thinking markers, scores or clients.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+StepKind = Literal["blank_line", "sentence", "marker", "tokens", "attempt"]
+
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+_WORD = re.compile(r"[^\W\d_]+")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
+_MARKERS = ("Wait", "But", "Hmm", "Alternatively", "However", "Actually")
+
+
+@dataclass(frozen=True, slots=True)
+class StepRule:
+    """Where a step ends.
+
+    blank_line: at a blank line. sentence: after `.`, `!` or `?` followed by white space. marker: before a word
+    of reconsideration ("Wait", "Hmm", ...). tokens: every `every` tokens. attempt: only at the end of thinking.
+    """
+
+    kind: StepKind = "blank_line"
+    every: int = 64
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(StepKind):
+            raise ValueError(f"step rule {self.kind!r} is none of {', '.join(get_args(StepKind))}")
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, not {self.every}")
+
+    def __str__(self) -> str:
+        return f"tokens:{self.every}" if self.kind == "tokens" else self.kind
+
+    @classmethod
+    def parse(cls, text: str) -> "StepRule":
+        """The rule named by `text`: a kind, or `tokens:N`. ValueError says what is wrong."""
+        kind, _, count = text.partition(":")
+        if count and kind != "tokens":
+            raise ValueError(f"step rule {text!r}: only tokens takes a number")
+        if count and not count.isdecimal():
+            raise ValueError(f"step rule {text!r}: {count!r} is not a number")
+        return cls(kind, int(count)) if count else cls(kind)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Tokens `start` to `end` (exclusive) of the thinking, and their text."""
+
+    start: int
+    end: int
+    text: str
+
+
+class StepSegmenter:
+    """Feed it every thinking token's text in order; it returns the steps as they close.
+
+    `held_from` is the index of the first token that might belong to the next step although no boundary is known
+    yet (the beginning of a marker word); None when every token seen belongs to the current step for certain.
+    """
+
+    def __init__(self, rule: StepRule, start: int = 0) -> None:
+        self._rule = rule
+        self._start = start
+        self._pieces: list[str] = []
+        self._scanned = 0  # characters of the current step already searched for markers
+        self.held_from: int | None = None
+
+    def feed(self, text: str) -> Step | None:
+        """Take the next token; returns the step it closed, if it closed one."""
+        self._pieces.append(text)
+        match self._rule.kind:
+            case "blank_line":
+                return self._close_here() if self._ends_in_blank_line() else None
+            case "tokens":
+                return self._close_here() if len(self._pieces) >= self._rule.every else None
+            case "sentence":
+                return self._close_before_last() if self._sentence_ended() else None
+            case "marker":
+                return self._feed_marker()
+            case _:
+                return None
+
+    def drop(self, tokens: int) -> None:
+        """Take back the last tokens of the step in progress: they turned out not to be thinking."""
+        if tokens:
+            del self._pieces[-tokens:]
+
+    def finish(self) -> Step | None:
+        """Close the step in progress at the last token; None if it holds no text."""
+        self.held_from = None
+        return self._close(len(self._pieces)) if "".join(self._pieces).strip() else None
+
+    def _close_here(self) -> Step | None:
+        return self._close(len(self._pieces)) if "".join(self._pieces).strip() else None
+
+    def _close_before_last(self) -> Step | None:
+        return self._close(len(self._pieces) - 1)
+
+    def _close(self, count: int) -> Step:
+        step = Step(self._start, self._start + count, "".join(self._pieces[:count]))
+        self._start = step.end
+        del self._pieces[:count]
+        return step
+
+    def _ends_in_blank_line(self) -> bool:
+        # Two line breaks can straddle a few tokens; only the newest token can complete them.
+        newest = self._pieces[-1]
+        if "\n" not in newest:
+            return False
+        tail = "".join(self._pieces[-4:])
+        found = None
+        for found in _BLANK_LINE.finditer(tail):
+            pass
+        return found is not None and found.end() > len(tail) - len(newest)
+
+    def _sentence_ended(self) -> bool:
+        newest = self._pieces[-1]
+        if len(self._pieces) < 2 or not newest[:1].isspace():
+            return False
+        return _SENTENCE_END.search("".join(self._pieces[-5:-1])) is not None
+
+    def _feed_marker(self) -> Step | None:
+        """A marker counts when it is a whole word, which only the character after it can tell."""
+        text = "".join(self._pieces)
+        for word in _WORD.finditer(text, self._scanned):
+            token = self._token_at(word.start())
+            if word.end() == len(text):  # the word may go on in the next token
+                self._scanned = word.start()
+                may_be_marker = any(marker.startswith(word.group()) for marker in _MARKERS)
+                self.held_from = self._start + token if may_be_marker else None
+                return None
+            if word.group() in _MARKERS and "".join(self._pieces[:token]).strip():
+                self.held_from, self._scanned = None, 0
+                return self._close(token)
+        self.held_from, self._scanned = None, len(text)
+        return None
+
+    def _token_at(self, position: int) -> int:
+        """Index, within the current step, of the token that holds the character at `position`."""
+        end = 0
+        for index, piece in enumerate(self._pieces):
+            end += len(piece)
+            if position < end:
+                return index
+        return len(self._pieces)

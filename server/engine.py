@@ -1,0 +1,229 @@
+"""The engine that vLLM's own serving code talks to: AsyncLLM, with the thinking loop inside `generate`.
+
+Requests that carry a plan (put there by the HTTP layer) run through the loop; all others pass straight to vLLM.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from drr.reasoner import ThinkingFormat, Token
+from drr.scorers import Scorer
+from drr.steps import StepRule
+from drr.thinking import Emit, Event, Finished, Outcome, StepReport, ThinkingLoop
+from drr.vllm_reasoner import VllmReasoner
+from server import metrics
+from server.report import ResponsePlan
+from server.schema import Defaults
+
+PLAN_KEY = "drr"
+"""Where the HTTP layer puts a request's plan: `SamplingParams.extra_args[PLAN_KEY]`."""
+
+
+@dataclass(slots=True)
+class DrrRuntime:
+    """What the loop needs and a request does not bring."""
+
+    form: ThinkingFormat
+    rule: StepRule
+    scorer: Scorer | None
+    defaults: Defaults
+
+
+@dataclass(slots=True)
+class DrrExtra:
+    """What an engine output says beyond vLLM: a closed step, or the outcome of a choice."""
+
+    choice: int
+    step: StepReport | None = None
+    outcome: Outcome | None = None
+
+
+class ThinkingEngine(AsyncLLM):
+    """AsyncLLM whose `generate` thinks as long as it pays. Set `drr` before serving."""
+
+    drr: DrrRuntime | None = None
+
+    def generate(  # type: ignore[override]  # an async generator either way, without a second one in between
+        self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        plan = (sampling_params.extra_args or {}).get(PLAN_KEY)
+        if plan is None or self.drr is None:
+            return super().generate(prompt, sampling_params, request_id, **options)
+        params = _without_plan(sampling_params)
+        if not plan.settings.loops:
+            return super().generate(prompt, params, request_id, **options)
+        return self._think(plan, prompt, params, request_id, options)
+
+    async def _think(
+        self,
+        plan: ResponsePlan,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        request_id: str,
+        options: Mapping[str, Any],
+    ) -> AsyncGenerator[RequestOutput, None]:
+        choices = [self._choice(plan, prompt, params, request_id, options, index) for index in range(params.n)]
+        assembler = OutputAssembler(request_id, prompt, params, [reasoner for reasoner, _ in choices])
+        streams = [loop.run() for _, loop in choices]
+        async with contextlib.aclosing(_merged(streams)) as events:
+            async for index, event in events:
+                if isinstance(event, StepReport):
+                    metrics.observe_step(event)
+                elif isinstance(event, Finished):
+                    metrics.observe_outcome(plan.settings.mode, event.outcome)
+                output = assembler.add(index, event)
+                if output is not None:
+                    yield output
+
+    def _choice(
+        self,
+        plan: ResponsePlan,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        request_id: str,
+        options: Mapping[str, Any],
+        index: int,
+    ) -> tuple[VllmReasoner, ThinkingLoop]:
+        drr = self.drr
+        assert drr is not None
+        own = params.clone()
+        own.n = 1
+        if own.seed is not None:
+            own.seed += index  # as vLLM does for the choices of one request
+        prompt_ids = prompt["prompt_token_ids"]
+        max_tokens = own.max_tokens or self.model_config.max_model_len - len(prompt_ids)
+        reasoner = VllmReasoner(super().generate, self.renderer.tokenizer, prompt, own, request_id, options)
+        loop = ThinkingLoop(
+            reasoner,
+            drr.scorer if plan.settings.judged else None,
+            drr.form,
+            drr.rule,
+            plan.settings.loop_settings(drr.defaults, max_tokens, separate_answer=bool(own.stop)),
+            prompt_ids,
+            plan.question,
+        )
+        return reasoner, loop
+
+
+def _without_plan(params: SamplingParams) -> SamplingParams:
+    extra = {key: value for key, value in (params.extra_args or {}).items() if key != PLAN_KEY}
+    params.extra_args = None  # the plan itself is never copied
+    own = params.clone()
+    own.extra_args = extra or None
+    return own
+
+
+async def _merged(streams: list[AsyncGenerator[Event, None]]) -> AsyncGenerator[tuple[int, Event], None]:
+    """The events of several loops as they come, each with its loop's index; one loop is not given tasks."""
+    if len(streams) == 1:
+        async with contextlib.aclosing(streams[0]) as only:
+            async for event in only:
+                yield 0, event
+        return
+    queue: asyncio.Queue[tuple[int, Event | None | Exception]] = asyncio.Queue()
+
+    async def pump(index: int, stream: AsyncGenerator[Event, None]) -> None:
+        try:
+            async with contextlib.aclosing(stream):
+                async for event in stream:
+                    queue.put_nowait((index, event))
+            queue.put_nowait((index, None))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(index, stream)) for index, stream in enumerate(streams)]
+    try:
+        running = len(tasks)
+        while running:
+            index, event = await queue.get()
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                running -= 1
+            else:
+                yield index, event
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+class OutputAssembler:
+    """Turns the loop's events into the RequestOutputs that vLLM's serving code expects.
+
+    Steps and outcomes ride on the outputs as `drr` (a DrrExtra); outputs that carry only a step hold no choices.
+    """
+
+    def __init__(
+        self, request_id: str, prompt: Mapping[str, Any], params: SamplingParams, reasoners: list[VllmReasoner]
+    ) -> None:
+        self._request_id, self._prompt, self._reasoners = request_id, prompt, reasoners
+        self._kind = params.output_kind
+        self._logprobs = params.logprobs is not None
+        self._open = params.n
+        self._whole = [self._completion(index, (), "") for index in range(params.n)]
+
+    def add(self, index: int, event: Event) -> RequestOutput | None:
+        """The output that this event makes due, if any."""
+        match event:
+            case StepReport():
+                return self._output([], DrrExtra(index, step=event))
+            case Emit():
+                return self._emit(index, event)
+            case Finished():
+                return self._finish(index, event)
+
+    def _emit(self, index: int, event: Emit) -> RequestOutput | None:
+        if self._kind is RequestOutputKind.DELTA:
+            return self._output([self._completion(index, event.tokens, event.text)])
+        whole, new = self._whole[index], self._completion(index, event.tokens, event.text)
+        whole.text += new.text
+        whole.token_ids = [*whole.token_ids, *new.token_ids]
+        if whole.logprobs is not None and new.logprobs is not None:
+            whole.logprobs = [*whole.logprobs, *new.logprobs]
+        return self._output([whole]) if self._kind is RequestOutputKind.CUMULATIVE else None
+
+    def _finish(self, index: int, event: Finished) -> RequestOutput:
+        self._open -= 1
+        extra = DrrExtra(index, outcome=event.outcome)
+        if self._kind is RequestOutputKind.DELTA:
+            final = self._completion(index, (), "")
+        else:
+            final = self._whole[index]
+        final.finish_reason, final.stop_reason = event.finish_reason, event.stop_reason
+        if self._kind is not RequestOutputKind.FINAL_ONLY:
+            return self._output([final], extra)
+        return self._output([] if self._open else self._whole, extra)
+
+    def _completion(self, index: int, tokens: tuple[Token, ...], text: str) -> CompletionOutput:
+        return CompletionOutput(
+            index=index,
+            text=text,
+            token_ids=[token.id for token in tokens],
+            cumulative_logprob=None,
+            logprobs=[token.detail for token in tokens] if self._logprobs else None,
+        )
+
+    def _output(self, completions: list[CompletionOutput], extra: DrrExtra | None = None) -> RequestOutput:
+        first, last = self._reasoners[0].first_output, self._reasoners[0].last_output
+        output = RequestOutput(
+            request_id=self._request_id,
+            prompt=self._prompt.get("prompt"),
+            prompt_token_ids=self._prompt["prompt_token_ids"],
+            prompt_logprobs=first.prompt_logprobs if first else None,
+            outputs=completions,
+            finished=self._open == 0,
+            metrics=last.metrics if last else None,
+            num_cached_tokens=first.num_cached_tokens if first else None,
+            num_cache_creation_tokens=first.num_cache_creation_tokens if first else None,
+            kv_transfer_params=last.kv_transfer_params if last else None,
+        )
+        output.drr = extra  # type: ignore[attr-defined]
+        return output

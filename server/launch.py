@@ -1,0 +1,313 @@
+"""Start a server: the DM's engine, the Reasoner's engine, vLLM's app above them, DRR in between.
+
+Every vLLM flag passes through; the flags of DRR itself are few and start with --dm or --drr.
+"""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.routing import Route
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.app import build_app
+from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import serve_http, setup_server
+from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
+from vllm.reasoning import ReasoningParserManager
+from vllm.usage.usage_lib import UsageContext
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from drr import reference
+from drr.dm import DmCard, DmMismatch, fingerprint, load_dm_head
+from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, prepare_environment
+from drr.reasoner import ThinkingFormat
+from drr.scorers.dm import DmScorer, tokenizer_of
+from drr.steps import StepRule
+from server import metrics
+from server.engine import DrrRuntime, ThinkingEngine
+from server.schema import Defaults
+from server.serving import DrrServingChat, RefuseHeaderElsewhere, list_aliases, refuse_drr
+
+logger = logging.getLogger("drr")
+
+_MIDDLEWARE = f"{RefuseHeaderElsewhere.__module__}.{RefuseHeaderElsewhere.__name__}"
+_OTHER_HANDLERS = (
+    "openai_serving_completion",
+    "openai_serving_responses",
+    "openai_serving_chat_batch",
+    "anthropic_serving_messages",
+)
+_FALLBACK_PARSER = "deepseek_r1"
+"""For models that mark thinking with <think> and </think> and were started without a reasoning parser."""
+
+
+class StartupError(Exception):
+    """The server cannot start as asked; the message is for the operator."""
+
+
+@dataclass(slots=True)
+class Dm:
+    """A DM that is running: its card, engine and scorer."""
+
+    card: DmCard
+    engine: AsyncLLM
+    scorer: DmScorer
+
+
+def make_parser() -> FlexibleArgumentParser:
+    """vLLM's own server flags and DRR's."""
+    parser = make_arg_parser(FlexibleArgumentParser(prog="drr serve", description=__doc__))
+    group = parser.add_argument_group("DRR")
+    group.add_argument("--dm", metavar="FOLDER", help="the DM that judges this Reasoner's thinking")
+    group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
+    group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
+    group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
+    group.add_argument("--dm-gpu-memory-utilization", type=float, default=0.1, help="share of the GPU for the DM")
+    group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
+    group.add_argument("--drr-step-rule", default="blank_line", help="blank_line, sentence, marker, tokens:N, attempt")
+    group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
+    return parser
+
+
+def parse_args(argv: Sequence[str]) -> argparse.Namespace:
+    """The server's arguments. Without --model the reference Reasoner and its DM are served."""
+    parser = make_parser()
+    parser.set_defaults(**cpu_engine_defaults())
+    args = parser.parse_args(list(argv))
+    if "--model" not in " ".join(argv) and args.model_tag is None:
+        args.model = str(reference.reasoner_folder())
+        args.dm = args.dm or str(reference.dm_folder())
+        args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
+    elif args.model_tag is not None:
+        args.model = args.model_tag
+    validate_parsed_serve_args(args)
+    return args
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    rule = StepRule.parse(args.drr_step_rule)
+    card = DmCard.load(Path(args.dm)) if args.dm else None
+    listen_address, sock = setup_server(args, reuse_port=False)
+    dm: Dm | None = None
+    engine: ThinkingEngine | None = None
+    try:
+        if card is not None:
+            dm = _start_dm(card, args)
+        engine = _start_reasoner(args)
+        if dm is not None:
+            _check_dm(dm.card, engine, rule, args.dm_allow_mismatch)
+        app = await build(args, engine, dm, rule)
+        print(_invitation(args, listen_address, dm), flush=True)
+        shutdown = await _serve_http(app, args, sock)
+        await shutdown
+    finally:
+        if engine is not None:
+            engine.shutdown()
+        if dm is not None:
+            dm.engine.shutdown()
+        sock.close()
+
+
+async def build(args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None, rule: StepRule) -> FastAPI:
+    """vLLM's app over `engine`, with DRR's handler, health and model list in it."""
+    engine.drr = _runtime(args, engine, dm, rule)
+    tasks = await engine.get_supported_tasks()
+    args.middleware = [*args.middleware, _MIDDLEWARE]
+    app = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    app.state.openai_serving_chat = DrrServingChat.adopt(app.state.openai_serving_chat, engine.drr)
+    for name in _OTHER_HANDLERS:
+        handler = getattr(app.state, name, None)
+        if handler is not None:
+            refuse_drr(handler)
+    list_aliases(app.state.openai_serving_models, ["drr", "full"] if dm is not None else ["full"])
+    app.router.routes.insert(0, Route("/health", _health(engine, dm), methods=["GET"]))
+    if dm is not None:
+        metrics.DM_UP.set(1)
+    return app
+
+
+def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
+    folder = Path(args.dm)
+    options = cpu_engine_defaults(args.dm_kv_cache_memory_bytes or CPU_DM_KV_CACHE_BYTES)
+    if not options:
+        options = {"gpu_memory_utilization": args.dm_gpu_memory_utilization}
+        if args.dm_kv_cache_memory_bytes:
+            options["kv_cache_memory_bytes"] = args.dm_kv_cache_memory_bytes
+    # No statistics: a second engine's would unregister the first one's metrics.
+    engine_args = AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
+    engine = AsyncLLM.from_engine_args(engine_args)
+
+    def on_death(error: BaseException) -> None:
+        metrics.DM_UP.set(0)
+        logger.error("The DM's engine is gone; requests go on without it, thinking in full. %s", error)
+
+    scorer = DmScorer(
+        card.id,
+        engine.encode,
+        tokenizer_of(engine),
+        load_dm_head(folder),
+        engine.model_config.max_model_len,
+        on_death,
+    )
+    return Dm(card, engine, scorer)
+
+
+def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
+    if args.dm and not args.structured_outputs_config.reasoning_parser:
+        args.reasoning_parser = args.structured_outputs_config.reasoning_parser = _FALLBACK_PARSER
+    engine_args = AsyncEngineArgs.from_cli_args(args)
+    config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
+    engine = ThinkingEngine.from_vllm_config(
+        vllm_config=config,
+        usage_context=UsageContext.OPENAI_API_SERVER,
+        enable_log_requests=engine_args.enable_log_requests,
+        aggregate_engine_logging=engine_args.aggregate_engine_logging,
+        disable_log_stats=engine_args.disable_log_stats,
+    )
+    assert isinstance(engine, ThinkingEngine)
+    return engine
+
+
+def _check_dm(card: DmCard, engine: AsyncLLM, rule: StepRule, allow_mismatch: bool) -> None:
+    try:
+        card.check(fingerprint(_model_folder(engine)), rule)
+    except DmMismatch as error:
+        if not allow_mismatch:
+            raise StartupError(f"{error}; --dm-allow-mismatch serves it all the same") from error
+        logger.warning("%s; served all the same, as asked", error)
+
+
+def _model_folder(engine: AsyncLLM) -> Path:
+    config = engine.model_config
+    if Path(config.model).is_dir():
+        return Path(config.model)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(config.model, revision=config.revision, local_files_only=True))
+
+
+def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule) -> DrrRuntime:
+    tokenizer = engine.renderer.tokenizer
+    parser = args.structured_outputs_config.reasoning_parser
+    form = thinking_format(tokenizer, parser)
+    card = dm.card if dm is not None else None
+    cue = card.nudge_cue if card is not None else "Wait,"
+    defaults = Defaults(
+        mode=args.drr_mode or ("auto" if dm is not None else "off"),
+        threshold=card.threshold if card is not None else None,
+        nudge=card.nudge if card is not None else 0,
+        nudge_below=card.nudge_below if card is not None else 0.5,
+        nudge_cue=cue,
+        nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
+        answer_tokens=args.drr_answer_tokens,
+        deadline=args.dm_deadline_ms / 1000,
+    )
+    return DrrRuntime(form, rule, dm.scorer if dm is not None else None, defaults)
+
+
+def thinking_format(tokenizer: Any, parser_name: str) -> ThinkingFormat:
+    """The thinking markers that a reasoning parser knows; `<think>` and `</think>` without a parser.
+
+    StartupError where the parser knows none: thinking could then not be closed.
+    """
+    opening, closing = "<think>", "</think>"
+    if parser_name:
+        parser = ReasoningParserManager.get_reasoning_parser(parser_name)(tokenizer)
+        if not parser.reasoning_start_str or not parser.reasoning_end_str:
+            raise StartupError(f"reasoning parser {parser_name} does not say how thinking is marked; DRR needs that")
+        opening, closing = parser.reasoning_start_str, parser.reasoning_end_str
+    encode = tokenizer.encode
+    return ThinkingFormat(
+        tuple(encode(opening, add_special_tokens=False)), tuple(encode(closing, add_special_tokens=False)), closing
+    )
+
+
+def _health(engine: AsyncLLM, dm: Dm | None) -> Any:
+    async def health(request: Request) -> JSONResponse:
+        """200 while answers can be given; `degraded` tells that the DM is gone and thinking runs in full."""
+        try:
+            await engine.check_health()
+            reasoner = "ok"
+        except EngineDeadError:
+            reasoner = "dead"
+        judge = "none" if dm is None else "dead" if dm.scorer.dead or dm.engine.errored else "ok"
+        status = "dead" if reasoner == "dead" else "degraded" if judge == "dead" else "ok"
+        body = {"status": status, "reasoner": reasoner, "dm": judge}
+        return JSONResponse(body, status_code=503 if reasoner == "dead" else 200)
+
+    return health
+
+
+async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
+    log_config = get_uvicorn_log_config(args)
+    extra = {} if log_config is None else {"log_config": log_config}
+    return await serve_http(
+        app,
+        sock=sock,
+        enable_ssl_refresh=args.enable_ssl_refresh,
+        host=args.host,
+        port=args.port,
+        log_level=args.uvicorn_log_level,
+        access_log=not args.disable_uvicorn_access_log,
+        timeout_keep_alive=5,
+        ssl_keyfile=args.ssl_keyfile,
+        ssl_certfile=args.ssl_certfile,
+        ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs,
+        ssl_ciphers=args.ssl_ciphers,
+        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
+        h11_max_header_count=args.h11_max_header_count,
+        **extra,
+    )
+
+
+def _invitation(args: argparse.Namespace, address: str, dm: Dm | None) -> str:
+    name = args.served_model_name[0] if args.served_model_name else args.model
+    judge = f"judged by {dm.card.id}" if dm is not None else "without a DM: plain vLLM, only budgets in the drr object"
+    url = address.replace("0.0.0.0", "127.0.0.1")
+    body = (
+        f'{{"model": "{name}", "messages": [{{"role": "user", "content": '
+        '"Tom has 12 apples. He buys 3 bags of 8 apples each. How many apples does Tom have now?"}]}'
+    )
+    return (
+        f"\nServing {name}, {judge}, at {url}/v1. Try:\n\n"
+        f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    """Entry point of `drr serve`; returns the exit status."""
+    import uvloop
+
+    prepare_environment()
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    args = parse_args(argv)
+
+    def stop_before_serving(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop_before_serving)
+    try:
+        uvloop.run(serve(args))
+    except KeyboardInterrupt:
+        return 0
+    except (StartupError, ValueError) as error:
+        print(f"drr serve: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+__all__ = ["build", "main", "make_parser", "parse_args", "serve", "thinking_format"]

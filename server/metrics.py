@@ -1,0 +1,51 @@
+"""drr's own Prometheus metrics. A response is one choice of one request, however many engine requests it took."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from drr.thinking import Outcome, StepReport
+
+RESPONSES = Counter("drr_responses", "Responses by mode and by what ended their thinking.", ["mode", "stop_cause"])
+DECISIONS = Counter("drr_decisions", "Verdicts at step boundaries.", ["verdict"])
+TOKENS = Counter(
+    "drr_tokens",
+    "Tokens by fate: thinking and answer were kept, discarded were generated in vain, injected were never generated.",
+    ["kind"],
+)
+NUDGES = Counter("drr_nudges", "Closes of the thinking that were refused.")
+LATE = Counter("drr_dm_late", "Scores that missed their deadline.")
+FAILED = Counter("drr_dm_failed", "Scores that failed.")
+SCORES = Histogram(
+    "drr_dm_p_now", "Scores of step boundaries: probability that an answer now is right.", buckets=[i / 20 for i in range(1, 21)]
+)
+LATENCY = Histogram(
+    "drr_dm_seconds",
+    "Seconds from a closed step to its score.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+THINKING = Histogram(
+    "drr_thinking_tokens", "Thinking tokens kept per response.", buckets=[2**power for power in range(3, 16)]
+)
+DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
+
+
+def observe_step(step: StepReport) -> None:
+    """Count one decided boundary."""
+    DECISIONS.labels(step.verdict.value).inc()
+    if step.p_now is not None:
+        SCORES.observe(step.p_now)
+    if step.ms is not None:
+        LATENCY.observe(step.ms / 1000)
+
+
+def observe_outcome(mode: str, outcome: Outcome) -> None:
+    """Count one finished response."""
+    RESPONSES.labels(mode, outcome.stop_cause.value).inc()
+    answer = outcome.generated_tokens - outcome.discarded_tokens - outcome.thinking_tokens
+    TOKENS.labels("thinking").inc(outcome.thinking_tokens)
+    TOKENS.labels("discarded").inc(outcome.discarded_tokens)
+    TOKENS.labels("injected").inc(outcome.injected_tokens)
+    TOKENS.labels("answer").inc(max(0, answer))
+    NUDGES.inc(outcome.nudges)
+    LATE.inc(outcome.late)
+    FAILED.inc(outcome.failed)
+    THINKING.observe(outcome.thinking_tokens)

@@ -1,0 +1,104 @@
+"""Tiny honest stand-ins for the Reasoner and the DM: scripted tokens, scripted scores, no engine."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+
+from drr.policy import Score
+from drr.reasoner import Delta, Phase, Segment, ThinkingFormat, Token
+from drr.scorers import Boundary
+
+OPEN, CLOSE, END, PROMPT = 1, 2, 3, 4
+FORM = ThinkingFormat((OPEN,), (CLOSE,), "</think>")
+_FIRST_WORD = 10
+
+
+class Vocabulary:
+    """Words to ids and back; every distinct string is one token."""
+
+    def __init__(self) -> None:
+        self._words: dict[str, int] = {"<think>": OPEN, "</think>": CLOSE, "": END}
+
+    def token(self, word: str) -> Token:
+        token_id = self._words.setdefault(word, _FIRST_WORD + len(self._words))
+        return Token(token_id, word, logprob=None if token_id < _FIRST_WORD else -0.1)
+
+    def text(self, ids: Sequence[int]) -> str:
+        words = {token_id: word for word, token_id in self._words.items()}
+        return "".join(words[i] for i in ids)
+
+
+@dataclass
+class FakeReasoner:
+    """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests.
+
+    Words are tokens; "" is the end of the turn. `group` tokens come per delta. `pace` is awaited between deltas.
+    """
+
+    thinking: Sequence[str]
+    answer: Sequence[str] = ("The answer", " is 4", "")
+    rethought: Sequence[str] = ("more", "\n\n", "</think>", "again", "")
+    group: int = 1
+    pace: Callable[[], "asyncio.Future[None] | asyncio.Task[None]"] | None = None
+    fails_after: int | None = None
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    segments: list[Segment] = field(default_factory=list)
+    running: int = 0
+    generated: int = 0
+
+    async def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
+        self.segments.append(segment)
+        self.running += 1
+        try:
+            async for delta in self._deltas(segment):
+                self.generated += len(delta.tokens)
+                yield delta
+        finally:
+            self.running -= 1
+
+    async def _deltas(self, segment: Segment) -> AsyncGenerator[Delta, None]:
+        thinks = sum(1 for earlier in self.segments if earlier.phase is Phase.THINK)
+        words = self.answer if segment.phase is Phase.ANSWER else self.thinking if thinks == 1 else self.rethought
+        words = list(words)[: segment.max_tokens]
+        for start in range(0, len(words), self.group):
+            await (self.pace() if self.pace else asyncio.sleep(0))
+            if self.fails_after is not None and start >= self.fails_after:
+                raise RuntimeError("engine died")
+            piece = words[start : start + self.group]
+            reason = None
+            if piece[-1] == "":
+                reason = "stop"
+            elif start + self.group >= len(words):
+                reason = "length"
+            tokens = tuple(self.vocabulary.token(word) for word in piece)
+            yield Delta(tokens, "".join(piece), reason)
+
+
+@dataclass
+class FakeScorer:
+    """Scores boundary i with `scores[i]`; None never answers, an exception is raised. `delay` seconds each."""
+
+    scores: Sequence[float | None | Exception]
+    delay: float | Sequence[float] = 0.0
+    id: str = "fake"
+    seen: list[Boundary] = field(default_factory=list)
+    running: int = 0
+
+    def session(self, question: str) -> "FakeScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        self.seen.append(boundary)
+        self.running += 1
+        try:
+            delay = self.delay if isinstance(self.delay, int | float) else self.delay[boundary.index]
+            await asyncio.sleep(delay)
+            value = self.scores[min(boundary.index, len(self.scores) - 1)]
+            if value is None:
+                await asyncio.Event().wait()
+            if isinstance(value, Exception):
+                raise value
+            assert value is not None
+            return Score(value, value)
+        finally:
+            self.running -= 1

@@ -1,0 +1,381 @@
+"""The loop, against a scripted Reasoner and DM."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drr.policy import PolicySettings, StopCause, Verdict
+from drr.reasoner import Phase, Token
+from drr.scorers import ScorerUnavailable
+from drr.steps import StepRule
+from drr.thinking import Emit, Finished, LoopSettings, Outcome, StepReport, ThinkingLoop
+
+from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer
+
+THOUGHT = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n")
+WHOLE = (*THOUGHT, "</think>", "The", " end", "")
+SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=0.5)
+
+
+@dataclass
+class Response:
+    tokens: list[Token]
+    text: str
+    steps: list[StepReport]
+    outcome: Outcome
+    finish_reason: str
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+def loop_of(
+    reasoner: FakeReasoner,
+    scorer: FakeScorer | None,
+    given: LoopSettings = SETTINGS,
+    prompt: Sequence[int] = (PROMPT, OPEN),
+    rule: StepRule = StepRule(),
+) -> ThinkingLoop:
+    return ThinkingLoop(reasoner, scorer, FORM, rule, given, prompt, "question")
+
+
+async def respond(loop: ThinkingLoop) -> Response:
+    tokens: list[Token] = []
+    text = ""
+    steps = []
+    async for event in loop.run():
+        match event:
+            case Emit():
+                tokens.extend(event.tokens)
+                text += event.text
+            case StepReport():
+                steps.append(event)
+            case Finished():
+                return Response(tokens, text, steps, event.outcome, event.finish_reason)
+    raise AssertionError("no Finished event")
+
+
+def check_account(response: Response, reasoner: FakeReasoner) -> None:
+    """Every token that was generated is accounted for, and nothing is left running."""
+    outcome = response.outcome
+    visible = sum(not token.injected for token in response.tokens)
+    assert outcome.generated_tokens == visible + outcome.discarded_tokens
+    assert outcome.injected_tokens == sum(token.injected for token in response.tokens)
+    assert reasoner.running == 0
+
+
+def policy(**changes: object) -> LoopSettings:
+    return replace(SETTINGS, policy=replace(SETTINGS.policy, **changes))
+
+
+async def test_natural_end_is_one_uninterrupted_request() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1])))
+    assert response.text == "ab\n\ncd\n\ne\n\n</think>The end"
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert (response.outcome.thinking_tokens, response.outcome.discarded_tokens) == (8, 0)
+    assert len(reasoner.segments) == 1
+    assert [step.tokens for step in response.steps] == [3, 3, 2]
+    assert response.finish_reason == "stop"
+    check_account(response, reasoner)
+
+
+async def test_stop_cuts_back_to_the_boundary_and_closes_with_the_exact_ids() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1, 0.95])))
+    assert response.text == "ab\n\ncd\n\n</think>The answer is 4"
+    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.thinking_tokens == 6
+    answer = reasoner.segments[-1]
+    assert answer.phase is Phase.ANSWER
+    assert answer.ids[:2] == [PROMPT, OPEN]
+    assert answer.ids[2:] == response.ids[: len(answer.ids) - 2]
+    assert answer.ids[-1] == CLOSE
+    assert answer.carried == answer.ids[2:]
+    assert [step.verdict for step in response.steps] == [Verdict.CONTINUE, Verdict.STOP]
+    check_account(response, reasoner)
+
+
+async def test_scores_out_of_order_are_decided_in_order() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    scorer = FakeScorer([0.1, 0.95, 0.99], delay=[0.06, 0.03, 0.0])
+    response = await respond(loop_of(reasoner, scorer))
+    assert response.text == "ab\n\ncd\n\n</think>The answer is 4"
+    check_account(response, reasoner)
+
+
+async def test_stream_is_not_paused_while_scores_are_awaited() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    scorer = FakeScorer([0.1], delay=0.1)
+    run = loop_of(reasoner, scorer).run()
+    first = await anext(run)
+    assert isinstance(first, Emit)
+    await asyncio.sleep(0.05)
+    assert reasoner.generated == len(WHOLE), "the engine went on while the first score was out"
+    await run.aclose()
+
+
+async def test_nothing_behind_an_undecided_boundary_is_shown() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    shown = ""
+    async with contextlib.aclosing(loop_of(reasoner, FakeScorer([None])).run()) as run:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                async for event in run:
+                    if isinstance(event, Emit):
+                        shown += event.text
+    assert shown == "ab\n\n"
+    assert reasoner.running == 0
+
+
+@pytest.mark.parametrize("acts", [True, False])
+async def test_late_scores_fail_open_and_are_counted(acts: bool) -> None:
+    reasoner = FakeReasoner(WHOLE)
+    given = replace(policy(acts=acts), deadline=0.02)
+    response = await respond(loop_of(reasoner, FakeScorer([None]), given))
+    assert response.text == "".join(WHOLE)
+    assert response.outcome.late == 3
+    assert all(step.late and step.p_now is None for step in response.steps)
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    check_account(response, reasoner)
+
+
+async def test_dead_scorer_fails_open_and_says_so() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    scorer = FakeScorer([0.1, ScorerUnavailable("dead")])
+    response = await respond(loop_of(reasoner, scorer))
+    assert response.text == "".join(WHOLE)
+    assert response.outcome.stop_cause is StopCause.DM_UNAVAILABLE
+    check_account(response, reasoner)
+
+
+async def test_a_failed_score_is_no_reason_to_stop_scoring() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([ValueError("once"), 0.95])))
+    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.failed == 1
+    check_account(response, reasoner)
+
+
+async def test_shadow_scores_and_never_acts() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.99]), policy(acts=False)))
+    assert response.text == "".join(WHOLE)
+    assert [step.verdict for step in response.steps] == [Verdict.STOP, Verdict.STOP, Verdict.CONTINUE]
+    assert response.outcome.stop_cause is StopCause.NATURAL
+
+
+async def test_stop_at_the_last_boundary_keeps_a_natural_close() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    scorer = FakeScorer([0.1, 0.1, 0.99], delay=0.02)
+    response = await respond(loop_of(reasoner, scorer))
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert response.outcome.discarded_tokens == 0
+    assert len(reasoner.segments) == 1
+
+
+async def test_nudge_refuses_an_early_close_once() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    given = replace(policy(nudge=1), nudge_cue="Wait,", nudge_cue_ids=(7, 8))
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), given))
+    assert response.text == "".join(THOUGHT) + "Wait,more\n\n</think>again"
+    assert response.outcome.nudges == 1
+    assert response.outcome.injected_tokens == 2
+    assert reasoner.segments[1].phase is Phase.THINK
+    assert list(reasoner.segments[1].ids[-2:]) == [7, 8]
+    check_account(response, reasoner)
+
+
+async def test_no_nudge_when_the_close_is_believed() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.8]), policy(nudge=3)))
+    assert response.outcome.nudges == 0
+    assert len(reasoner.segments) == 1
+
+
+async def test_budget_is_hard_and_an_answer_follows() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), replace(SETTINGS, max_thinking_tokens=4)))
+    assert response.text == "ab\n\nc</think>The answer is 4"
+    assert response.outcome.stop_cause is StopCause.BUDGET
+    assert response.outcome.thinking_tokens == 4
+    check_account(response, reasoner)
+
+
+async def test_step_longer_than_the_budget() -> None:
+    reasoner = FakeReasoner(("x",) * 50)
+    response = await respond(loop_of(reasoner, FakeScorer([0.99]), replace(SETTINGS, max_thinking_tokens=10)))
+    assert response.text == "x" * 10 + "</think>The answer is 4"
+    assert response.steps == []
+
+
+async def test_close_exactly_at_the_budget_is_natural() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, None, replace(SETTINGS, max_thinking_tokens=len(THOUGHT))))
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert response.outcome.discarded_tokens == 0
+
+
+async def test_zero_budget_asks_for_the_answer_at_once() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, None, replace(SETTINGS, max_thinking_tokens=0)))
+    assert response.text == "</think>The answer is 4"
+    assert [segment.phase for segment in reasoner.segments] == [Phase.ANSWER]
+    unopened = await respond(
+        loop_of(FakeReasoner(WHOLE), None, replace(SETTINGS, max_thinking_tokens=0), prompt=(PROMPT,))
+    )
+    assert unopened.ids[:2] == [OPEN, CLOSE]
+
+
+async def test_thinking_that_never_closes_still_gets_an_answer() -> None:
+    reasoner = FakeReasoner((*THOUGHT, ""))
+    response = await respond(loop_of(reasoner, FakeScorer([0.1])))
+    assert response.text == "".join(THOUGHT) + "</think>The answer is 4"
+    assert END not in response.ids[: len(THOUGHT) + 1]
+    check_account(response, reasoner)
+
+
+async def test_endless_thinking_leaves_the_answer_its_reserve() -> None:
+    reasoner = FakeReasoner(("x",) * 1000)
+    response = await respond(loop_of(reasoner, None, replace(SETTINGS, max_tokens=60, answer_tokens=50)))
+    assert response.outcome.thinking_tokens == 30, "half, where max_tokens is smaller than twice the reserve"
+    assert reasoner.segments[-1].max_tokens == 60 - 31, "what the engine generated beyond the budget is paid for"
+    roomy = await respond(loop_of(FakeReasoner(("x",) * 1000), None, replace(SETTINGS, max_tokens=200)))
+    assert roomy.outcome.thinking_tokens == 150
+
+
+async def test_max_tokens_of_one_is_an_answer_of_one_token() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.5]), replace(SETTINGS, max_tokens=1)))
+    assert response.text == "</think>The answer"
+    assert response.finish_reason == "length"
+    assert response.outcome.generated_tokens == 1
+
+
+async def test_answer_without_thinking() -> None:
+    reasoner = FakeReasoner(("Just", " this", ""))
+    response = await respond(loop_of(reasoner, FakeScorer([0.99]), prompt=(PROMPT,)))
+    assert response.text == "Just this"
+    assert response.outcome.thinking_tokens == 0
+    assert response.steps == []
+
+
+async def test_thinking_switched_off_in_the_prompt() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.99]), prompt=(PROMPT, OPEN, CLOSE)))
+    assert [segment.phase for segment in reasoner.segments] == [Phase.ANSWER]
+    assert response.text == "The answer is 4"
+
+
+async def test_thinking_opened_by_the_reasoner_itself() -> None:
+    reasoner = FakeReasoner(("<think>", *WHOLE))
+    response = await respond(loop_of(reasoner, FakeScorer([0.1, 0.95]), prompt=(PROMPT,)))
+    assert response.text == "<think>ab\n\ncd\n\n</think>The answer is 4"
+    assert response.outcome.thinking_tokens == 6
+
+
+async def test_separate_answer_gets_its_own_request_after_a_natural_close() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), replace(SETTINGS, separate_answer=True)))
+    assert response.text == "".join(THOUGHT) + "</think>The answer is 4"
+    assert [segment.phase for segment in reasoner.segments] == [Phase.THINK, Phase.ANSWER]
+    unthought = FakeReasoner(("Just", " this", ""))
+    await respond(loop_of(unthought, None, replace(SETTINGS, separate_answer=True), prompt=(PROMPT,)))
+    assert [segment.phase for segment in unthought.segments] == [Phase.THINK, Phase.ANSWER]
+
+
+async def test_max_steps_needs_no_scorer() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, None, policy(max_steps=2)))
+    assert response.outcome.stop_cause is StopCause.MAX_STEPS
+    assert response.outcome.thinking_tokens == 6
+
+
+async def test_engine_errors_are_raised_and_nothing_is_left() -> None:
+    reasoner = FakeReasoner(WHOLE, fails_after=4)
+    scorer = FakeScorer([None])
+    with pytest.raises(RuntimeError, match="engine died"):
+        await respond(loop_of(reasoner, scorer))
+    await asyncio.sleep(0)
+    assert (reasoner.running, scorer.running) == (0, 0)
+
+
+async def test_a_stream_without_a_finish_reason_is_an_error() -> None:
+    reasoner = FakeReasoner(())
+    with pytest.raises(RuntimeError, match="without a finish reason"):
+        await respond(loop_of(reasoner, None))
+
+
+@pytest.mark.parametrize("after", range(12))
+async def test_cancellation_anywhere_frees_everything(after: int) -> None:
+    reasoner = FakeReasoner(WHOLE)
+    scorer = FakeScorer([0.1, 0.1, 0.95], delay=0.002)
+    count = 0
+
+    async def consume() -> None:
+        nonlocal count
+        async with contextlib.aclosing(loop_of(reasoner, scorer, policy(nudge=1)).run()) as run:
+            async for _ in run:
+                count += 1
+                if count == after:
+                    raise asyncio.CancelledError
+
+    task = asyncio.create_task(consume())
+    if after == 0:
+        await asyncio.sleep(0)
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.01)
+    assert (reasoner.running, scorer.running) == (0, 0)
+
+
+WORDS = st.lists(st.sampled_from(["a", "b", " ", "\n\n", ".\n\n", "\n", "c"]), max_size=24)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    words=WORDS,
+    group=st.integers(1, 7),
+    scores=st.lists(st.sampled_from([0.1, 0.6, 0.95, None, ValueError("x")]), min_size=1, max_size=6),
+    delays=st.lists(st.sampled_from([0.0, 0.0, 0.001, 0.003]), min_size=30, max_size=30),
+    closes=st.booleans(),
+    nudge=st.integers(0, 2),
+    budget=st.none() | st.integers(0, 20),
+    patience=st.integers(1, 3),
+)
+def test_client_sees_exactly_what_the_context_holds(
+    words: list[str],
+    group: int,
+    scores: list[float | None | Exception],
+    delays: list[float],
+    closes: bool,
+    nudge: int,
+    budget: int | None,
+    patience: int,
+) -> None:
+    """The hold-back rule: what was shown before the last request is what that request's context holds."""
+    reasoner = FakeReasoner((*words, *(("</think>", "The", " end") if closes else ()), ""), group=group)
+    given = replace(
+        policy(nudge=nudge, patience=patience),
+        max_thinking_tokens=budget,
+        nudge_cue="Wait,",
+        nudge_cue_ids=(7,),
+        deadline=0.01,
+    )
+    response = asyncio.run(respond(loop_of(reasoner, FakeScorer(scores, delays), given)))
+    check_account(response, reasoner)
+    for segment in reasoner.segments:
+        shown = response.ids[: len(segment.carried)]
+        assert shown == list(segment.carried)
+        assert list(segment.ids) == [PROMPT, OPEN, *shown]
+    assert response.ids.count(CLOSE) == 1, "thinking is closed exactly once"
+    assert response.outcome.thinking_tokens == response.ids.index(CLOSE)
+    if budget is not None:
+        assert response.outcome.thinking_tokens <= max(budget, 0) + response.outcome.injected_tokens
