@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.data import Dataset
@@ -26,6 +27,10 @@ from drr.dm_input import DmInput
 from drr.features import FEATURE_NAMES
 from drr.head import INPUT_NAMES, FusionHead
 from drr.progress import Progress
+
+# What loading and saving print is about files; the progress shown here is about the training.
+transformers.logging.set_verbosity_error()
+transformers.logging.disable_progress_bar()
 
 _NO_LABEL = -1.0
 
@@ -162,14 +167,16 @@ def train_text_classifier(rollouts: Sequence[Rollout], backbone: Path, out: Path
     batches = -(-len(rollouts) // config.rollouts_per_batch)
     steps = max(1, int(batches * config.epochs))
     arguments = TrainingArguments(
-        output_dir=str(out / "checkpoints"),
+        output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=config.rollouts_per_batch,
         learning_rate=config.learning_rate,
         warmup_steps=int(config.warmup * steps),
         lr_scheduler_type="cosine",
         weight_decay=0.01,
+        use_cpu=not torch.cuda.is_available(),
         bf16=True,
+        train_sampling_strategy="group_by_length",
         logging_steps=10,
         save_strategy="no",
         report_to=[],

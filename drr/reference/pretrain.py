@@ -36,7 +36,7 @@ class PretrainConfig:
     feed_forward: int = 768
     row_length: int = 768
     rows_per_step: int = 24
-    tokens: int = 20_000_000
+    tokens: int = 18_000_000
     late_from: float = 0.4
     matrix_learning_rate: float = 0.02
     other_learning_rate: float = 3e-3
