@@ -19,7 +19,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from drr.grading import is_correct
 from drr.policy import PolicySettings, Score
 from drr.progress import Progress
-from drr.reasoner import Phase, Segment, ThinkingFormat, Token
+from drr.reasoner import ThinkingFormat, Token
 from drr.scorers import Boundary
 from drr.steps import StepRule
 from drr.tasks import Question
@@ -149,7 +149,7 @@ class Distiller:
         for step in outcome.steps:
             end += step.tokens
             ends.append(end)
-        contexts = [tuple([*prompt_ids, *(token.id for token in tokens[:end])]) for end in ends]
+        contexts = [(*prompt_ids, *(token.id for token in tokens[:end])) for end in ends]
         forced = await asyncio.gather(*(self._forced_answer(context) for context in contexts))
         answer = text.split(self._form.close_text)[-1].strip()
         return Rollout(
@@ -204,6 +204,15 @@ def read_rollouts(folder: Path) -> list[Rollout]:
     return [Rollout(**row) for row in rows]
 
 
+def _missing_shards(out: Path, starts: Sequence[int]) -> list[int]:
+    out.mkdir(parents=True, exist_ok=True)
+    return [start for start in starts if not _shard(out, start).exists()]
+
+
+def _shard(out: Path, start: int) -> Path:
+    return out / f"{start:06d}.parquet"
+
+
 async def distill(
     engine: Any,
     form: ThinkingFormat,
@@ -218,9 +227,8 @@ async def distill(
 
     Returns the number of shards written now.
     """
-    out.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(questions), shard_questions)
-    todo = [start for start in starts if not (out / f"{start:06d}.parquet").exists()]
+    todo = _missing_shards(out, starts)
     written = 0
     done = sum(min(shard_questions, len(questions) - start) for start in starts if start not in todo)
     with Progress(name, len(questions), done) as progress:
@@ -231,6 +239,6 @@ async def distill(
                 rollouts.extend(group)
                 progress.advance()
             rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
-            write_shard(out / f"{start:06d}.parquet", rollouts, {"seed": str(config.seed)})
+            write_shard(_shard(out, start), rollouts, {"seed": str(config.seed)})
             written += 1
     return written

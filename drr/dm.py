@@ -14,7 +14,7 @@ CARD_NAME = "drr.json"
 HEAD_NAME = "head.json"
 
 
-class DmMismatch(ValueError):
+class DmMismatchError(ValueError):
     """The DM was made for another Reasoner or another rendering than it would be served with."""
 
 
@@ -49,15 +49,17 @@ class DmCard:
         (folder / CARD_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
-        """DmMismatch, saying how, unless this DM may judge that Reasoner's steps."""
+        """DmMismatchError, saying how, unless this DM may judge that Reasoner's steps."""
         if self.rendering != RENDERING_VERSION:
-            raise DmMismatch(
-                f"DM {self.id} was trained on input rendering {self.rendering}; this version renders {RENDERING_VERSION}"
+            raise DmMismatchError(
+                f"DM {self.id} was trained on input rendering {self.rendering}, this version uses {RENDERING_VERSION}"
             )
         if self.reasoner != reasoner_fingerprint:
-            raise DmMismatch(f"DM {self.id} was trained on the behaviour of {self.reasoner_name}, not of this Reasoner")
+            raise DmMismatchError(
+                f"DM {self.id} was trained on the behaviour of {self.reasoner_name}, not of this Reasoner"
+            )
         if self.step_rule != str(step_rule):
-            raise DmMismatch(f"DM {self.id} was trained on steps by {self.step_rule}, not by {step_rule}")
+            raise DmMismatchError(f"DM {self.id} was trained on steps by {self.step_rule}, not by {step_rule}")
 
 
 def load_dm_head(folder: Path) -> FusionHead:

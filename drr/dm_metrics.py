@@ -68,9 +68,7 @@ def phase_masks(data: Boundaries) -> dict[str, NDArray[np.bool_]]:
     return {"before": ~stated, "first": first, "after": stated & ~first}
 
 
-def score_report(
-    probabilities: NDArray[np.float64], data: Boundaries, rollouts: Sequence[Rollout]
-) -> dict[str, Any]:
+def score_report(probabilities: NDArray[np.float64], data: Boundaries, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """AUROC, ECE and Brier score of `now` per phase and overall, and AUROC within question at first statements."""
     report: dict[str, Any] = {}
     masks = {"all": np.ones(len(data.now), dtype=bool), **phase_masks(data)}

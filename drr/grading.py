@@ -33,12 +33,13 @@ def is_correct(response: str, gold: str) -> bool:
     plain, wanted = _plain(candidate), _plain(gold)
     if _PLAIN_NUMBER.fullmatch(plain) and _PLAIN_NUMBER.fullmatch(wanted):
         return float(plain) == float(wanted)
-    return verify(_parsed(gold), _parsed(candidate), timeout_seconds=None)
+    return bool(verify(_parsed(gold), _parsed(candidate), timeout_seconds=None))
 
 
 def _parsed(text: str) -> list[Any]:
     # No time limit: math-verify's own uses signals, which only work in a main thread.
-    return parse(f"${text.strip('$')}$", parsing_timeout=None) or parse(text, parsing_timeout=None)
+    parsed: list[Any] = parse(f"${text.strip('$')}$", parsing_timeout=None) or parse(text, parsing_timeout=None)
+    return parsed
 
 
 def _plain(text: str) -> str:

@@ -41,9 +41,7 @@ def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], setti
     """Outcome of `settings` on `rollouts`, whose boundaries are scored by `scores`."""
     right, tokens = [], []
     for rollout, own in zip(rollouts, scores, strict=True):
-        stop = next(
-            (i for i in range(len(own)) if decide(settings, own[: i + 1]).verdict is Verdict.STOP), None
-        )
+        stop = next((i for i in range(len(own)) if decide(settings, own[: i + 1]).verdict is Verdict.STOP), None)
         if stop is None or stop == len(rollout.steps) - 1:
             right.append(rollout.later)
             tokens.append(rollout.total_tokens)

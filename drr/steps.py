@@ -116,10 +116,7 @@ class StepSegmenter:
         if "\n" not in newest:
             return False
         tail = "".join(self._pieces[-4:])
-        found = None
-        for found in _BLANK_LINE.finditer(tail):
-            pass
-        return found is not None and found.end() > len(tail) - len(newest)
+        return any(found.end() > len(tail) - len(newest) for found in _BLANK_LINE.finditer(tail))
 
     def _sentence_ended(self) -> bool:
         newest = self._pieces[-1]

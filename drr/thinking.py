@@ -19,7 +19,7 @@ from enum import Enum, auto
 from drr.features import BehaviourFeatures
 from drr.policy import Decision, PolicySettings, Score, StopCause, Verdict, decide
 from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
-from drr.scorers import Boundary, Scorer, ScorerUnavailable
+from drr.scorers import Boundary, Scorer, ScorerUnavailableError
 from drr.steps import Step, StepRule, StepSegmenter
 
 
@@ -413,7 +413,7 @@ class ThinkingLoop:
             return
         gate.ms = None
         self._outcome.failed += 1
-        if isinstance(error, ScorerUnavailable):
+        if isinstance(error, ScorerUnavailableError):
             self._session = None  # nothing more to hope for: later boundaries pass at once
 
     async def _pass_gates(self) -> None:
@@ -441,8 +441,8 @@ class ThinkingLoop:
                 await self._accept_close()
 
     def _closes_at(self, end: int) -> bool:
-        return bool(self._gates) and self._gates[0].closing and self._gates[0].step is None and (
-            self._gates[0].end == end
+        return (
+            bool(self._gates) and self._gates[0].closing and self._gates[0].step is None and (self._gates[0].end == end)
         )
 
     def _decide(self, gate: _Gate) -> Decision:
@@ -509,4 +509,3 @@ class ThinkingLoop:
         if outcome.failed and outcome.stop_cause is StopCause.NATURAL:
             outcome.stop_cause = StopCause.DM_UNAVAILABLE
         return Finished(outcome, finish_reason, stop_reason)
-

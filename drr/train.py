@@ -65,7 +65,9 @@ class Boundaries:
         return np.concatenate([self.text_logits, self.features], axis=1)
 
 
-def boundary_ids(tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequence[bool]) -> tuple[list[int], list[int], list[int]]:
+def boundary_ids(
+    tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequence[bool]
+) -> tuple[list[int], list[int], list[int]]:
     """(ids, positions, steps): the DM's input for a rollout, where each boundary's last token is, and which steps
     the boundaries close. `merged[i]` joins step i to the next one. Boundaries beyond `max_tokens` are left out."""
     context = DmInput(tokenizer, rollout.question, max_tokens)
@@ -254,18 +256,16 @@ def fit_head(
     labels = torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32)
     # A rollout counts once, however many steps it took.
     weights = torch.tensor(1.0 / np.bincount(data.rollout)[data.rollout], dtype=torch.float32)[:, None]
-    model = torch.nn.Sequential(
-        torch.nn.Linear(standard.shape[1], hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 2)
-    )
+    first, last = torch.nn.Linear(standard.shape[1], hidden), torch.nn.Linear(hidden, 2)
+    model = torch.nn.Sequential(first, torch.nn.Tanh(), last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
         losses = functional.binary_cross_entropy_with_logits(model(standard), labels, reduction="none")
-        ((losses * weights).sum() / weights.sum()).backward()
+        torch.autograd.backward((losses * weights).sum() / weights.sum())
         optimizer.step()
         schedule.step()
-    first, last = model[0], model[2]
     ones = np.ones(2)
 
     def array(parameter: torch.Tensor) -> NDArray[np.float64]:

@@ -55,11 +55,17 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         plan = (sampling_params.extra_args or {}).get(PLAN_KEY)
         if plan is None or self.drr is None:
-            return super().generate(prompt, sampling_params, request_id, **options)
+            return self._plain(prompt, sampling_params, request_id, options)
         params = _without_plan(sampling_params)
         if not plan.settings.loops:
-            return super().generate(prompt, params, request_id, **options)
+            return self._plain(prompt, params, request_id, options)
         return self._think(plan, prompt, params, request_id, options)
+
+    def _plain(
+        self, prompt: Any, params: SamplingParams, request_id: str, options: Mapping[str, Any]
+    ) -> AsyncGenerator[RequestOutput, None]:
+        outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
+        return outputs
 
     async def _think(
         self,
@@ -127,7 +133,7 @@ async def _merged(streams: list[AsyncGenerator[Event, None]]) -> AsyncGenerator[
             async for event in only:
                 yield 0, event
         return
-    queue: asyncio.Queue[tuple[int, Event | None | Exception]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, Event | Exception | None]] = asyncio.Queue()
 
     async def pump(index: int, stream: AsyncGenerator[Event, None]) -> None:
         try:
@@ -142,13 +148,13 @@ async def _merged(streams: list[AsyncGenerator[Event, None]]) -> AsyncGenerator[
     try:
         running = len(tasks)
         while running:
-            index, event = await queue.get()
-            if isinstance(event, Exception):
-                raise event
-            if event is None:
+            index, item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
                 running -= 1
             else:
-                yield index, event
+                yield index, item
     finally:
         for task in tasks:
             task.cancel()
@@ -193,10 +199,8 @@ class OutputAssembler:
     def _finish(self, index: int, event: Finished) -> RequestOutput:
         self._open -= 1
         extra = DrrExtra(index, outcome=event.outcome)
-        if self._kind is RequestOutputKind.DELTA:
-            final = self._completion(index, (), "")
-        else:
-            final = self._whole[index]
+        delta = self._kind is RequestOutputKind.DELTA
+        final = self._completion(index, (), "") if delta else self._whole[index]
         final.finish_reason, final.stop_reason = event.finish_reason, event.stop_reason
         if self._kind is not RequestOutputKind.FINAL_ONLY:
             return self._output([final], extra)

@@ -4,7 +4,6 @@ Every vLLM flag passes through; the flags of DRR itself are few and start with -
 """
 
 import argparse
-import asyncio
 import logging
 import signal
 import sys
@@ -17,8 +16,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import serve_http, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
@@ -29,7 +28,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from drr import reference
-from drr.dm import DmCard, DmMismatch, fingerprint, load_dm_head
+from drr.dm import DmCard, DmMismatchError, fingerprint, load_dm_head
 from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, prepare_environment
 from drr.reasoner import ThinkingFormat
 from drr.scorers.dm import DmScorer, tokenizer_of
@@ -84,7 +83,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The server's arguments. Without --model the reference Reasoner and its DM are served."""
     parser = make_parser()
     parser.set_defaults(**cpu_engine_defaults())
-    args = parser.parse_args(list(argv))
+    args: argparse.Namespace = parser.parse_args(list(argv))
     if "--model" not in " ".join(argv) and args.model_tag is None:
         args.model = str(reference.reasoner_folder())
         args.dm = args.dm or str(reference.dm_folder())
@@ -125,7 +124,7 @@ async def build(args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None,
     engine.drr = _runtime(args, engine, dm, rule)
     tasks = await engine.get_supported_tasks()
     args.middleware = [*args.middleware, _MIDDLEWARE]
-    app = build_app(args, tasks, engine.model_config)
+    app: FastAPI = build_app(args, tasks, engine.model_config)
     await init_app_state(engine, app.state, args, tasks)
     app.state.openai_serving_chat = DrrServingChat.adopt(app.state.openai_serving_chat, engine.drr)
     for name in _OTHER_HANDLERS:
@@ -184,7 +183,7 @@ def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
 def _check_dm(card: DmCard, engine: AsyncLLM, rule: StepRule, allow_mismatch: bool) -> None:
     try:
         card.check(fingerprint(_model_folder(engine)), rule)
-    except DmMismatch as error:
+    except DmMismatchError as error:
         if not allow_mismatch:
             raise StartupError(f"{error}; --dm-allow-mismatch serves it all the same") from error
         logger.warning("%s; served all the same, as asked", error)

@@ -15,7 +15,9 @@ NUDGES = Counter("drr_nudges", "Closes of the thinking that were refused.")
 LATE = Counter("drr_dm_late", "Scores that missed their deadline.")
 FAILED = Counter("drr_dm_failed", "Scores that failed.")
 SCORES = Histogram(
-    "drr_dm_p_now", "Scores of step boundaries: probability that an answer now is right.", buckets=[i / 20 for i in range(1, 21)]
+    "drr_dm_p_now",
+    "Scores of step boundaries: probability that an answer now is right.",
+    buckets=[i / 20 for i in range(1, 21)],
 )
 LATENCY = Histogram(
     "drr_dm_seconds",

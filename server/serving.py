@@ -305,10 +305,10 @@ class RefuseHeaderElsewhere:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] != _CHAT_PATH:
-            if any(name == HEADER.encode() for name, _ in scope["headers"]):
-                message = f"X-DRR: only {_CHAT_PATH} takes this header"
-                error = {"message": message, "type": "BadRequestError", "param": "X-DRR", "code": 400}
-                await JSONResponse({"error": error}, status_code=400)(scope, receive, send)
-                return
+        elsewhere = scope["type"] == "http" and scope["path"] != _CHAT_PATH
+        if elsewhere and any(name == HEADER.encode() for name, _ in scope["headers"]):
+            message = f"X-DRR: only {_CHAT_PATH} takes this header"
+            error = {"message": message, "type": "BadRequestError", "param": "X-DRR", "code": 400}
+            await JSONResponse({"error": error}, status_code=400)(scope, receive, send)
+            return
         await self._app(scope, receive, send)

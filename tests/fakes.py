@@ -78,7 +78,7 @@ class FakeReasoner:
 class FakeScorer:
     """Scores boundary i with `scores[i]`; None never answers, an exception is raised. `delay` seconds each."""
 
-    scores: Sequence[float | None | Exception]
+    scores: Sequence[float | Exception | None]
     delay: float | Sequence[float] = 0.0
     id: str = "fake"
     seen: list[Boundary] = field(default_factory=list)

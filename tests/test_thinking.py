@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, StopCause, Verdict
 from drr.reasoner import Phase, Token
-from drr.scorers import ScorerUnavailable
+from drr.scorers import ScorerUnavailableError
 from drr.steps import StepRule
 from drr.thinking import Emit, Finished, LoopSettings, Outcome, StepReport, ThinkingLoop
 
@@ -40,9 +40,8 @@ def loop_of(
     scorer: FakeScorer | None,
     given: LoopSettings = SETTINGS,
     prompt: Sequence[int] = (PROMPT, OPEN),
-    rule: StepRule = StepRule(),
 ) -> ThinkingLoop:
-    return ThinkingLoop(reasoner, scorer, FORM, rule, given, prompt, "question")
+    return ThinkingLoop(reasoner, scorer, FORM, StepRule(), given, prompt, "question")
 
 
 async def respond(loop: ThinkingLoop) -> Response:
@@ -148,7 +147,7 @@ async def test_late_scores_fail_open_and_are_counted(acts: bool) -> None:
 
 async def test_dead_scorer_fails_open_and_says_so() -> None:
     reasoner = FakeReasoner(WHOLE)
-    scorer = FakeScorer([0.1, ScorerUnavailable("dead")])
+    scorer = FakeScorer([0.1, ScorerUnavailableError("dead")])
     response = await respond(loop_of(reasoner, scorer))
     assert response.text == "".join(WHOLE)
     assert response.outcome.stop_cause is StopCause.DM_UNAVAILABLE
@@ -353,7 +352,7 @@ WORDS = st.lists(st.sampled_from(["a", "b", " ", "\n\n", ".\n\n", "\n", "c"]), m
 def test_client_sees_exactly_what_the_context_holds(
     words: list[str],
     group: int,
-    scores: list[float | None | Exception],
+    scores: list[float | Exception | None],
     delays: list[float],
     closes: bool,
     nudge: int,

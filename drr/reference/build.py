@@ -75,9 +75,7 @@ def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
     path.write_text(json.dumps({**figures, "stage_seconds": round(time.monotonic() - started)}, indent=2) + "\n")
 
 
-async def _roll_out(
-    out: Path, counts: dict[Split, int], rollouts: int, seed: int, max_tokens: int
-) -> dict[str, Any]:
+async def _roll_out(out: Path, counts: dict[Split, int], rollouts: int, seed: int, max_tokens: int) -> dict[str, Any]:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -112,7 +110,7 @@ def _training_rollouts(out: Path) -> tuple[list[Rollout], list[Rollout]]:
 
 
 def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
-    text, head = _training_rollouts(out)
+    text, _ = _training_rollouts(out)
     train_text_classifier(text, out / "reasoner", out / "dm", config)
     return {"rollouts": len(text), "boundaries": sum(len(rollout.steps) for rollout in text)}
 

@@ -76,6 +76,9 @@ def _mean(values: Sequence[float]) -> float:
 def _reasoner_card(behaviour: dict[str, Any], figures: dict[str, Any]) -> str:
     made = figures["reasoner"]
     difficulty = ", ".join(f"{size}: {100 * right:.0f} %" for size, right in behaviour["by_difficulty"].items())
+    passed = " / ".join(_percent(behaviour, name) for name in ("pass@1", "pass@4", "pass@8"))
+    length = f"{behaviour['total_tokens']}, {behaviour['thinking_tokens']}, {behaviour['steps']}"
+    first = behaviour["first_stated_at_token"]
     return f"""---
 license: apache-2.0
 ---
@@ -92,12 +95,12 @@ cores (final loss {made["final_loss"]}).
 
 | figure | value |
 | --- | --- |
-| pass@1 / pass@4 / pass@8 | {_percent(behaviour, "pass@1")} / {_percent(behaviour, "pass@4")} / {_percent(behaviour, "pass@8")} |
+| pass@1 / pass@4 / pass@8 | {passed} |
 | greedy | {_percent(behaviour, "greedy")} with {behaviour["greedy_tokens"]} tokens |
 | by number of operations | {difficulty} |
 | questions sometimes right and sometimes wrong | {_percent(behaviour, "mixed_questions")} |
-| tokens per response, thinking tokens, steps | {behaviour["total_tokens"]}, {behaviour["thinking_tokens"]}, {behaviour["steps"]} |
-| first stated answer | right in {_percent(behaviour, "first_stated_right")}, at token {behaviour["first_stated_at_token"]} |
+| tokens per response, thinking tokens, steps | {length} |
+| first stated answer | right in {_percent(behaviour, "first_stated_right")}, at token {first} |
 | wrong first answers put right later | {_percent(behaviour, "fixed_after_first")} of responses |
 | right first answers spoiled later | {_percent(behaviour, "broken_after_first")} of responses |
 | tokens spent after an answer that was right and stayed so | {_percent(behaviour, "useless_checking")} |
@@ -132,9 +135,9 @@ graded behaviour: a text classifier that started from the Reasoner's weights ({m
 {made["rollouts"]:,} rollouts), and a small head that reads its logits together with behaviour features (token
 log-probabilities, length, position, stated answers), fitted on other questions. Temperatures come from a third set.
 
-Steps: {card.step_rule}. Threshold: {card.threshold}, the one that saves most on the validation questions at no more than
-half a point of accuracy lost there. No figure below comes from a question that training, calibration or the choice of
-the threshold has seen.
+Steps: {card.step_rule}. Threshold: {card.threshold}, the one that saves most on the validation questions at no more
+than half a point of accuracy lost there. No figure below comes from a question that training, calibration or the choice
+of the threshold has seen.
 
 ## Measured on test questions: AUROC / ECE / Brier score of `p_now`
 

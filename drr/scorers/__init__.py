@@ -1,5 +1,5 @@
 """What can judge a step boundary."""
 
-from drr.scorers.protocol import Boundary, Scorer, ScorerUnavailable, ScoringSession
+from drr.scorers.protocol import Boundary, Scorer, ScorerUnavailableError, ScoringSession
 
-__all__ = ["Boundary", "Scorer", "ScorerUnavailable", "ScoringSession"]
+__all__ = ["Boundary", "Scorer", "ScorerUnavailableError", "ScoringSession"]

@@ -16,7 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from drr.dm_input import DmInput, Tokenizer
 from drr.head import FusionHead
 from drr.policy import Score
-from drr.scorers.protocol import Boundary, ScorerUnavailable
+from drr.scorers.protocol import Boundary, ScorerUnavailableError
 
 Encode = Callable[..., AsyncGenerator[PoolingRequestOutput, None]]
 
@@ -46,9 +46,9 @@ class DmScorer:
         return DmSession(self, DmInput(self._tokenizer, question, self._max_tokens))
 
     async def logits(self, ids: list[int]) -> tuple[float, float]:
-        """The classifier's raw (now, later) logits; ScorerUnavailable once its engine is gone."""
+        """The classifier's raw (now, later) logits; ScorerUnavailableError once its engine is gone."""
         if self.dead:
-            raise ScorerUnavailable(self.id)
+            raise ScorerUnavailableError(self.id)
         request = self._encode(
             tokens_input(ids), PoolingParams(task="classify", use_activation=False), f"dm-{next(self._numbers)}"
         )
@@ -59,7 +59,7 @@ class DmScorer:
             if not self.dead:
                 self.dead = True
                 self._on_death(error)
-            raise ScorerUnavailable(self.id) from error
+            raise ScorerUnavailableError(self.id) from error
         return now, later
 
     def fuse(self, logits: tuple[float, float], features: list[float] | None) -> Score:

@@ -6,7 +6,7 @@ from typing import Protocol
 from drr.policy import Score
 
 
-class ScorerUnavailable(Exception):
+class ScorerUnavailableError(Exception):
     """The scorer cannot answer any more (its engine is gone); the request goes on without it."""
 
 
@@ -23,7 +23,7 @@ class ScoringSession(Protocol):
     """Scores the boundaries of one attempt, in order of their index."""
 
     async def score(self, boundary: Boundary) -> Score:
-        """The boundary's score; ScorerUnavailable when there will never be one again.
+        """The boundary's score; ScorerUnavailableError when there will never be one again.
 
         Takes the boundary's text before it first awaits, so that calls started in order see the steps in order.
         """

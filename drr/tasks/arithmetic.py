@@ -122,9 +122,7 @@ def _story(rng: random.Random, size: int) -> tuple[str, list[Operation]]:
             count, each = rng.randint(2, 12), rng.randint(3, 40)
             sentences.append(f"{subject} buys {count} {boxes} of {each} {thing} each.")
             bought = working.add(boxes, count, "*", each)
-            source = working.add(
-                "gain", value, "+", working.value(bought), left_from=source, right_from=bought
-            )
+            source = working.add("gain", value, "+", working.value(bought), left_from=source, right_from=bought)
         elif kind == "sell boxes":
             count = rng.randint(2, 9)
             if value < count * 2 + 2:
@@ -254,8 +252,7 @@ def questions(seed: int, split: Split, count: int) -> list[Question]:
     """`count` distinct questions of `split`, every difficulty equally often, in a shuffled order."""
     sizes = itertools.cycle(range(MIN_OPERATIONS, MAX_OPERATIONS + 1))
     streams = {
-        size: problems(seed * 100 + size, split, operations=size)
-        for size in range(MIN_OPERATIONS, MAX_OPERATIONS + 1)
+        size: problems(seed * 100 + size, split, operations=size) for size in range(MIN_OPERATIONS, MAX_OPERATIONS + 1)
     }
     picked = [next(streams[size]).question for size in itertools.islice(sizes, count)]
     random.Random(seed).shuffle(picked)

@@ -1,0 +1,1 @@
+"""Load tests and accuracy-token benchmarks; they speak HTTP to a server and nothing else."""

@@ -1,0 +1,56 @@
+"""Start `drr serve` for a benchmark and stop it afterwards."""
+
+import asyncio
+import contextlib
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+
+import httpx
+
+_START_SECONDS = 300.0
+
+
+@contextlib.asynccontextmanager
+async def served(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
+    """Run `drr serve` with `arguments` on a free port; yields its base URL once it is healthy."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "drr.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=asyncio.subprocess.STDOUT)
+        url = f"http://127.0.0.1:{port}"
+        try:
+            await _healthy(url, process)
+            yield url
+        except RuntimeError:
+            log.seek(0)
+            sys.stderr.buffer.write(log.read()[-4000:])
+            raise
+        finally:
+            await _stopped(process)
+
+
+async def _stopped(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        except TimeoutError:
+            process.kill()
+
+
+async def _healthy(url: str, process: asyncio.subprocess.Process) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    async with httpx.AsyncClient() as client:
+        while time.monotonic() < deadline:
+            if process.returncode is not None:
+                raise RuntimeError(f"drr serve ended with status {process.returncode}")
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{url}/health")).status_code == 200:
+                    return
+            await asyncio.sleep(0.25)
+    raise RuntimeError(f"drr serve was not healthy after {_START_SECONDS:.0f} s")

@@ -1,0 +1,1 @@
+"""Clients: they speak HTTP to a server and nothing else."""

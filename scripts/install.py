@@ -1,0 +1,90 @@
+"""Make the virtual environment: the right vLLM and the right torch for this host, chosen by looking at it.
+
+    python3 scripts/install.py .venv
+
+Does nothing where the environment is already what this file and pyproject.toml ask for.
+"""
+
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCH = "torch==2.13.0+cpu"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CUDA_BUILT = ("torchvision", "torchaudio", "torchcodec")
+"""Declared by the CPU build of vLLM, published for CUDA only, and broken on import without it; text needs none."""
+
+
+def unsupported() -> str | None:
+    """One sentence that says why this host will not do, or None."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        return f"Python 3.11, 3.12 or 3.13 is needed, and this is {platform.python_version()}; set PYTHON=..."
+    if platform.system() != "Linux":
+        return f"vLLM runs on Linux, and this is {platform.system()}; use a Linux machine, WSL or a container."
+    if platform.machine() not in ("x86_64", "aarch64"):
+        return f"vLLM is built for x86_64 and aarch64, and this machine is {platform.machine()}."
+    return None
+
+
+def has_cuda() -> bool:
+    """Whether an NVIDIA GPU answers."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return listed.returncode == 0 and "GPU" in listed.stdout
+
+
+def wanted(cuda: bool) -> str:
+    """Identifies what the environment should hold."""
+    digest = hashlib.sha256(f"{cuda} {sys.version_info[:2]}".encode())
+    for path in (ROOT / "pyproject.toml", Path(__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def install(environment: Path, cuda: bool) -> None:
+    """Create `environment` and install everything into it; CalledProcessError where pip fails."""
+    venv.create(environment, with_pip=True)
+    python = str(environment / "bin" / "python")
+
+    def pip(*arguments: str, check: bool = True) -> int:
+        command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
+        return subprocess.run(command, check=check).returncode
+
+    if cuda:
+        pip("install", "-q", "-e", f"{ROOT}[gpu,train,dev]")
+        return
+    # A CPU build that pip can already see (a local folder of wheels, a mirror) comes first.
+    if pip("install", "-q", TORCH, check=False) != 0:
+        pip("install", "-q", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
+    pip("install", "-q", "-e", f"{ROOT}[cpu,train,dev]")
+    pip("uninstall", "-q", "-y", *CUDA_BUILT)
+
+
+def main() -> int:
+    environment = Path(sys.argv[1] if len(sys.argv) > 1 else ".venv").absolute()
+    problem = unsupported()
+    if problem is not None:
+        print(f"drr: {problem}", file=sys.stderr)
+        return 1
+    cuda = has_cuda()
+    marker, want = environment / ".installed", wanted(cuda)
+    if marker.exists() and marker.read_text() == want:
+        return 0
+    print(f"Installing drr for {'CUDA' if cuda else 'CPU'} into {environment}: a few minutes, once.", flush=True)
+    try:
+        install(environment, cuda)
+    except subprocess.CalledProcessError as error:
+        print(f"drr: installation failed: {' '.join(error.cmd)}", file=sys.stderr)
+        return 1
+    marker.write_text(want)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
