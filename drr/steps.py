@@ -111,12 +111,16 @@ class StepSegmenter:
         return step
 
     def _ends_in_blank_line(self) -> bool:
-        # Two line breaks can straddle a few tokens; only the newest token can complete them.
+        # The two line breaks can be tokens apart, with nothing but white space between; the newest completes them.
         newest = self._pieces[-1]
         if "\n" not in newest:
             return False
-        tail = "".join(self._pieces[-4:])
-        return any(found.end() > len(tail) - len(newest) for found in _BLANK_LINE.finditer(tail))
+        first = len(self._pieces) - 2
+        while first > 0 and not self._pieces[first].strip():
+            first -= 1
+        tail = "".join(self._pieces[max(0, first) :])
+        newest_start = len(tail) - len(newest)
+        return any(found.end() > newest_start and tail[: found.start()].strip() for found in _BLANK_LINE.finditer(tail))
 
     def _sentence_ended(self) -> bool:
         newest = self._pieces[-1]

@@ -145,9 +145,9 @@ of the threshold has seen.
 | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 
-Within a question, right against wrong attempts at the first stated answer ({within["fused"]["mixed_questions"]} questions
-with both), AUROC: text alone {within["text"]["auroc"]}, behaviour alone {within["behaviour"]["auroc"]},
-fused {within["fused"]["auroc"]}.
+Within a question, right against wrong attempts at the first stated answer
+({within["fused"]["mixed_questions"]} questions with both), AUROC:
+text alone {within["text"]["auroc"]}, behaviour alone {within["behaviour"]["auroc"]}, fused {within["fused"]["auroc"]}.
 """
 
 

@@ -1,0 +1,99 @@
+"""One rendering for training and serving: growing prefixes, bounded length."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drr.distill import Rollout
+from drr.dm_input import DmInput, question_text
+from drr.features import FEATURE_NAMES, BehaviourFeatures
+from drr.reference.tokenizer import train_tokenizer
+from drr.train import boundary_ids
+
+TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
+STEPS = st.lists(st.sampled_from(["so: 1+2=3.\n\n", "Wait.\n\n", "So the answer is 3.\n\n"]), min_size=1, max_size=12)
+
+
+@given(steps=STEPS)
+def test_longer_contexts_begin_with_shorter_ones(steps: list[str]) -> None:
+    context = DmInput(TOKENIZER, "What is 1 + 2?", 10_000)
+    before = context.ids
+    for step in steps:
+        after = context.append(step)
+        assert after[: len(before)] == before
+        assert len(after) > len(before)
+        before = after
+    assert TOKENIZER.decode(before).endswith("".join(steps))
+
+
+@given(steps=STEPS, room=st.integers(16, 80))
+def test_inputs_never_exceed_the_room(steps: list[str], room: int) -> None:
+    context = DmInput(TOKENIZER, "What is 1 + 2? " * 10, room)
+    for step in steps:
+        assert 0 < len(context.append(step)) <= room
+
+
+@given(steps=STEPS, data=st.data())
+def test_training_sees_the_ids_that_serving_pools(steps: list[str], data: st.DataObject) -> None:
+    rollout = rollout_of(steps)
+    merged = data.draw(st.lists(st.booleans(), min_size=len(steps), max_size=len(steps)))
+    ids, positions, closed = boundary_ids(TOKENIZER, rollout, 10_000, merged)
+    served = DmInput(TOKENIZER, rollout.question, 10_000)
+    text, at = "", 0
+    for index, step in enumerate(steps):
+        text += step
+        if index in closed:
+            assert ids[: positions[at] + 1] == served.append(text)
+            text, at = "", at + 1
+    assert closed[-1] == len(steps) - 1
+    assert at == len(positions)
+
+
+def rollout_of(steps: list[str]) -> Rollout:
+    return Rollout(
+        question="What is 1 + 2?",
+        gold="3",
+        family="expression",
+        difficulty=2,
+        split="train",
+        sample=0,
+        later=True,
+        thinking_tokens=3 * len(steps),
+        total_tokens=3 * len(steps) + 9,
+        answer="3",
+        steps=steps,
+        step_tokens=[3] * len(steps),
+        features=[[0.0] * len(FEATURE_NAMES)] * len(steps),
+        now=[True] * len(steps),
+    )
+
+
+def test_questions_are_the_users_words_or_the_whole_conversation() -> None:
+    assert question_text([{"role": "user", "content": "Hi"}]) == "Hi"
+    assert question_text([{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "image"}]}]) == "Hi"
+    assert (
+        question_text([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]) == "system: S\nuser: Hi"
+    )
+    assert question_text([{"role": "user", "content": None}]) == ""
+
+
+def test_features_say_what_happened() -> None:
+    behaviour = BehaviourFeatures()
+    first = dict(zip(FEATURE_NAMES, behaviour.close_step("1+2=3.\n\n", [-0.1, -0.9]) or [], strict=True))
+    assert first["step_mean_logprob"] == first["attempt_mean_logprob"] == -0.5
+    assert first["step_min_logprob"] == -0.9
+    assert first["answer_stated"] == 0
+    stated = dict(zip(FEATURE_NAMES, behaviour.close_step("So the answer is 3.\n\n", [0.0]) or [], strict=True))
+    assert stated["answer_stated"] == 1
+    assert stated["since_answer_min_logprob"] == -0.9, "the span up to and including the statement"
+    again = dict(zip(FEATURE_NAMES, behaviour.close_step("So the answer is 3.\n\n", [-0.2]) or [], strict=True))
+    assert again["last_answers_agree"] == 1
+    assert again["since_answer_min_logprob"] == -0.2, "the span since the statement before"
+    other = dict(zip(FEATURE_NAMES, behaviour.close_step("So the answer is 4.\n\n", [-0.2]) or [], strict=True))
+    assert other["last_answers_agree"] == 0
+
+
+def test_unknown_log_probabilities_give_no_features_from_there_on() -> None:
+    behaviour = BehaviourFeatures()
+    assert behaviour.close_step("a", [-0.1]) is not None
+    assert behaviour.close_step("b", [None]) is None
+    assert behaviour.close_step("c", [-0.1]) is None

@@ -1,0 +1,41 @@
+"""Answers found in text, and compared as mathematics."""
+
+import pytest
+
+from drr.grading import is_correct, stated_answer
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So the answer is 36.\n\n", "36"),
+        ("The answer is 3.5.", "3.5"),
+        ("the answer is: $1,200$.", "1,200"),
+        ("Final Answer: 12", "12"),
+        (r"Hence \boxed{\frac{1}{2}}.", r"\frac{1}{2}"),
+        ("work\n#### 70000", "70000"),
+        ("The answer is 4. No, the answer is 5.", "5"),
+        ("gain: 12+24=36.\n\n", None),
+        ("", None),
+    ],
+)
+def test_stated_answer(text: str, answer: str | None) -> None:
+    assert stated_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("response", "gold", "right"),
+    [
+        ("The answer is 36.", "36", True),
+        ("The answer is 36.", "37", False),
+        ("The answer is 1,000.", "1000", True),
+        ("The answer is 36.0.", "36", True),
+        (r"\boxed{\frac12}", "0.5", True),
+        (r"\boxed{\frac{1}{3}}", "0.5", False),
+        ("It costs 12 dollars, so 12.", "12", True),
+        ("", "3", False),
+        ("no idea", "3", False),
+    ],
+)
+def test_is_correct(response: str, gold: str, right: bool) -> None:
+    assert is_correct(response, gold) is right
