@@ -41,11 +41,12 @@ def test_tokenisation_moves_a_boundary_to_its_tokens_end_and_no_further(pieces: 
     edges = sorted(cuts)
     tokens = [text[a:b] for a, b in itertools.pairwise(edges)]
     ends = list(itertools.accumulate(map(len, tokens)))
-    expected = {min(end for end in ends if end >= boundary) for boundary in boundaries}
-    found = {ends[step.end - 1] for step in steps_of(tokens, "blank_line")}
-    assert found <= expected
-    for missing in expected - found:  # its whole text came in the token that closed the step before
-        assert not text[max(end for end in found if end < missing) : missing].strip()
+    closed = {ends[step.end - 1] for step in steps_of(tokens, "blank_line")}
+    token_end = {boundary: min(end for end in ends if end >= boundary) for boundary in boundaries}
+    assert closed <= set(token_end.values())
+    for boundary, end in token_end.items():
+        if end not in closed:  # all its text came in the token that closed the step before
+            assert not text[max(other for other in closed if other < end) : boundary].strip()
 
 
 def test_a_boundary_inside_a_token_closes_at_its_end() -> None:
