@@ -1,0 +1,111 @@
+"""Engine token rate with scoring at its own speed (A) and slowed to 200 ms per boundary (B), as A B A B.
+
+python -m tests.slow_scoring      prints {"ratio": ..., "rates": [...]}
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+
+from drr import reference
+from drr.engines import cpu_engine_defaults, prepare_environment
+from drr.policy import PolicySettings, Score
+from drr.reasoner import Delta, Segment, ThinkingFormat
+from drr.reference.suite import reference_questions
+from drr.scorers import Boundary
+from drr.steps import StepRule
+from drr.tasks import Split
+from drr.thinking import LoopSettings, ThinkingLoop
+
+_DELAY = 0.2
+_REQUESTS = 32
+
+
+class SlowScorer:
+    """Doubts everything, after a while."""
+
+    id = "slow"
+
+    def __init__(self, delay: float) -> None:
+        self._delay = delay
+
+    def session(self, question: str) -> "SlowScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        await asyncio.sleep(self._delay)
+        return Score(0.0, 0.0)
+
+
+class Meter:
+    """Passes a Reasoner's stream on and notes when its tokens came."""
+
+    def __init__(self) -> None:
+        self.tokens, self.last = 0, 0.0
+
+    async def watch(self, stream: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
+        async for delta in stream:
+            self.tokens += len(delta.tokens)
+            self.last = time.perf_counter()
+            yield delta
+
+
+async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
+    """Tokens per second that the engine generated, until the last one."""
+    from vllm.inputs.engine import tokens_input
+    from vllm.sampling_params import SamplingParams
+
+    from drr.vllm_reasoner import VllmReasoner
+
+    meter, tokenizer = Meter(), engine.renderer.tokenizer  # type: ignore[attr-defined]
+    started = time.perf_counter()
+
+    async def respond(index: int, question: str) -> None:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        ids = tokenizer.encode(prompt, add_special_tokens=False)
+        reasoner = VllmReasoner(
+            engine.generate,  # type: ignore[attr-defined]
+            tokenizer,
+            tokens_input(ids),
+            SamplingParams(temperature=0.8, seed=index, max_tokens=512),
+            f"request-{index}",
+            {},
+        )
+
+        class Watched:
+            def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
+                return meter.watch(reasoner.stream(segment))
+
+        settings = LoopSettings(PolicySettings(threshold=0.9), max_tokens=512, deadline=5.0)
+        async for _ in ThinkingLoop(Watched(), SlowScorer(delay), form, StepRule(), settings, ids, question).run():
+            pass
+
+    questions = reference_questions(Split.VALIDATION, _REQUESTS)
+    await asyncio.gather(*(respond(index, question.text) for index, question in enumerate(questions)))
+    return meter.tokens / (meter.last - started)
+
+
+async def measure() -> dict[str, object]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(model=str(reference.reasoner_folder()), disable_log_stats=True, **cpu_engine_defaults())
+    )
+    try:
+        ids = engine.renderer.tokenizer.convert_tokens_to_ids
+        form = ThinkingFormat((ids("<think>"),), (ids("</think>"),))
+        await rate(engine, form, 0.0)
+        rates = [await rate(engine, form, delay) for delay in (0.0, _DELAY) * 3]
+    finally:
+        engine.shutdown()
+    fast, slow = rates[0::2], rates[1::2]
+    return {"ratio": sorted(slow)[1] / sorted(fast)[1], "rates": [round(own) for own in rates]}
+
+
+if __name__ == "__main__":
+    prepare_environment()
+    print(json.dumps(asyncio.run(measure())))

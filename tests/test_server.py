@@ -1,0 +1,335 @@
+"""The real thing: the reference models on real vLLM, over a real socket, with the OpenAI SDK."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+
+MODEL = "drr-reference"
+QUESTION = (
+    "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. Then the number grows to 4 times what it "
+    "was. He finds 46 more. He sells 5 boxes of 9 apples each. How many apples does Tom have now?"
+)
+MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+
+
+@dataclass
+class Server:
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @property
+    def sdk(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def ask(self, **fields: Any) -> Any:
+        drr = fields.pop("drr", None)
+        extra = {**fields.pop("extra_body", {}), **({"drr": drr} if drr is not None else {})}
+        fields = {"model": MODEL, "messages": MESSAGES, "seed": 1, **fields}
+        with self.sdk as client:
+            return client.chat.completions.create(**fields, extra_body=extra)
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
+
+def start(log: Path, *arguments: str) -> Server:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "drr.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{server.url}/health").status_code == 200:
+                return server
+        except httpx.TransportError:
+            time.sleep(0.25)
+    stop(server)
+    raise AssertionError(f"no server: {log.read_text()[-3000:]}")
+
+
+def stop(server: Server) -> int:
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        return server.process.wait(30)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        raise
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = start(tmp_path_factory.mktemp("server") / "log")
+    yield running
+    stop(running)
+
+
+def test_unchanged_client_code_streams_reasoning_then_content(server: Server) -> None:
+    kinds: list[str] = []
+    times: list[float] = []
+    drr = None
+    for chunk in server.ask(stream=True):
+        delta = chunk.choices[0].delta  # as every example does: no chunk may come without choices
+        kind = "reasoning" if getattr(delta, "reasoning", None) else "content" if delta.content else None
+        if kind is not None:
+            times.append(time.perf_counter())
+            kinds.append(kind)
+        drr = getattr(chunk, "drr", drr)
+    assert sorted(set(kinds), reverse=True) == ["reasoning", "content"]
+    assert kinds == sorted(kinds, reverse=True), "reasoning first, then content"
+    assert drr is not None
+    assert drr["stop_cause"] in ("natural", "dm_stop")
+    assert drr["settings"]["mode"] == "auto"
+    assert drr["steps"]
+    assert all(0 <= step["p_now"] <= 1 for step in drr["steps"])
+    assert len(set(times)) > 10, "tokens come as they are thought"
+
+
+def test_whole_answers_carry_the_account(server: Server) -> None:
+    response = server.ask(drr={"threshold": 0.0, "min_steps": 2})
+    drr, message = response.drr, response.choices[0].message
+    assert drr["stop_cause"] == "dm_stop"
+    assert [step["verdict"] for step in drr["steps"]] == ["continue", "stop"]
+    assert sum(step["tokens"] for step in drr["steps"]) == drr["thinking_tokens"]
+    assert message.reasoning.count("\n\n") == 2
+    assert message.content.strip().startswith("The answer is")
+    assert drr["dm"]["id"] == "drr-reference-dm"
+    details = response.usage.completion_tokens_details
+    assert details.reasoning_tokens == drr["thinking_tokens"]
+    assert response.usage.completion_tokens > drr["thinking_tokens"] + drr["discarded_tokens"]
+
+
+def test_steps_and_summary_stream_as_chunks_when_asked_for(server: Server) -> None:
+    chunks = list(server.ask(stream=True, stream_options={"include_usage": True}, drr={"report": "steps"}))
+    extra = [chunk for chunk in chunks if not chunk.choices]
+    assert all("step" in chunk.drr for chunk in extra[:-2])
+    assert "stop_cause" in extra[-2].drr
+    assert extra[-1].usage.completion_tokens_details.reasoning_tokens == extra[-2].drr["thinking_tokens"]
+    assert [chunk.drr["step"]["index"] for chunk in extra[:-2]] == list(range(len(extra) - 2))
+
+
+def test_streamed_and_whole_answers_are_the_same(server: Server) -> None:
+    whole = server.ask(drr={"threshold": 0.5}).choices[0].message
+    reasoning = content = ""
+    for chunk in server.ask(stream=True, drr={"threshold": 0.5}):
+        if chunk.choices:
+            reasoning += getattr(chunk.choices[0].delta, "reasoning", None) or ""
+            content += chunk.choices[0].delta.content or ""
+    assert (reasoning, content) == (whole.reasoning, whole.content)
+
+
+def test_same_seed_same_answer_across_resubmission(server: Server) -> None:
+    asked = {"drr": {"threshold": 0.0, "min_steps": 3}, "temperature": 1.5}
+    first, again, other = server.ask(**asked), server.ask(**asked), server.ask(**asked, seed=2)
+    assert first.choices[0].message == again.choices[0].message
+    assert first.choices[0].message != other.choices[0].message
+
+
+def test_off_is_plain_vllm(server: Server) -> None:
+    response = server.ask(drr={"mode": "off"}, temperature=0)
+    assert response.drr["stop_cause"] == "off"
+    assert response.drr["thinking_tokens"] == response.usage.completion_tokens_details.reasoning_tokens > 0
+    with server.sdk as client:
+        alias = client.chat.completions.create(model=f"{MODEL}:full", messages=MESSAGES, temperature=0)
+    assert alias.choices[0].message.reasoning == response.choices[0].message.reasoning
+    shadow = server.ask(drr={"mode": "shadow"}, temperature=0)
+    assert shadow.choices[0].message.reasoning == response.choices[0].message.reasoning
+
+
+def test_the_header_and_the_alias_reach_the_loop(server: Server) -> None:
+    with server.sdk as client:
+        budget = client.chat.completions.create(
+            model=f"{MODEL}:drr", messages=MESSAGES, extra_headers={"X-DRR": '{"max_thinking_tokens": 7}'}
+        )
+        names = {model.id for model in client.models.list()}
+    assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("budget", 7)
+    assert {MODEL, f"{MODEL}:drr", f"{MODEL}:full"} <= names
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 40])
+def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
+    response = server.ask(max_tokens=tokens)
+    assert response.usage.completion_tokens <= tokens
+    assert response.choices[0].message.content
+    assert response.drr["stop_cause"] in ("budget", "dm_stop")
+
+
+def test_choices_think_for_themselves(server: Server) -> None:
+    response = server.ask(n=3, temperature=1.0)
+    assert len(response.choices) == len(response.drr["choices"]) == 3
+    assert len({choice.message.reasoning for choice in response.choices}) > 1
+    thinking = sum(choice["thinking_tokens"] for choice in response.drr["choices"])
+    assert response.usage.completion_tokens_details.reasoning_tokens == thinking
+    streamed: dict[int, str] = {}
+    for chunk in server.ask(n=3, temperature=1.0, stream=True):
+        for choice in chunk.choices:
+            text = (getattr(choice.delta, "reasoning", None) or "") + (choice.delta.content or "")
+            streamed[choice.index] = streamed.get(choice.index, "") + text
+    assert streamed == {c.index: c.message.reasoning + c.message.content for c in response.choices}
+
+
+def test_log_probabilities_cover_every_visible_token(server: Server) -> None:
+    response = server.ask(logprobs=True, top_logprobs=2, drr={"threshold": 0.0, "min_steps": 2})
+    entries = response.choices[0].logprobs.content
+    drr = response.drr
+    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"] + drr["injected_tokens"]
+    assert "".join(entry.token for entry in entries[: drr["thinking_tokens"]]) == response.choices[0].message.reasoning
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_stop_strings_cut_the_answer_and_not_the_thinking(server: Server, threshold: float) -> None:
+    response = server.ask(stop=["."], drr={"threshold": threshold, "min_steps": 2})
+    assert "." in response.choices[0].message.reasoning
+    assert "." not in response.choices[0].message.content
+    assert response.choices[0].stop_reason == "."
+
+
+def test_min_tokens_and_penalties_survive_a_stop(server: Server) -> None:
+    response = server.ask(
+        drr={"threshold": 0.0}, frequency_penalty=0.3, presence_penalty=0.3, extra_body={"min_tokens": 60}
+    )
+    assert response.usage.completion_tokens >= 60
+
+
+def test_a_nudge_refuses_the_close(server: Server) -> None:
+    response = server.ask(drr={"threshold": 1.0, "nudge": 2}, messages=[{"role": "user", "content": "zzz qqq 7 xxx?"}])
+    assert response.drr["nudges"] <= 2
+    assert response.choices[0].message.reasoning.count("Wait, let me check.") >= response.drr["nudges"]
+
+
+@pytest.mark.parametrize(
+    ("drr", "param"),
+    [
+        ({"treshold": 0.9}, "drr.treshold"),
+        ({"threshold": 2}, "drr.threshold"),
+        ({"mode": "fast"}, "drr.mode"),
+        ({"threshold": 0.9, "max_lost_correct": 0.01}, "drr.max_lost_correct"),
+        (7, "drr"),
+    ],
+)
+def test_bad_requests_name_the_key(server: Server, drr: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.ask(drr=drr)
+    assert caught.value.status_code == 400
+    assert caught.value.body == {**caught.value.body, "param": param, "type": "BadRequestError"}  # type: ignore[dict-item]
+    assert param in caught.value.body["message"]  # type: ignore[index]
+
+
+def test_other_endpoints_refuse_what_they_would_ignore(server: Server) -> None:
+    with server.sdk as client:
+        with pytest.raises(openai.BadRequestError, match="drr"):
+            client.completions.create(model=MODEL, prompt="x", extra_body={"drr": {}})
+        with pytest.raises(openai.BadRequestError, match="X-DRR"):
+            client.completions.create(model=MODEL, prompt="x", extra_headers={"X-DRR": "{}"})
+        with pytest.raises(openai.BadRequestError, match="drr"):
+            client.responses.create(model=MODEL, input="x", extra_body={"drr": {}})
+        assert client.completions.create(model=MODEL, prompt="x", max_tokens=3).choices[0].finish_reason == "length"
+
+
+def test_metrics_stand_beside_vllms_own(server: Server) -> None:
+    before = server.metric("drr_responses_total")
+    server.ask(drr={"threshold": 0.0, "min_steps": 2})
+    assert server.metric("drr_responses_total") == before + 1
+    assert server.metric("drr_dm_up") == 1
+    assert server.metric("drr_tokens_total") > 0
+    assert server.metric("vllm:generation_tokens_total") > 0
+
+
+async def test_disconnected_clients_leave_nothing_running(server: Server) -> None:
+    rng = random.Random(0)
+
+    async def vanish(client: httpx.AsyncClient, streaming: bool) -> None:
+        body = {"model": MODEL, "messages": MESSAGES, "stream": streaming, "temperature": 1.5}
+        try:
+            async with asyncio.timeout(rng.uniform(0.01, 1.5)):
+                async with client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
+                    async for _ in response.aiter_raw():
+                        pass
+        except (TimeoutError, httpx.TransportError):
+            pass
+
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+        await asyncio.gather(*(vanish(client, index % 2 == 0) for index in range(200)))
+    await asyncio.sleep(1.0)
+    assert await asyncio.to_thread(server.metric, "vllm:num_requests_running") == 0
+    assert await asyncio.to_thread(server.metric, "vllm:num_requests_waiting") == 0
+
+
+async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(start, tmp_path / "log")
+    try:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        engines = sorted((c for c in children if "EngineCore" in " ".join(c.cmdline())), key=lambda c: c.create_time())
+        assert len(engines) == 2, "the DM's engine is started first, then the Reasoner's"
+        asked = {"model": MODEL, "messages": MESSAGES, "drr": {"threshold": 1.0}}
+        async with httpx.AsyncClient(timeout=120) as client:
+            tasks = [
+                asyncio.create_task(client.post(f"{server.url}/v1/chat/completions", json={**asked, "seed": seed}))
+                for seed in range(16)
+            ]
+            await asyncio.sleep(0.25)
+            os.kill(engines[0].pid, signal.SIGKILL)
+            responses = [(await task).json() for task in tasks]
+            health = await client.get(f"{server.url}/health")
+            later = (await client.post(f"{server.url}/v1/chat/completions", json=asked)).json()
+        for response in responses:
+            assert response["choices"][0]["message"]["content"].strip()
+            assert response["drr"]["stop_cause"] == "dm_unavailable"
+        assert later["drr"]["stop_cause"] == "dm_unavailable"
+        assert (health.status_code, health.json()) == (200, {"status": "degraded", "reasoner": "ok", "dm": "dead"})
+        assert server.metric("drr_dm_up") == 0
+        assert server.log.read_text().count("The DM's engine is gone") == 1
+    finally:
+        await asyncio.to_thread(stop, server)
+
+
+def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
+    from drr import reference
+
+    server = start(tmp_path / "log", "--model", str(reference.reasoner_folder()), "--served-model-name", MODEL)
+    try:
+        assert server.ask().drr["stop_cause"] == "off"
+        budget = server.ask(drr={"max_thinking_tokens": 9})
+        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["dm"]) == ("budget", 9, None)
+        with pytest.raises(openai.BadRequestError, match="started without one"):
+            server.ask(drr={"threshold": 0.5})
+        assert httpx.get(f"{server.url}/health").json()["dm"] == "none"
+    finally:
+        assert stop(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dm", "/nowhere"], "/nowhere is no DM"),
+        (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
+    ],
+)
+def test_a_bad_start_says_why(arguments: list[str], message: str) -> None:
+    from drr import reference
+
+    command = [sys.executable, "-m", "drr.cli", "serve", "--model", str(reference.reasoner_folder()), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert f"drr serve: {message}" in result.stderr
+    assert "Traceback" not in result.stderr
