@@ -20,10 +20,11 @@ from drr.grading import is_correct
 from drr.policy import PolicySettings, Score
 from drr.progress import Progress
 from drr.reasoner import ThinkingFormat, Token
+from drr.response import Emit, Finished, LoopSettings
 from drr.scorers import Boundary
 from drr.steps import StepRule
 from drr.tasks import Question
-from drr.thinking import Emit, Finished, LoopSettings, ThinkingLoop
+from drr.thinking import ThinkingLoop
 from drr.vllm_reasoner import VllmReasoner
 
 _FORCED_ANSWER_TOKENS = 32

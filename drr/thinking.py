@@ -9,91 +9,18 @@ A scorer that is late, failing or dead never fails a request: without a score th
 """
 
 import asyncio
-import contextlib
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from drr.features import BehaviourFeatures
-from drr.policy import Decision, PolicySettings, Score, StopCause, Verdict, decide
+from drr.judging import Gate, Judge
+from drr.policy import Decision, Score, StopCause, Verdict, decide
 from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
-from drr.scorers import Boundary, Scorer, ScorerUnavailableError
+from drr.response import Emit, Event, Finished, LoopSettings, Outcome, StepReport
+from drr.scorers import Boundary, Scorer
+from drr.segments import SegmentStream, StreamFailed
 from drr.steps import Step, StepRule, StepSegmenter
-
-
-@dataclass(frozen=True, slots=True)
-class LoopSettings:
-    """Everything that governs one response. Token counts bound what the engine generates.
-
-    `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
-    `max_tokens` is. `deadline` is in seconds from a boundary to the verdict. `separate_answer` asks for the answer
-    in a request of its own even after a natural close (stop strings must not cut the thinking).
-    """
-
-    policy: PolicySettings
-    max_tokens: int
-    max_thinking_tokens: int | None = None
-    answer_tokens: int = 256
-    deadline: float = 1.0
-    nudge_cue: str = "Wait,"
-    nudge_cue_ids: tuple[int, ...] = ()
-    separate_answer: bool = False
-
-    @property
-    def thinking_room(self) -> int:
-        """Tokens that may be generated before the answer's reserve is touched."""
-        return self.max_tokens - min(self.answer_tokens, max(1, self.max_tokens // 2))
-
-
-@dataclass(slots=True)
-class StepReport:
-    """What happened at one boundary. Probabilities are None where no score came in time; `ms` is scoring time."""
-
-    index: int
-    tokens: int
-    p_now: float | None
-    p_later: float | None
-    verdict: Verdict
-    ms: float | None
-    late: bool = False
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The account of one response. Every generated token is in exactly one of thinking, discarded or the rest
-    (markers and answer); injected tokens were never generated."""
-
-    stop_cause: StopCause = StopCause.NATURAL
-    thinking_tokens: int = 0
-    discarded_tokens: int = 0
-    injected_tokens: int = 0
-    generated_tokens: int = 0
-    nudges: int = 0
-    late: int = 0
-    failed: int = 0
-    steps: list[StepReport] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Emit:
-    """Output for the client: these tokens, adding this text."""
-
-    tokens: tuple[Token, ...]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The last event of a response."""
-
-    outcome: Outcome
-    finish_reason: str
-    stop_reason: int | str | None
-
-
-Event = Emit | StepReport | Finished
 
 
 class _Stage(Enum):
@@ -104,37 +31,7 @@ class _Stage(Enum):
     ANSWERING = auto()
 
 
-@dataclass(slots=True, eq=False)
-class _Gate:
-    """A point of the output that tokens may not pass before its verdict."""
-
-    end: int
-    step: Step | None = None
-    closing: bool = False
-    forced: StopCause | None = None
-    holds: bool = True
-    score: Score | None = None
-    resolved: bool = False
-    late: bool = False
-    ms: float | None = None
-    task: "asyncio.Future[Score] | None" = None
-    timer: asyncio.TimerHandle | None = None
-
-    def release(self) -> None:
-        """Give the gate up; whatever its scoring still brings is ignored."""
-        self.resolved = True
-        if self.task is not None:
-            self.task.cancel()
-        if self.timer is not None:
-            self.timer.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class _StreamFailed:
-    error: BaseException
-
-
-_Message = Delta | _StreamFailed | _Gate
+_Message = Delta | StreamFailed | Gate
 
 
 class ThinkingLoop:
@@ -150,19 +47,19 @@ class ThinkingLoop:
         prompt_ids: Sequence[int],
         question: str,
     ) -> None:
-        self._reasoner, self._form, self._rule, self._settings = reasoner, form, rule, settings
+        self._form, self._rule, self._settings = form, rule, settings
         self._prompt_ids = list(prompt_ids)
-        self._session = scorer.session(question) if scorer is not None else None
+        self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
+        self._stream = SegmentStream(reasoner, self._mailbox.put_nowait)
+        self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait)
         self._outcome = Outcome()
         self._scores: list[Score | None] = []
         self._features = BehaviourFeatures()
-        self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
-        self._gates: deque[_Gate] = deque()
+        self._gates: deque[Gate] = deque()
         self._tokens: list[Token] = []
         self._released = 0
         self._thinking_from = self._thinking_to = 0
         self._thinking_started = False
-        self._pump: asyncio.Task[None] | None = None
         self._segments = 0
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
@@ -202,7 +99,7 @@ class ThinkingLoop:
             self._inject(self._form.open_ids, "")
             self._start_thinking()
         self._stage = _Stage.ENDED
-        self._gates.append(_Gate(len(self._tokens), forced=StopCause.BUDGET, resolved=True))
+        self._gates.append(Gate(len(self._tokens), forced=StopCause.BUDGET, resolved=True))
 
     def _start_thinking(self) -> None:
         self._stage, self._thinking_started = _Stage.THINKING, True
@@ -229,44 +126,29 @@ class ThinkingLoop:
             max_tokens=max(1, self._settings.max_tokens - self._outcome.generated_tokens),
         )
         self._segments += 1
-        self._pump = asyncio.create_task(self._pump_stream(segment))
-
-    async def _pump_stream(self, segment: Segment) -> None:
-        finished = False
-        try:
-            async with contextlib.aclosing(self._reasoner.stream(segment)) as stream:
-                async for delta in stream:
-                    finished = delta.finish_reason is not None
-                    self._mailbox.put_nowait(delta)
-            if not finished:
-                raise RuntimeError("the Reasoner's stream ended without a finish reason")
-        except Exception as error:
-            self._mailbox.put_nowait(_StreamFailed(error))
+        self._stream.open(segment)
 
     async def _close_stream(self) -> None:
         """End the running engine request; what it generated beyond the trace counts as discarded."""
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.wait([pump])
-        kept: list[_Message] = []
+        await self._stream.close()
+        gates: list[Gate] = []
         while not self._mailbox.empty():
             message = self._mailbox.get_nowait()
-            if isinstance(message, _Gate):
-                kept.append(message)
+            if isinstance(message, Gate):
+                gates.append(message)
             elif isinstance(message, Delta):
                 self._outcome.generated_tokens += len(message.tokens)
                 self._outcome.discarded_tokens += len(message.tokens)
-        for message in kept:
-            self._mailbox.put_nowait(message)
+        for gate in gates:
+            self._mailbox.put_nowait(gate)
 
     # Tokens ------------------------------------------------------------------------------------------------
 
     async def _receive(self, message: _Message) -> None:
-        if isinstance(message, _Gate):
-            self._resolve(message)
+        if isinstance(message, Gate):
+            self._judge.resolve(message)
             return
-        if isinstance(message, _StreamFailed):
+        if isinstance(message, StreamFailed):
             raise message.error
         if self._stage is _Stage.ANSWERING:
             self._take_answer(message)
@@ -285,15 +167,15 @@ class ThinkingLoop:
 
     async def _take_thinking(self, delta: Delta) -> None:
         for position, token in enumerate(delta.tokens):
+            if self._stage is _Stage.CLOSED and self._settings.separate_answer:
+                await self._give_up_rest(len(delta.tokens) - position)
+                return
             if self._stage is _Stage.CLOSED:
                 self._tokens.append(token)
             elif self._stage is _Stage.THINKING and delta.finish_reason == "stop" and token is delta.tokens[-1]:
                 self._outcome.discarded_tokens += 1  # the end of the turn; the turn goes on with an answer
             elif not self._take_token(token):
-                rest = len(delta.tokens) - position
-                self._outcome.generated_tokens += rest
-                self._outcome.discarded_tokens += rest
-                await self._close_stream()
+                await self._give_up_rest(len(delta.tokens) - position)
                 self._end(StopCause.BUDGET)
                 return
             self._outcome.generated_tokens += 1
@@ -305,6 +187,12 @@ class ThinkingLoop:
         else:
             self._finish = (delta.finish_reason, delta.stop_reason)
 
+    async def _give_up_rest(self, tokens: int) -> None:
+        """End the stream in the middle of a delta, whose last `tokens` tokens are of no use."""
+        self._outcome.generated_tokens += tokens
+        self._outcome.discarded_tokens += tokens
+        await self._close_stream()
+
     def _take_token(self, token: Token) -> bool:
         """Add one token of the thinking request; False if the thinking has no room for it."""
         if self._stage is _Stage.UNDECIDED:
@@ -313,7 +201,7 @@ class ThinkingLoop:
                 self._start_thinking()
             elif token.text.strip() and len(self._tokens) >= len(self._form.open_ids):
                 self._stage = _Stage.CLOSED  # no thinking at all: what comes is the answer
-                self._gates.append(_Gate(0, closing=True, holds=False, resolved=True))
+                self._gates.append(Gate(0, closing=True, holds=False, resolved=True))
             return True
         self._tokens.append(token)
         if self._ends_with(self._form.close_ids):
@@ -359,21 +247,10 @@ class ThinkingLoop:
     def _add_gate(self, step: Step, *, closing: bool = False) -> None:
         tokens = self._tokens[step.start : step.end]
         features = self._features.close_step(step.text, [t.logprob for t in tokens if not t.injected])
-        gate = _Gate(step.end, step=step, closing=closing, holds=self._holds(closing))
+        gate = Gate(step.end, step=step, closing=closing, holds=self._holds(closing))
         self._gates.append(gate)
-        if self._session is None:
-            gate.resolved = True
-            return
         index = len(self._scores) + sum(1 for waiting in self._gates if waiting.step is not None) - 1
-        started = time.perf_counter()
-        gate.task = asyncio.ensure_future(self._session.score(Boundary(index, step.text, features)))
-
-        def done(_: "asyncio.Future[Score]") -> None:
-            gate.ms = (time.perf_counter() - started) * 1000
-            self._mailbox.put_nowait(gate)
-
-        gate.task.add_done_callback(done)
-        gate.timer = asyncio.get_running_loop().call_later(self._settings.deadline, self._mailbox.put_nowait, gate)
+        self._judge.submit(gate, Boundary(index, step.text, features))
 
     def _close_gate(self) -> None:
         """The Reasoner closed its thinking: judge the last step, or the last boundary again if nothing followed it."""
@@ -381,40 +258,18 @@ class ThinkingLoop:
         if step is not None:
             self._add_gate(step, closing=True)
         else:
-            self._gates.append(_Gate(self._thinking_to, closing=True, holds=self._holds(True), resolved=True))
+            self._gates.append(Gate(self._thinking_to, closing=True, holds=self._holds(True), resolved=True))
 
     def _holds(self, closing: bool) -> bool:
         policy = self._settings.policy
-        if not policy.acts or self._session is None:
+        if not policy.acts or not self._judge.available:
             return False
         return not closing or self._outcome.nudges < policy.nudge
 
     def _end(self, cause: StopCause) -> None:
         """The thinking's stream is over without a close; an answer follows once the gates before are passed."""
         self._stage = _Stage.ENDED
-        self._gates.append(_Gate(len(self._tokens), forced=cause, resolved=True))
-
-    def _resolve(self, gate: _Gate) -> None:
-        """Take a gate's score, or give it up at its deadline."""
-        if gate.resolved or gate.task is None:
-            return
-        gate.resolved = True
-        if gate.timer is not None:
-            gate.timer.cancel()
-        if not gate.task.done():
-            gate.late = True
-            gate.ms = None
-            self._outcome.late += 1
-            gate.task.cancel()
-            return
-        error = gate.task.exception()
-        if error is None:
-            gate.score = gate.task.result()
-            return
-        gate.ms = None
-        self._outcome.failed += 1
-        if isinstance(error, ScorerUnavailableError):
-            self._session = None  # nothing more to hope for: later boundaries pass at once
+        self._gates.append(Gate(len(self._tokens), forced=cause, resolved=True))
 
     async def _pass_gates(self) -> None:
         """Act on every gate whose verdict can be given, in order."""
@@ -426,8 +281,8 @@ class ThinkingLoop:
             if gate.step is not None:
                 self._scores.append(gate.score)
             decision = self._decide(gate)
-            if decision.verdict is Verdict.STOP and self._closes_at(gate.end):
-                decision = Decision(Verdict.CONTINUE)  # the Reasoner stopped here by itself, and answers already
+            if not self._worth_it(decision, gate):
+                decision = Decision(Verdict.CONTINUE)
             if gate.step is not None:
                 self._report(gate, decision)
             if not self._settings.policy.acts:
@@ -440,17 +295,30 @@ class ThinkingLoop:
             elif gate.closing and self._stage is _Stage.CLOSED:
                 await self._accept_close()
 
+    def _worth_it(self, decision: Decision, gate: Gate) -> bool:
+        """Whether a verdict that throws away what was generated since leaves something better than that.
+
+        It does not where the Reasoner stopped at this very boundary by itself, nor where the answer that it has
+        begun meanwhile has used up what another one would need.
+        """
+        if decision.verdict is Verdict.STOP:
+            affordable = self._outcome.generated_tokens <= self._settings.thinking_room
+            return not self._closes_at(gate.end) and (affordable or self._stage is not _Stage.CLOSED)
+        if decision.verdict is Verdict.NUDGE:
+            return self._has_room(1 + len(self._settings.nudge_cue_ids))
+        return True
+
     def _closes_at(self, end: int) -> bool:
         return (
             bool(self._gates) and self._gates[0].closing and self._gates[0].step is None and (self._gates[0].end == end)
         )
 
-    def _decide(self, gate: _Gate) -> Decision:
+    def _decide(self, gate: Gate) -> Decision:
         if not self._scores:
             return Decision(Verdict.CONTINUE)
         return decide(self._settings.policy, self._scores, closing=gate.closing, nudges=self._outcome.nudges)
 
-    def _report(self, gate: _Gate, decision: Decision) -> None:
+    def _report(self, gate: Gate, decision: Decision) -> None:
         assert gate.step is not None
         report = StepReport(
             index=len(self._scores) - 1,
@@ -487,9 +355,6 @@ class ThinkingLoop:
     async def _nudge(self, end: int) -> None:
         await self._cut(end)
         self._outcome.nudges += 1
-        if not self._has_room(1 + len(self._settings.nudge_cue_ids)):
-            await self._answer(end, StopCause.BUDGET)
-            return
         self._stage = _Stage.THINKING
         for position, token_id in enumerate(self._settings.nudge_cue_ids):
             self._inject([token_id], self._settings.nudge_cue if position == 0 else "")
@@ -506,6 +371,7 @@ class ThinkingLoop:
     def _finished(self, finish_reason: str, stop_reason: int | str | None) -> Finished:
         outcome = self._outcome
         outcome.thinking_tokens = self._thinking_to - self._thinking_from
-        if outcome.failed and outcome.stop_cause is StopCause.NATURAL:
+        outcome.late, outcome.failed = self._judge.late, self._judge.failed
+        if self._judge.lost and outcome.stop_cause is StopCause.NATURAL:
             outcome.stop_cause = StopCause.DM_UNAVAILABLE
         return Finished(outcome, finish_reason, stop_reason)

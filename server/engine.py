@@ -14,9 +14,10 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.reasoner import ThinkingFormat, Token
+from drr.response import Emit, Event, Finished, Outcome, StepReport
 from drr.scorers import Scorer
 from drr.steps import StepRule
-from drr.thinking import Emit, Event, Finished, Outcome, StepReport, ThinkingLoop
+from drr.thinking import ThinkingLoop
 from drr.vllm_reasoner import VllmReasoner
 from server import metrics
 from server.report import ResponsePlan

@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from drr.thinking import Outcome, StepReport
+from drr.response import Outcome, StepReport
 
 RESPONSES = Counter("drr_responses", "Responses by mode and by what ended their thinking.", ["mode", "stop_cause"])
 DECISIONS = Counter("drr_decisions", "Verdicts at step boundaries.", ["verdict"])

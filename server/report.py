@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drr.policy import StopCause
-from drr.thinking import Outcome, StepReport
+from drr.response import Outcome, StepReport
 from server.schema import Settings
 
 

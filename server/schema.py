@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drr.policy import PolicySettings
-from drr.thinking import LoopSettings
+from drr.response import LoopSettings
 
 Mode = Literal["auto", "off", "shadow", "stop"]
 Report = Literal["summary", "steps", "none"]

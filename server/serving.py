@@ -14,7 +14,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, Mod
 from vllm.outputs import RequestOutput
 
 from drr.dm_input import question_text
-from drr.thinking import Outcome
+from drr.response import Outcome
 from server import metrics
 from server.engine import PLAN_KEY, DrrExtra, DrrRuntime
 from server.report import ResponsePlan, off_object, outcome_object, response_object, step_object

@@ -13,10 +13,11 @@ from drr.engines import cpu_engine_defaults, prepare_environment
 from drr.policy import PolicySettings, Score
 from drr.reasoner import Delta, Segment, ThinkingFormat
 from drr.reference.suite import reference_questions
+from drr.response import LoopSettings
 from drr.scorers import Boundary
 from drr.steps import StepRule
 from drr.tasks import Split
-from drr.thinking import LoopSettings, ThinkingLoop
+from drr.thinking import ThinkingLoop
 
 _DELAY = 0.2
 _REQUESTS = 32

@@ -1,6 +1,7 @@
 """The real thing: the reference models on real vLLM, over a real socket, with the OpenAI SDK."""
 
 import asyncio
+import functools
 import os
 import random
 import re
@@ -33,7 +34,7 @@ class Server:
     process: "subprocess.Popen[bytes]"
     log: Path
 
-    @property
+    @functools.cached_property
     def sdk(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
 
@@ -41,8 +42,7 @@ class Server:
         drr = fields.pop("drr", None)
         extra = {**fields.pop("extra_body", {}), **({"drr": drr} if drr is not None else {})}
         fields = {"model": MODEL, "messages": MESSAGES, "seed": 1, **fields}
-        with self.sdk as client:
-            return client.chat.completions.create(**fields, extra_body=extra)
+        return self.sdk.chat.completions.create(**fields, extra_body=extra)
 
     def metric(self, name: str) -> float:
         text = httpx.get(f"{self.url}/metrics").text
@@ -69,6 +69,7 @@ def start(log: Path, *arguments: str) -> Server:
 
 
 def stop(server: Server) -> int:
+    server.sdk.close()
     server.process.send_signal(signal.SIGTERM)
     try:
         return server.process.wait(30)
@@ -149,19 +150,17 @@ def test_off_is_plain_vllm(server: Server) -> None:
     response = server.ask(drr={"mode": "off"}, temperature=0)
     assert response.drr["stop_cause"] == "off"
     assert response.drr["thinking_tokens"] == response.usage.completion_tokens_details.reasoning_tokens > 0
-    with server.sdk as client:
-        alias = client.chat.completions.create(model=f"{MODEL}:full", messages=MESSAGES, temperature=0)
+    alias = server.sdk.chat.completions.create(model=f"{MODEL}:full", messages=MESSAGES, temperature=0)
     assert alias.choices[0].message.reasoning == response.choices[0].message.reasoning
     shadow = server.ask(drr={"mode": "shadow"}, temperature=0)
     assert shadow.choices[0].message.reasoning == response.choices[0].message.reasoning
 
 
 def test_the_header_and_the_alias_reach_the_loop(server: Server) -> None:
-    with server.sdk as client:
-        budget = client.chat.completions.create(
-            model=f"{MODEL}:drr", messages=MESSAGES, extra_headers={"X-DRR": '{"max_thinking_tokens": 7}'}
-        )
-        names = {model.id for model in client.models.list()}
+    budget = server.sdk.chat.completions.create(
+        model=f"{MODEL}:drr", messages=MESSAGES, extra_headers={"X-DRR": '{"max_thinking_tokens": 7}'}
+    )
+    names = {model.id for model in server.sdk.models.list()}
     assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("budget", 7)
     assert {MODEL, f"{MODEL}:drr", f"{MODEL}:full"} <= names
 
@@ -175,13 +174,13 @@ def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
 
 
 def test_choices_think_for_themselves(server: Server) -> None:
-    response = server.ask(n=3, temperature=1.0)
+    response = server.ask(n=3, temperature=1.6)
     assert len(response.choices) == len(response.drr["choices"]) == 3
     assert len({choice.message.reasoning for choice in response.choices}) > 1
     thinking = sum(choice["thinking_tokens"] for choice in response.drr["choices"])
     assert response.usage.completion_tokens_details.reasoning_tokens == thinking
     streamed: dict[int, str] = {}
-    for chunk in server.ask(n=3, temperature=1.0, stream=True):
+    for chunk in server.ask(n=3, temperature=1.6, stream=True):
         for choice in chunk.choices:
             text = (getattr(choice.delta, "reasoning", None) or "") + (choice.delta.content or "")
             streamed[choice.index] = streamed.get(choice.index, "") + text
@@ -236,14 +235,14 @@ def test_bad_requests_name_the_key(server: Server, drr: Any, param: str) -> None
 
 
 def test_other_endpoints_refuse_what_they_would_ignore(server: Server) -> None:
-    with server.sdk as client:
-        with pytest.raises(openai.BadRequestError, match="drr"):
-            client.completions.create(model=MODEL, prompt="x", extra_body={"drr": {}})
-        with pytest.raises(openai.BadRequestError, match="X-DRR"):
-            client.completions.create(model=MODEL, prompt="x", extra_headers={"X-DRR": "{}"})
-        with pytest.raises(openai.BadRequestError, match="drr"):
-            client.responses.create(model=MODEL, input="x", extra_body={"drr": {}})
-        assert client.completions.create(model=MODEL, prompt="x", max_tokens=3).choices[0].finish_reason == "length"
+    client = server.sdk
+    with pytest.raises(openai.BadRequestError, match="drr"):
+        client.completions.create(model=MODEL, prompt="x", extra_body={"drr": {}})
+    with pytest.raises(openai.BadRequestError, match="X-DRR"):
+        client.completions.create(model=MODEL, prompt="x", extra_headers={"X-DRR": "{}"})
+    with pytest.raises(openai.BadRequestError, match="drr"):
+        client.responses.create(model=MODEL, input="x", extra_body={"drr": {}})
+    assert client.completions.create(model=MODEL, prompt="x", max_tokens=3).choices[0].finish_reason == "length"
 
 
 def test_metrics_stand_beside_vllms_own(server: Server) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from vllm.outputs import RequestOutput
 
 from drr.policy import StopCause, Verdict
-from drr.thinking import Outcome, StepReport
+from drr.response import Outcome, StepReport
 from server.engine import DrrExtra, DrrRuntime
 from server.report import ResponsePlan
 from server.schema import Defaults, DrrRequest, resolve

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, StopCause, Verdict
 from drr.reasoner import Phase, Token
+from drr.response import Emit, Finished, LoopSettings, Outcome, StepReport
 from drr.scorers import ScorerUnavailableError
 from drr.steps import StepRule
-from drr.thinking import Emit, Finished, LoopSettings, Outcome, StepReport, ThinkingLoop
+from drr.thinking import ThinkingLoop
 
 from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer
 
@@ -255,6 +256,17 @@ async def test_max_tokens_of_one_is_an_answer_of_one_token() -> None:
     assert response.text == "</think>The answer"
     assert response.finish_reason == "length"
     assert response.outcome.generated_tokens == 1
+
+
+async def test_an_answer_that_used_up_the_room_is_not_thrown_away() -> None:
+    reasoner = FakeReasoner((*THOUGHT, "</think>", *("w",) * 20, ""))
+    scorer = FakeScorer([0.95, 0.1], delay=0.05)
+    tight = replace(SETTINGS, max_tokens=32, answer_tokens=16)
+    response = await respond(loop_of(reasoner, scorer, tight))
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert response.text == "".join(THOUGHT) + "</think>" + "w" * 20
+    roomy = await respond(loop_of(FakeReasoner(WHOLE), FakeScorer([0.95, 0.1], delay=0.05), SETTINGS))
+    assert roomy.outcome.stop_cause is StopCause.DM_STOP
 
 
 async def test_answer_without_thinking() -> None:

@@ -1,0 +1,84 @@
+"""The data of one response: what governs it, what happens in it, what it amounts to."""
+
+from dataclasses import dataclass, field
+
+from drr.policy import PolicySettings, StopCause, Verdict
+from drr.reasoner import Token
+
+_LEAST_THINKING = 8
+"""With less room than this inside `max_tokens`, thinking is not worth starting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """Everything that governs one response. Token counts bound what the engine generates.
+
+    `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
+    `max_tokens` is, and where that leaves hardly anything to think with, all of it. `deadline` is in seconds from a
+    boundary to the verdict. `separate_answer` asks for the answer in a request of its own even after a natural close
+    (stop strings must not cut the thinking).
+    """
+
+    policy: PolicySettings
+    max_tokens: int
+    max_thinking_tokens: int | None = None
+    answer_tokens: int = 256
+    deadline: float = 1.0
+    nudge_cue: str = "Wait,"
+    nudge_cue_ids: tuple[int, ...] = ()
+    separate_answer: bool = False
+
+    @property
+    def thinking_room(self) -> int:
+        """Tokens that may be generated before the answer's reserve is touched."""
+        room = self.max_tokens - min(self.answer_tokens, max(1, self.max_tokens // 2))
+        return room if room >= _LEAST_THINKING else 0
+
+
+@dataclass(slots=True)
+class StepReport:
+    """What happened at one boundary. Probabilities are None where no score came in time; `ms` is scoring time."""
+
+    index: int
+    tokens: int
+    p_now: float | None
+    p_later: float | None
+    verdict: Verdict
+    ms: float | None
+    late: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """The account of one response. Every generated token is in exactly one of thinking, discarded or the rest
+    (markers and answer); injected tokens were never generated."""
+
+    stop_cause: StopCause = StopCause.NATURAL
+    thinking_tokens: int = 0
+    discarded_tokens: int = 0
+    injected_tokens: int = 0
+    generated_tokens: int = 0
+    nudges: int = 0
+    late: int = 0
+    failed: int = 0
+    steps: list[StepReport] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Output for the client: these tokens, adding this text."""
+
+    tokens: tuple[Token, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a response."""
+
+    outcome: Outcome
+    finish_reason: str
+    stop_reason: int | str | None
+
+
+Event = Emit | StepReport | Finished
