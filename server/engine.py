@@ -31,7 +31,7 @@ PLAN_KEY = "drr"
 class DrrRuntime:
     """What the loop needs and a request does not bring."""
 
-    form: ThinkingFormat
+    form: ThinkingFormat | None
     rule: StepRule
     scorer: Scorer | None
     defaults: Defaults
@@ -100,6 +100,7 @@ class ThinkingEngine(AsyncLLM):
     ) -> tuple[VllmReasoner, ThinkingLoop]:
         drr = self.drr
         assert drr is not None
+        assert drr.form is not None, "settings that need the loop are refused where thinking cannot be closed"
         own = params.clone()
         own.n = 1
         if own.seed is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from huggingface_hub import snapshot_download
 from starlette.routing import Route
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -29,7 +30,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from drr import reference
 from drr.dm import DmCard, DmMismatchError, fingerprint, load_dm_head
-from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, prepare_environment
+from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, on_cpu, prepare_environment
 from drr.reasoner import ThinkingFormat
 from drr.scorers.dm import DmScorer, tokenizer_of
 from drr.steps import StepRule
@@ -82,14 +83,19 @@ def make_parser() -> FlexibleArgumentParser:
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The server's arguments. Without --model the reference Reasoner and its DM are served."""
     parser = make_parser()
-    parser.set_defaults(**cpu_engine_defaults())
+    parser.set_defaults(**cpu_engine_defaults(), model=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
-    if "--model" not in " ".join(argv) and args.model_tag is None:
+    args.model = args.model or args.model_tag
+    if args.model is None:
         args.model = str(reference.reasoner_folder())
         args.dm = args.dm or str(reference.dm_folder())
         args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
-    elif args.model_tag is not None:
-        args.model = args.model_tag
+    if args.drr_mode in ("auto", "shadow") and not args.dm:
+        parser.error(f"--drr-mode {args.drr_mode} needs --dm")
+    if args.dm_deadline_ms <= 0 or args.drr_answer_tokens < 1:
+        parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
+    if args.dm and not on_cpu() and args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
+        args.gpu_memory_utilization -= args.dm_gpu_memory_utilization  # the DM's share comes out of the Reasoner's
     validate_parsed_serve_args(args)
     return args
 
@@ -97,7 +103,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
 async def serve(args: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
-    card = DmCard.load(Path(args.dm)) if args.dm else None
+    card = _dm_card(args, rule)
     listen_address, sock = setup_server(args, reuse_port=False)
     dm: Dm | None = None
     engine: ThinkingEngine | None = None
@@ -106,7 +112,7 @@ async def serve(args: argparse.Namespace) -> None:
             dm = _start_dm(card, args)
         engine = _start_reasoner(args)
         if dm is not None:
-            _check_dm(dm.card, engine, rule, args.dm_allow_mismatch)
+            _check_downloaded(dm.card, engine, args, rule)
         app = await build(args, engine, dm, rule)
         print(_invitation(args, listen_address, dm), flush=True)
         shutdown = await _serve_http(app, args, sock)
@@ -180,28 +186,39 @@ def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
     return engine
 
 
-def _check_dm(card: DmCard, engine: AsyncLLM, rule: StepRule, allow_mismatch: bool) -> None:
+def _dm_card(args: argparse.Namespace, rule: StepRule) -> DmCard | None:
+    """The DM's card, checked against a Reasoner that is a folder before anything is started."""
+    if not args.dm:
+        return None
+    card = DmCard.load(Path(args.dm))
+    if Path(args.model).is_dir():
+        _check_dm(card, Path(args.model), rule, args.dm_allow_mismatch)
+    return card
+
+
+def _check_downloaded(card: DmCard, engine: AsyncLLM, args: argparse.Namespace, rule: StepRule) -> None:
+    """Check a DM against a Reasoner named by a hub's id, whose weights are here only once its engine has started."""
+    if not Path(args.model).is_dir():
+        config = engine.model_config
+        folder = snapshot_download(config.model, revision=config.revision, local_files_only=True)
+        _check_dm(card, Path(folder), rule, args.dm_allow_mismatch)
+
+
+def _check_dm(card: DmCard, reasoner: Path, rule: StepRule, allow_mismatch: bool) -> None:
     try:
-        card.check(fingerprint(_model_folder(engine)), rule)
+        card.check(fingerprint(reasoner), rule)
     except DmMismatchError as error:
         if not allow_mismatch:
             raise StartupError(f"{error}; --dm-allow-mismatch serves it all the same") from error
         logger.warning("%s; served all the same, as asked", error)
 
 
-def _model_folder(engine: AsyncLLM) -> Path:
-    config = engine.model_config
-    if Path(config.model).is_dir():
-        return Path(config.model)
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(config.model, revision=config.revision, local_files_only=True))
-
-
 def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
     parser = args.structured_outputs_config.reasoning_parser
     form = thinking_format(tokenizer, parser)
+    if form is None and dm is not None:
+        raise StartupError(f"reasoning parser {parser} does not say how thinking is marked; a DM cannot stop it")
     card = dm.card if dm is not None else None
     cue = card.nudge_cue if card is not None else "Wait,"
     defaults = Defaults(
@@ -213,20 +230,21 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
         answer_tokens=args.drr_answer_tokens,
         deadline=args.dm_deadline_ms / 1000,
+        can_stop=form is not None,
     )
     return DrrRuntime(form, rule, dm.scorer if dm is not None else None, defaults)
 
 
-def thinking_format(tokenizer: Any, parser_name: str) -> ThinkingFormat:
+def thinking_format(tokenizer: Any, parser_name: str) -> ThinkingFormat | None:
     """The thinking markers that a reasoning parser knows; `<think>` and `</think>` without a parser.
 
-    StartupError where the parser knows none: thinking could then not be closed.
+    None where the parser knows none: thinking can then not be closed from outside.
     """
     opening, closing = "<think>", "</think>"
     if parser_name:
         parser = ReasoningParserManager.get_reasoning_parser(parser_name)(tokenizer)
         if not parser.reasoning_start_str or not parser.reasoning_end_str:
-            raise StartupError(f"reasoning parser {parser_name} does not say how thinking is marked; DRR needs that")
+            return None
         opening, closing = parser.reasoning_start_str, parser.reasoning_end_str
     encode = tokenizer.encode
     return ThinkingFormat(

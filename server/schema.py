@@ -78,6 +78,8 @@ class Defaults:
     nudge_cue_ids: tuple[int, ...] = ()
     answer_tokens: int = 256
     deadline: float = 1.0
+    can_stop: bool = True
+    """Whether the server knows how this Reasoner's thinking is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,8 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
     if mode == "shadow":
         _refuse(asked, ("nudge",), "has no effect in mode shadow")
+    if not defaults.can_stop:
+        _refuse(asked, ("max_thinking_tokens", "max_steps"), "this server does not know how the model closes thinking")
     judged = mode != "off"
     threshold = asked.threshold if asked.threshold is not None else defaults.threshold
     return Settings(

@@ -58,9 +58,10 @@ class Tap:
             self._steps.append({"choice": extra.choice, **step_object(extra.step)})
         if extra is not None and extra.outcome is not None:
             self._outcomes[extra.choice] = extra.outcome
-        if not self.plan.settings.loops:
+        if not self.plan.settings.loops and self._runtime.form is not None:
             opened = self._runtime.form.starts_open(output.prompt_token_ids or [])
             self._starts_open = bool(opened)
+        if not self.plan.settings.loops:
             for completion in output.outputs:
                 self._ids.setdefault(completion.index, []).extend(completion.token_ids)
 
@@ -86,6 +87,8 @@ class Tap:
             thinking = sum(outcome.thinking_tokens for outcome in self._outcomes.values())
             usage["completion_tokens"] = completion
             usage["total_tokens"] = usage["prompt_tokens"] + completion
+        elif self._runtime.form is None:
+            return  # vLLM's own count is all there is
         else:
             thinking = sum(map(self._thought, self._ids.values()))
         usage["completion_tokens_details"] = {
@@ -96,6 +99,8 @@ class Tap:
     def _thought(self, ids: list[int]) -> int:
         """Thinking tokens in the output of a response that plain vLLM generated."""
         form = self._runtime.form
+        if form is None:
+            return 0
         opened, closed = _find(ids, form.open_ids), _find(ids, form.close_ids)
         if opened is None and not self._starts_open:
             return 0

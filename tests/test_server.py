@@ -20,6 +20,8 @@ import openai
 import psutil
 import pytest
 
+from drr import reference
+
 MODEL = "drr-reference"
 QUESTION = (
     "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. Then the number grows to 4 times what it "
@@ -303,8 +305,6 @@ async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
 
 
 def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
-    from drr import reference
-
     server = start(tmp_path / "log", "--model", str(reference.reasoner_folder()), "--served-model-name", MODEL)
     try:
         assert server.ask().drr["stop_cause"] == "off"
@@ -322,11 +322,13 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
     [
         (["--dm", "/nowhere"], "/nowhere is no DM"),
         (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
+        (
+            ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
+            "DM drr-reference-dm was trained on steps",
+        ),
     ],
 )
 def test_a_bad_start_says_why(arguments: list[str], message: str) -> None:
-    from drr import reference
-
     command = [sys.executable, "-m", "drr.cli", "serve", "--model", str(reference.reasoner_folder()), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 1
