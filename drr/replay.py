@@ -4,6 +4,7 @@ Every boundary of a recorded rollout already has its forced answer graded, so th
 This chooses; it does not evaluate: reported figures come from the served loop.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ import numpy as np
 
 from drr.distill import Rollout
 from drr.policy import PolicySettings, Score, Verdict, decide
+
+_ONE_SIDED_95 = 1.645
 
 ANSWER_TOKENS = 10
 """Tokens that a forced answer and its close cost in the replay."""
@@ -25,6 +28,8 @@ class Replayed:
     tokens: float
     full_accuracy: float
     full_tokens: float
+    lost_at_most: float
+    """Accuracy lost, in points, that is not exceeded with 95 % confidence (normal, questions drawn anew)."""
 
     @property
     def lost(self) -> float:
@@ -40,6 +45,7 @@ class Replayed:
 def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], settings: PolicySettings) -> Replayed:
     """Outcome of `settings` on `rollouts`, whose boundaries are scored by `scores`."""
     right, tokens = [], []
+    lost_by_question: dict[str, list[float]] = defaultdict(list)
     for rollout, own in zip(rollouts, scores, strict=True):
         stop = next((i for i in range(len(own)) if decide(settings, own[: i + 1]).verdict is Verdict.STOP), None)
         if stop is None or stop == len(rollout.steps) - 1:
@@ -48,26 +54,29 @@ def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], setti
         else:
             right.append(rollout.now[stop])
             tokens.append(sum(rollout.step_tokens[: stop + 1]) + ANSWER_TOKENS)
+        lost_by_question[rollout.question].append(float(rollout.later) - float(right[-1]))
+    lost = 100 * np.asarray([np.mean(own) for own in lost_by_question.values()])
     return Replayed(
         settings.threshold,
         float(np.mean(right)),
         float(np.mean(tokens)),
         float(np.mean([rollout.later for rollout in rollouts])),
         float(np.mean([rollout.total_tokens for rollout in rollouts])),
+        float(lost.mean() + _ONE_SIDED_95 * lost.std() / np.sqrt(len(lost))),
     )
 
 
 def choose_threshold(
     rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], max_lost_points: float
 ) -> tuple[Replayed, list[Replayed]]:
-    """The threshold that saves most while losing at most `max_lost_points`; and the whole curve.
+    """The threshold that saves most while it loses at most `max_lost_points` with 95 % confidence; and the curve.
 
-    Falls back to the threshold that loses least where none is good enough.
+    Falls back to the threshold that is likely to lose least where none is good enough.
     """
     curve = [
         replay(rollouts, scores, PolicySettings(threshold=float(threshold)))
         for threshold in (*np.arange(0.30, 0.95, 0.02), *np.arange(0.95, 0.9999, 0.005))
     ]
-    good = [point for point in curve if point.lost <= max_lost_points]
-    best = max(good, key=lambda point: point.saved) if good else min(curve, key=lambda point: point.lost)
+    good = [point for point in curve if point.lost_at_most <= max_lost_points]
+    best = max(good, key=lambda point: point.saved) if good else min(curve, key=lambda point: point.lost_at_most)
     return best, curve

@@ -212,68 +212,105 @@ def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int,
     """The text classifier's logits at every boundary of `rollouts`, in float32 as served."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    logits: list[NDArray[np.float64]] = []
-    features: list[list[float]] = []
-    now: list[bool] = []
-    later: list[bool] = []
-    owner: list[int] = []
-    indices: list[int] = []
+    logits: dict[int, NDArray[np.float64]] = {}
+    closed: dict[int, list[int]] = {}
+    by_length = sorted(range(len(rollouts)), key=lambda i: sum(rollouts[i].step_tokens))  # little padding per batch
     with Progress("Scoring", len(rollouts)) as progress, torch.inference_mode():
         for start in range(0, len(rollouts), batch):
-            group = rollouts[start : start + batch]
+            group = by_length[start : start + batch]
             items = []
-            for offset, rollout in enumerate(group):
-                ids, positions, closed = boundary_ids(tokenizer, rollout, max_tokens, [False] * len(rollout.steps))
+            for number in group:
+                steps = rollouts[number].steps
+                ids, positions, closed[number] = boundary_ids(
+                    tokenizer, rollouts[number], max_tokens, [False] * len(steps)
+                )
                 items.append({"input_ids": ids, "positions": positions, "labels": [[0.0, 0.0]] * len(positions)})
-                features.extend(rollout.features[index] for index in closed)
-                now.extend(rollout.now[index] for index in closed)
-                later.extend([rollout.later] * len(closed))
-                owner.extend([start + offset] * len(closed))
-                indices.extend(closed)
             padded = _collate(items, tokenizer.pad_token_id)
             out = boundary_logits(model, padded["input_ids"], padded["attention_mask"], padded["positions"])
-            logits.append(out[padded["labels"][..., 0] != _NO_LABEL].numpy().astype(np.float64))
+            for row, number in enumerate(group):
+                logits[number] = out[row, : len(closed[number])].numpy().astype(np.float64)
             progress.advance(units=len(group))
+    indices = [(number, index) for number in range(len(rollouts)) for index in closed[number]]
+    features = [rollouts[number].features[index] for number, index in indices]
     return Boundaries(
-        np.concatenate(logits),
+        np.concatenate([logits[number] for number in range(len(rollouts))]),
         np.asarray(features, dtype=np.float64).reshape(-1, len(FEATURE_NAMES)),
-        np.asarray(now),
-        np.asarray(later),
-        np.asarray(owner),
-        np.asarray(indices),
+        np.asarray([rollouts[number].now[index] for number, index in indices]),
+        np.asarray([rollouts[number].later for number, _ in indices]),
+        np.asarray([number for number, _ in indices]),
+        np.asarray([index for _, index in indices]),
     )
 
 
 def fit_head(
-    data: Boundaries, *, hidden: int = 16, steps: int = 600, use: Sequence[str] = INPUT_NAMES, seed: int = 0
+    data: Boundaries,
+    questions: Sequence[str],
+    *,
+    use: Sequence[str] = INPUT_NAMES,
+    members: int = 6,
+    hidden: int = 16,
+    steps: int = 700,
+    seed: int = 0,
 ) -> FusionHead:
-    """Fit the fusion head on `data`; inputs not named in `use` are held at their mean. Temperatures are left at 1."""
+    """Fit the fusion head on `data`; inputs not named in `use` are held at their mean. Temperatures are left at 1.
+
+    The head is an average of `members` small networks, each fitted on a bootstrap sample of the questions
+    (`questions[i]` is rollout i's): the questions are few, and a single network learns them by heart. An average of
+    networks of one hidden layer is a network of one hidden layer.
+    """
     torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
     inputs = data.inputs
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
     scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardised away
     standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
     labels = torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32)
-    # A rollout counts once, however many steps it took.
-    weights = torch.tensor(1.0 / np.bincount(data.rollout)[data.rollout], dtype=torch.float32)[:, None]
-    first, last = torch.nn.Linear(standard.shape[1], hidden), torch.nn.Linear(hidden, 2)
+    names, question_of = np.unique(np.asarray(questions)[data.rollout], return_inverse=True)
+    fitted = []
+    for _ in range(members):
+        drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
+        weights = torch.tensor(_rollout_weights(data) * drawn[question_of], dtype=torch.float32)[:, None]
+        fitted.append(_fit_network(standard, labels, weights, hidden, steps))
+    ones = np.ones(2)
+    return FusionHead(
+        mean,
+        scale,
+        np.concatenate([_array(first.weight) for first, _ in fitted]),
+        np.concatenate([_array(first.bias) for first, _ in fitted]),
+        np.concatenate([_array(last.weight) for _, last in fitted], axis=1) / members,
+        np.mean([_array(last.bias) for _, last in fitted], axis=0),
+        ones,
+        ones,
+    )
+
+
+def _rollout_weights(data: Boundaries) -> NDArray[np.float64]:
+    """[N] weights: a rollout counts once before it states an answer, once where it first does, and once after."""
+    stated = np.rint(np.expm1(data.features[:, FEATURE_NAMES.index("log_answers_stated")])).astype(int)
+    fresh = data.features[:, FEATURE_NAMES.index("log_steps_since_answer")] == 0
+    phase = np.where(stated == 0, 0, np.where((stated == 1) & fresh, 1, 2))
+    group = data.rollout * 3 + phase
+    return np.asarray(1.0 / np.bincount(group)[group])
+
+
+def _fit_network(
+    inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, hidden: int, steps: int
+) -> tuple[torch.nn.Linear, torch.nn.Linear]:
+    first, last = torch.nn.Linear(inputs.shape[1], hidden), torch.nn.Linear(hidden, 2)
     model = torch.nn.Sequential(first, torch.nn.Tanh(), last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        losses = functional.binary_cross_entropy_with_logits(model(standard), labels, reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(model(inputs), labels, reduction="none")
         torch.autograd.backward((losses * weights).sum() / weights.sum())
         optimizer.step()
         schedule.step()
-    ones = np.ones(2)
+    return first, last
 
-    def array(parameter: torch.Tensor) -> NDArray[np.float64]:
-        return parameter.detach().numpy().astype(np.float64)
 
-    return FusionHead(
-        mean, scale, array(first.weight), array(first.bias), array(last.weight), array(last.bias), ones, ones
-    )
+def _array(parameter: torch.Tensor) -> NDArray[np.float64]:
+    return parameter.detach().numpy().astype(np.float64)
 
 
 def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:

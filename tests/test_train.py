@@ -29,6 +29,10 @@ def synthetic(count: int, seed: int) -> Boundaries:
     return Boundaries(logits, features, now, now, np.arange(count), np.zeros(count, dtype=np.int64))
 
 
+def questions(data: Boundaries) -> list[str]:
+    return [f"question {number // 4}" for number in range(len(data.now))]
+
+
 def probabilities(head: FusionHead, data: Boundaries) -> np.ndarray:
     return np.asarray(
         [head.score((a, b), f.tolist()).p_now for (a, b), f in zip(data.text_logits, data.features, strict=True)]
@@ -37,8 +41,8 @@ def probabilities(head: FusionHead, data: Boundaries) -> np.ndarray:
 
 def test_the_fused_head_beats_both_of_its_parts_and_is_calibrated() -> None:
     train, calibration, test = synthetic(3000, 0), synthetic(2000, 1), synthetic(2000, 2)
-    fused = with_temperatures(fit_head(train, steps=200), calibration)
-    alone = with_temperatures(fit_head(train, steps=200, use=FEATURE_NAMES), calibration)
+    fused = with_temperatures(fit_head(train, questions(train), steps=200), calibration)
+    alone = with_temperatures(fit_head(train, questions(train), steps=200, use=FEATURE_NAMES), calibration)
     own = auroc(probabilities(fused, test), test.now)
     behaviour, text = auroc(probabilities(alone, test), test.now), auroc(test.text_logits[:, 0], test.now)
     assert own is not None
@@ -49,14 +53,15 @@ def test_the_fused_head_beats_both_of_its_parts_and_is_calibrated() -> None:
 
 
 def test_heads_survive_json_and_refuse_other_inputs() -> None:
-    head = fit_head(synthetic(200, 0), steps=5)
-    data = json.loads(json.dumps(head.to_json()))
-    again = FusionHead.from_json(data)
+    data = synthetic(200, 0)
+    head = fit_head(data, questions(data), steps=5)
+    saved = json.loads(json.dumps(head.to_json()))
+    again = FusionHead.from_json(saved)
     features = [0.1] * len(FEATURE_NAMES)
     assert again.score((0.3, -0.2), features) == head.score((0.3, -0.2), features)
     assert again.score((2.0, -2.0), None) == Score(pytest.approx(0.8808, abs=1e-3), pytest.approx(0.1192, abs=1e-3))
     with pytest.raises(ValueError, match="behaviour features"):
-        FusionHead.from_json({**data, "inputs": list(INPUT_NAMES[:-1])})
+        FusionHead.from_json({**saved, "inputs": list(INPUT_NAMES[:-1])})
 
 
 def test_within_question_auroc_compares_only_attempts_of_one_question() -> None:
@@ -99,6 +104,7 @@ def test_replay_stops_where_the_policy_would() -> None:
     assert (late.accuracy, late.lost) == (0.0, 100.0)
     never = replay([rollout], [scores], PolicySettings(threshold=0.95))
     assert (never.tokens, never.saved) == (rollout.total_tokens, 0.0)
+    assert early.lost_at_most == 0.0
     best, curve = choose_threshold([rollout], [scores], max_lost_points=0.5)
     assert 0.2 < best.threshold <= 0.8
     assert len(curve) > 20

@@ -41,7 +41,9 @@ _ROLLOUTS = 8
 _HEAD_SHARE = 0.25
 """Share of the training questions that the classifier never sees, for the head."""
 
-_MAX_LOST_POINTS = 0.5
+_MAX_LOST_POINTS = 1.0
+"""What the default threshold may lose on the validation questions, with 95 % confidence."""
+
 NUDGE_CUE = "Wait, let me check."
 """The words with which the Reasoner's own checks begin."""
 
@@ -109,6 +111,17 @@ def _training_rollouts(out: Path) -> tuple[list[Rollout], list[Rollout]]:
     return [rollout for rollout in rollouts if rollout.question not in kept_for_head], head
 
 
+def _calibration_rollouts(out: Path) -> tuple[list[Rollout], list[Rollout]]:
+    """Two thirds of the calibration questions for the head, which needs all it can get, one third for temperatures."""
+    rollouts = read_rollouts(out / "rollouts" / "calibration")
+    questions = sorted({rollout.question for rollout in rollouts})
+    for_head = set(questions[: 2 * len(questions) // 3])
+    return (
+        [rollout for rollout in rollouts if rollout.question in for_head],
+        [rollout for rollout in rollouts if rollout.question not in for_head],
+    )
+
+
 def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
     text, _ = _training_rollouts(out)
     train_text_classifier(text, out / "reasoner", out / "dm", config)
@@ -118,10 +131,13 @@ def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
 def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
     folder, limit = out / "dm", TrainConfig().max_tokens
     _, head_rollouts = _training_rollouts(out)
+    more, temperature_rollouts = _calibration_rollouts(out)
+    head_rollouts += more
     fitting = score_boundaries(head_rollouts, folder, limit)
-    calibration = score_boundaries(read_rollouts(out / "rollouts" / "calibration"), folder, limit)
-    head = with_temperatures(fit_head(fitting, seed=seed), calibration)
-    behaviour = with_temperatures(fit_head(fitting, use=FEATURE_NAMES, seed=seed), calibration)
+    temperature = score_boundaries(temperature_rollouts, folder, limit)
+    questions = [rollout.question for rollout in head_rollouts]
+    head = with_temperatures(fit_head(fitting, questions, seed=seed), temperature)
+    behaviour = with_temperatures(fit_head(fitting, questions, use=FEATURE_NAMES, seed=seed), temperature)
     save_head(head, folder)
     test_rollouts = read_rollouts(out / "rollouts" / "test")
     test = score_boundaries(test_rollouts, folder, limit)
@@ -145,7 +161,12 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
         metrics=figures,
     ).save(folder)
     points = [
-        {"threshold": round(point.threshold, 4), "lost_points": round(point.lost, 2), "saved": round(point.saved, 4)}
+        {
+            "threshold": round(point.threshold, 4),
+            "lost_points": round(point.lost, 2),
+            "lost_at_most": round(point.lost_at_most, 2),
+            "saved": round(point.saved, 4),
+        }
         for point in curve
     ]
     return {"metrics": figures, "threshold": round(chosen.threshold, 4), "validation_curve": points}
