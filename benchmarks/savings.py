@@ -6,6 +6,7 @@ one that spends as many tokens as `auto` on the validation questions, found by b
 chosen on validation questions when the DM was made. `off` and `auto` run twice, alternating, for the wall clock.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 500] [--out benchmarks/results/savings.json]
+    python -m benchmarks.savings --readme README.md      writes the recorded results into the README, measures nothing
 """
 
 import argparse
@@ -32,6 +33,7 @@ from drr.tasks import Question, Split
 
 _BOOTSTRAPS = 10_000
 _BUDGET_SEARCH = (1, 512)
+_BEGIN, _END = "<!-- savings: written by benchmarks.savings -->", "<!-- end of savings -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +228,41 @@ def show(results: dict[str, Any]) -> None:
     )
 
 
+def markdown(results: dict[str, Any]) -> str:
+    """The results as the README shows them."""
+    lines = [
+        f"{results['questions']} test questions through the server, {results['concurrency']} at once; every generated "
+        "token counts; 95 % intervals from a paired bootstrap over the questions.",
+        "",
+        "| strategy | accuracy | against full thinking, points | tokens per question | tokens saved | seconds | lost "
+        "| gained |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for run in results["runs"]:
+        low, high = run["accuracy_gain_interval"]
+        lines.append(
+            f"| {run['name']} | {100 * run['accuracy']:.1f} % | {run['accuracy_gain_points']:+.1f} [{low:+.1f}, "
+            f"{high:+.1f}] | {run['tokens']:.1f} | {100 * run['tokens_saved']:.1f} % | {run['seconds']:.1f} "
+            f"| {run['lost_correct']} | {run['gained_correct']} |"
+        )
+    against = results["auto_against_budget"]
+    low, high = against["accuracy_gain_interval"]
+    lines += [
+        "",
+        "*Lost*: full thinking was right, the strategy wrong; *gained*: the reverse. Against the fixed budget of "
+        f"{results['budget']} tokens (chosen on validation questions to spend as much) DRR is "
+        f"{against['accuracy_gain_points']:+.1f} points [{low:+.1f}, {high:+.1f}]. Full thinking took "
+        f"{results['wall_clock_ratio']} times as long as DRR.",
+    ]
+    return "\n".join(lines)
+
+
+def write_readme(path: Path, results: dict[str, Any]) -> None:
+    """Put the results between the README's markers."""
+    before, rest = path.read_text().split(_BEGIN)
+    path.write_text(f"{before}{_BEGIN}\n{markdown(results)}\n{_END}{rest.split(_END)[1]}")
+
+
 async def _main(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         url = options.url or await stack.enter_async_context(served(["--disable-uvicorn-access-log"]))
@@ -242,4 +279,9 @@ if __name__ == "__main__":
     parser.add_argument("--questions", type=int, help="only the first so many questions of each split")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/savings.json"))
-    asyncio.run(_main(parser.parse_args()))
+    parser.add_argument("--readme", type=Path, help="only write the results recorded in --out into this file")
+    chosen = parser.parse_args()
+    if chosen.readme:
+        write_readme(chosen.readme, json.loads(chosen.out.read_text()))
+    else:
+        asyncio.run(_main(chosen))

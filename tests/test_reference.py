@@ -1,0 +1,111 @@
+"""The shipped models: small, loadable, made for each other, and as good as their cards say; and their recipe."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from drr import reference
+from drr.cli import main
+from drr.dm import DmCard, fingerprint, load_dm_head
+from drr.dm_input import DmInput
+from drr.features import FEATURE_NAMES
+from drr.grading import is_correct
+from drr.reference.suite import reference_questions
+from drr.steps import StepRule
+from drr.tasks import Split
+
+
+def test_the_models_are_small_plain_bf16_folders() -> None:
+    size = 0
+    for folder in (reference.reasoner_folder(), reference.dm_folder()):
+        weights = list(folder.glob("*.safetensors"))
+        size += sum(path.stat().st_size for path in weights)
+        assert not list(folder.glob("*.bin"))
+        with safe_open(weights[0], framework="pt") as file:
+            assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+        assert (folder / "README.md").is_file()
+    assert size < 20 << 20
+
+
+def test_the_dm_was_made_for_this_reasoner() -> None:
+    card = DmCard.load(reference.dm_folder())
+    card.check(fingerprint(reference.reasoner_folder()), StepRule())
+    assert 0 < card.threshold < 1
+
+
+def test_the_fused_dm_beats_both_of_its_parts_at_stated_answers() -> None:
+    metrics = DmCard.load(reference.dm_folder()).metrics
+    first = {part: metrics[part]["first"]["auroc"] for part in ("text", "behaviour", "fused")}
+    assert first["fused"] > max(first["text"], first["behaviour"])
+
+
+def test_the_reasoner_answers_in_transformers() -> None:
+    folder = reference.reasoner_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    right = 0
+    easy = [question for question in reference_questions(Split.VALIDATION) if question.difficulty <= 3][:12]
+    for question in easy:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
+        )
+        inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)
+        with torch.inference_mode():
+            output = model.generate(**inputs, max_new_tokens=400, do_sample=False)
+        text = tokenizer.decode(output[0][inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        thinking, _, answer = text.partition("</think>")
+        assert "\n\n" in thinking
+        right += is_correct(answer, question.answer)
+    assert right >= 9
+
+
+def test_the_dm_believes_right_answers_more() -> None:
+    folder = reference.dm_folder()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    head = load_dm_head(folder)
+    context = DmInput(tokenizer, "Tom has 12 apples. He finds 30 more. How many apples does Tom have now?", 1024)
+    context.append("gain: 12+30=42.\n\n")
+    ids = context.append("So the answer is 42.\n\n")
+    with torch.inference_mode():
+        logits = tuple(model(torch.tensor([ids])).logits[0].tolist())
+    sure = dict.fromkeys(FEATURE_NAMES, 0.0) | {
+        "log_thinking_tokens": math.log1p(22),
+        "log_step_tokens": math.log1p(9),
+        "log_step_index": math.log1p(2),
+        "answer_stated": 1.0,
+        "log_answers_stated": math.log1p(1),
+    }
+    unsure = sure | {
+        "attempt_mean_logprob": -0.3,
+        "attempt_min_logprob": -2.0,
+        "since_answer_mean_logprob": -0.3,
+        "since_answer_min_logprob": -2.0,
+        "low_logprob_tokens": math.log1p(3),
+    }
+    believed = head.score(logits, [sure[name] for name in FEATURE_NAMES]).p_now
+    doubted = head.score(logits, [unsure[name] for name in FEATURE_NAMES]).p_now
+    assert believed > 0.9
+    assert doubted < believed - 0.2
+
+
+@pytest.mark.timeout(600)
+def test_the_recipe_runs_from_nothing_and_continues_where_it_stopped(tmp_path: Path) -> None:
+    out = tmp_path / "build"
+    assert main(["reference", "build", "--quick", "--out", str(out)]) == 0
+    figures = json.loads((out / "figures" / "dm.json").read_text())
+    assert set(figures["metrics"]) == {"text", "behaviour", "fused"}
+    DmCard.load(out / "dm").check(fingerprint(out / "reasoner"), StepRule())
+    before = fingerprint(out / "reasoner")
+    (out / "figures" / "dm.json").unlink()
+    shard = next((out / "rollouts" / "train").glob("*.parquet"))
+    written = shard.stat().st_mtime_ns
+    assert main(["reference", "build", "--quick", "--out", str(out)]) == 0
+    assert fingerprint(out / "reasoner") == before
+    assert shard.stat().st_mtime_ns == written
+    assert "drr-reference" in (out / "reasoner" / "README.md").read_text()
