@@ -1,8 +1,8 @@
 """Distillation: the Reasoner's own behaviour, graded.
 
 Every question is thought through several times by the serving loop itself (judging nothing), then at every step
-boundary an answer is forced, greedily, and graded: that is the label `now`. The rollout's own answer, graded, is
-the label `later`. No human labels a step.
+boundary an answer is forced, sampled as a served one would be, and graded: that is the label `now`. The rollout's
+own answer, graded, is the label `later`. No human labels a step.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class Distiller:
         self._engine, self._form, self._config = engine, form, config
         self._tokenizer = engine.renderer.tokenizer
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._forced: dict[tuple[int, ...], asyncio.Task[str]] = {}
+        self._forced: dict[tuple[tuple[int, ...], int], asyncio.Task[str]] = {}
 
     async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[list[Rollout]]:
         """The rollouts of each question, question by question as they are complete."""
@@ -110,7 +110,7 @@ class Distiller:
         async with self._slots:
             params = SamplingParams(
                 temperature=self._config.temperature,
-                seed=self._config.seed * 1_000_003 + sample if self._config.temperature else None,
+                seed=self._seed(sample) if self._config.temperature else None,
                 max_tokens=self._config.max_tokens,
             )
             reasoner = VllmReasoner(
@@ -151,7 +151,7 @@ class Distiller:
             end += step.tokens
             ends.append(end)
         contexts = [(*prompt_ids, *(token.id for token in tokens[:end])) for end in ends]
-        forced = await asyncio.gather(*(self._forced_answer(context) for context in contexts))
+        forced = await asyncio.gather(*(self.forced_answer(context, sample) for context in contexts))
         answer = text.split(self._form.close_text)[-1].strip()
         return Rollout(
             question=question.text,
@@ -170,22 +170,30 @@ class Distiller:
             now=[is_correct(answer, question.answer) for answer in forced],
         )
 
-    async def _forced_answer(self, context: tuple[int, ...]) -> str:
-        """The greedy answer after this context, closed here; the same context is asked once."""
-        task = self._forced.get(context)
+    async def forced_answer(self, context: tuple[int, ...], sample: int) -> str:
+        """The answer after this context, closed here, drawn for this sample; the same draw is made once."""
+        key = (context, sample if self._config.temperature else 0)
+        task = self._forced.get(key)
         if task is None:
-            task = asyncio.create_task(self._answer(context))
-            self._forced[context] = task
+            task = asyncio.create_task(self._answer(*key))
+            self._forced[key] = task
         return await asyncio.shield(task)
 
-    async def _answer(self, context: tuple[int, ...]) -> str:
-        params = SamplingParams(temperature=0.0, max_tokens=_FORCED_ANSWER_TOKENS)
+    async def _answer(self, context: tuple[int, ...], sample: int) -> str:
+        params = SamplingParams(
+            temperature=self._config.temperature,
+            seed=self._seed(sample) + len(context) if self._config.temperature else None,
+            max_tokens=_FORCED_ANSWER_TOKENS,
+        )
         params.output_kind = RequestOutputKind.FINAL_ONLY
         text = ""
         ids = [*context, *self._form.close_ids]
         async for output in self._engine.generate(tokens_input(ids), params, f"forced-{len(self._forced)}"):
             text = output.outputs[0].text
         return text.strip()
+
+    def _seed(self, sample: int) -> int:
+        return self._config.seed * 1_000_003 + sample
 
 
 def write_shard(path: Path, rollouts: Sequence[Rollout], metadata: Mapping[str, str]) -> None:

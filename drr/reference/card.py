@@ -136,8 +136,8 @@ graded behaviour: a text classifier that started from the Reasoner's weights ({m
 log-probabilities, length, position, stated answers), fitted on other questions. Temperatures come from a third set.
 
 Steps: {card.step_rule}. Threshold: {card.threshold}, the one that saves most on the validation questions while it
-loses, with 95 % confidence, no more than a point of accuracy there. No figure below comes from a question that training,
-calibration or the choice of the threshold has seen.
+loses, with 95 % confidence, no more than a point of accuracy there. No figure below comes from a question that
+training, calibration or the choice of the threshold has seen.
 
 ## Measured on test questions: AUROC / ECE / Brier score of `p_now`
 
