@@ -27,6 +27,7 @@ class DmCard:
     reasoner_name: str
     step_rule: str
     threshold: float
+    patience: int = 1
     nudge: int = 0
     nudge_below: float = 0.5
     nudge_cue: str = "Wait,"

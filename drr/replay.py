@@ -13,6 +13,7 @@ import numpy as np
 from drr.distill import Rollout
 from drr.policy import PolicySettings, Score, Verdict, decide
 
+_PATIENCES = (1, 2, 3)
 _ONE_SIDED_95 = 1.645
 
 ANSWER_TOKENS = 10
@@ -24,6 +25,7 @@ class Replayed:
     """What a rule would have done: accuracy, mean tokens, and their values for full thinking."""
 
     threshold: float
+    patience: int
     accuracy: float
     tokens: float
     full_accuracy: float
@@ -58,6 +60,7 @@ def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], setti
     lost = 100 * np.asarray([np.mean(own) for own in lost_by_question.values()])
     return Replayed(
         settings.threshold,
+        settings.patience,
         float(np.mean(right)),
         float(np.mean(tokens)),
         float(np.mean([rollout.later for rollout in rollouts])),
@@ -66,15 +69,16 @@ def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], setti
     )
 
 
-def choose_threshold(
+def choose_rule(
     rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], max_lost_points: float
 ) -> tuple[Replayed, list[Replayed]]:
-    """The threshold that saves most while it loses at most `max_lost_points` with 95 % confidence; and the curve.
+    """The threshold and patience that save most while losing at most `max_lost_points` with 95 % confidence.
 
-    Falls back to the threshold that is likely to lose least where none is good enough.
+    Also returns every rule tried. Falls back to the one that is likely to lose least where none is good enough.
     """
     curve = [
-        replay(rollouts, scores, PolicySettings(threshold=float(threshold)))
+        replay(rollouts, scores, PolicySettings(threshold=float(threshold), patience=patience))
+        for patience in _PATIENCES
         for threshold in (*np.arange(0.30, 0.95, 0.02), *np.arange(0.95, 0.9999, 0.005))
     ]
     good = [point for point in curve if point.lost_at_most <= max_lost_points]

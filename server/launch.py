@@ -224,6 +224,7 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
     defaults = Defaults(
         mode=args.drr_mode or ("auto" if dm is not None else "off"),
         threshold=card.threshold if card is not None else None,
+        patience=card.patience if card is not None else 1,
         nudge=card.nudge if card is not None else 0,
         nudge_below=card.nudge_below if card is not None else 0.5,
         nudge_cue=cue,

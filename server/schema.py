@@ -72,6 +72,7 @@ class Defaults:
 
     mode: Mode
     threshold: float | None
+    patience: int = 1
     nudge: int = 0
     nudge_below: float = 0.5
     nudge_cue: str = "Wait,"
@@ -165,7 +166,7 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         threshold=threshold if judged else None,
         min_steps=_first(asked.min_steps, 1),
         max_steps=asked.max_steps,
-        patience=_first(asked.patience, 1),
+        patience=_first(asked.patience, defaults.patience if judged else 1),
         max_thinking_tokens=asked.max_thinking_tokens,
         answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens),
         nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),

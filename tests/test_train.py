@@ -11,7 +11,7 @@ from drr.dm_metrics import auroc, ece, phase_masks, within_question_auroc
 from drr.features import FEATURE_NAMES
 from drr.head import INPUT_NAMES, FusionHead
 from drr.policy import PolicySettings, Score
-from drr.replay import choose_threshold, replay
+from drr.replay import choose_rule, replay
 from drr.steps import StepRule
 from drr.train import Boundaries, fit_head, with_temperatures
 
@@ -105,7 +105,7 @@ def test_replay_stops_where_the_policy_would() -> None:
     never = replay([rollout], [scores], PolicySettings(threshold=0.95))
     assert (never.tokens, never.saved) == (rollout.total_tokens, 0.0)
     assert early.lost_at_most == 0.0
-    best, curve = choose_threshold([rollout], [scores], max_lost_points=0.5)
+    best, curve = choose_rule([rollout], [scores], max_lost_points=0.5)
     assert 0.2 < best.threshold <= 0.8
     assert len(curve) > 20
 

@@ -24,7 +24,7 @@ from drr.reasoner import ThinkingFormat
 from drr.reference.card import write_cards
 from drr.reference.pretrain import PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
-from drr.replay import choose_threshold
+from drr.replay import choose_rule
 from drr.steps import StepRule
 from drr.tasks import Split
 from drr.train import (
@@ -148,7 +148,7 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
     }
     validation_rollouts = read_rollouts(out / "rollouts" / "validation")
     validation = score_boundaries(validation_rollouts, folder, limit)
-    chosen, curve = choose_threshold(
+    chosen, curve = choose_rule(
         validation_rollouts, _scores_by_rollout(head, validation, len(validation_rollouts)), _MAX_LOST_POINTS
     )
     DmCard(
@@ -157,12 +157,14 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
         reasoner_name="drr-reference",
         step_rule=str(StepRule()),
         threshold=round(chosen.threshold, 4),
+        patience=chosen.patience,
         nudge_cue=NUDGE_CUE,
         metrics=figures,
     ).save(folder)
     points = [
         {
             "threshold": round(point.threshold, 4),
+            "patience": point.patience,
             "lost_points": round(point.lost, 2),
             "lost_at_most": round(point.lost_at_most, 2),
             "saved": round(point.saved, 4),

@@ -135,9 +135,9 @@ graded behaviour: a text classifier that started from the Reasoner's weights ({m
 {made["rollouts"]:,} rollouts), and a small head that reads its logits together with behaviour features (token
 log-probabilities, length, position, stated answers), fitted on other questions. Temperatures come from a third set.
 
-Steps: {card.step_rule}. Threshold: {card.threshold}, the one that saves most on the validation questions while it
-loses, with 95 % confidence, no more than a point of accuracy there. No figure below comes from a question that
-training, calibration or the choice of the threshold has seen.
+Steps: {card.step_rule}. Threshold: {card.threshold} at {card.patience} boundaries in a row, the rule that saves most on
+the validation questions while it loses, with 95 % confidence, no more than a point of accuracy there. No figure below
+comes from a question that training, calibration or the choice of the rule has seen.
 
 ## Measured on test questions: AUROC / ECE / Brier score of `p_now`
 
