@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,6 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from drr import reference
-from drr.cli import main
 from drr.dm import DmCard, fingerprint, load_dm_head
 from drr.dm_input import DmInput
 from drr.features import FEATURE_NAMES
@@ -94,10 +95,16 @@ def test_the_dm_believes_right_answers_more() -> None:
     assert doubted < believed - 0.2
 
 
+def _build(out: Path) -> None:
+    command = [sys.executable, "-m", "drr.cli", "reference", "build", "--quick", "--out", str(out)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 @pytest.mark.timeout(600)
 def test_the_recipe_runs_from_nothing_and_continues_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "build"
-    assert main(["reference", "build", "--quick", "--out", str(out)]) == 0
+    _build(out)
     figures = json.loads((out / "figures" / "dm.json").read_text())
     assert set(figures["metrics"]) == {"text", "behaviour", "fused"}
     DmCard.load(out / "dm").check(fingerprint(out / "reasoner"), StepRule())
@@ -105,7 +112,7 @@ def test_the_recipe_runs_from_nothing_and_continues_where_it_stopped(tmp_path: P
     (out / "figures" / "dm.json").unlink()
     shard = next((out / "rollouts" / "train").glob("*.parquet"))
     written = shard.stat().st_mtime_ns
-    assert main(["reference", "build", "--quick", "--out", str(out)]) == 0
+    _build(out)
     assert fingerprint(out / "reasoner") == before
     assert shard.stat().st_mtime_ns == written
     assert "drr-reference" in (out / "reasoner" / "README.md").read_text()

@@ -19,6 +19,7 @@ import httpx
 import openai
 import psutil
 import pytest
+from transformers import AutoTokenizer
 
 from drr import reference
 
@@ -176,13 +177,16 @@ def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
 
 
 def test_choices_think_for_themselves(server: Server) -> None:
-    response = server.ask(n=3, temperature=1.6)
+    # Hot enough for different thoughts; a second <think> among them is read differently by vLLM's two parsers.
+    think = AutoTokenizer.from_pretrained(reference.reasoner_folder()).convert_tokens_to_ids("<think>")
+    asked = {"n": 3, "temperature": 1.6, "logit_bias": {str(think): -100}}
+    response = server.ask(**asked)
     assert len(response.choices) == len(response.drr["choices"]) == 3
     assert len({choice.message.reasoning for choice in response.choices}) > 1
     thinking = sum(choice["thinking_tokens"] for choice in response.drr["choices"])
     assert response.usage.completion_tokens_details.reasoning_tokens == thinking
     streamed: dict[int, str] = {}
-    for chunk in server.ask(n=3, temperature=1.6, stream=True):
+    for chunk in server.ask(**asked, stream=True):
         for choice in chunk.choices:
             text = (getattr(choice.delta, "reasoning", None) or "") + (choice.delta.content or "")
             streamed[choice.index] = streamed.get(choice.index, "") + text
