@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from drr import reference
 from drr.engines import cpu_engine_defaults, prepare_environment
 from drr.policy import PolicySettings, Score
-from drr.reasoner import Delta, Segment, ThinkingFormat
+from drr.reasoner import Delta, Phase, Segment, ThinkingFormat
 from drr.reference.suite import reference_questions
 from drr.response import LoopSettings
 from drr.scorers import Boundary
@@ -53,7 +53,10 @@ class Meter:
 
 
 async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
-    """Tokens per second that the engine generated, until the last one."""
+    """Tokens per second that the engine generated in thinking, until the last one.
+
+    An answer after thinking that ran out of room waits for the verdicts before it, and is not counted.
+    """
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import SamplingParams
 
@@ -78,7 +81,8 @@ async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
 
         class Watched:
             def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
-                return meter.watch(reasoner.stream(segment))
+                stream = reasoner.stream(segment)
+                return meter.watch(stream) if segment.phase is Phase.THINK else stream
 
         settings = LoopSettings(PolicySettings(threshold=0.9), max_tokens=512, deadline=5.0)
         async for _ in ThinkingLoop(Watched(), SlowScorer(delay), form, StepRule(), settings, ids, question).run():
