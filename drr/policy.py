@@ -22,6 +22,7 @@ class StopCause(StrEnum):
     MAX_STEPS = "max_steps"
     DM_UNAVAILABLE = "dm_unavailable"
     OFF = "off"
+    UNCERTIFIED = "uncertified"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,11 @@ class Score:
 class PolicySettings:
     """When to stop. Checked when built; ValueError names the field.
 
-    `threshold` is the p_now that stops thinking; `patience` how many boundaries in a row must reach it;
-    `min_steps` how many steps must have closed first; `max_steps` stops unconditionally. A close by the Reasoner
-    is refused, at most `nudge` times, while p_now is below `nudge_below`. `acts` is False in shadow mode.
+    `threshold` is the p_now that stops thinking. Thinking also stops where it will not help any more: where p_later
+    is at most `hopeless`, or exceeds p_now by no more than `min_gain` (None: never). `patience` is how many boundaries
+    in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops unconditionally. A
+    close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. `acts` is False in
+    shadow mode.
     """
 
     threshold: float = 0.9
@@ -51,16 +54,18 @@ class PolicySettings:
     nudge: int = 0
     nudge_below: float = 0.5
     acts: bool = True
+    hopeless: float | None = None
+    min_gain: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "nudge_below"):
+        for name, least in (("threshold", 0.0), ("nudge_below", 0.0), ("hopeless", 0.0), ("min_gain", -1.0)):
             value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be between 0 and 1, not {value}")
-        for name, least in (("min_steps", 0), ("max_steps", 1), ("patience", 1), ("nudge", 0)):
+            if value is not None and not least <= value <= 1.0:
+                raise ValueError(f"{name} must be between {least:g} and 1, not {value}")
+        for name, fewest in (("min_steps", 0), ("max_steps", 1), ("patience", 1), ("nudge", 0)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, not {value}")
+            if value is not None and value < fewest:
+                raise ValueError(f"{name} must be at least {fewest}, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +94,18 @@ def decide(
         return Decision(Verdict.NUDGE) if doubted and nudges < settings.nudge else _CONTINUE
     if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
         recent = scores[-settings.patience :]
-        if all(score is not None and score.p_now >= settings.threshold for score in recent):
+        known = [score for score in recent if score is not None]
+        if len(known) == len(recent) and (
+            all(score.p_now >= settings.threshold for score in known)
+            or all(_will_not_help(settings, score) for score in known)
+        ):
             return Decision(Verdict.STOP, StopCause.DM_STOP)
     if settings.max_steps is not None and len(scores) >= settings.max_steps:
         return Decision(Verdict.STOP, StopCause.MAX_STEPS)
     return _CONTINUE
+
+
+def _will_not_help(settings: PolicySettings, score: Score) -> bool:
+    if settings.hopeless is not None and score.p_later <= settings.hopeless:
+        return True
+    return settings.min_gain is not None and score.p_later - score.p_now <= settings.min_gain

@@ -1,86 +1,183 @@
-"""Replay a stopping rule over recorded behaviour, to choose a threshold.
+"""Replay stopping rules over recorded behaviour.
 
-Every boundary of a recorded rollout already has its forced answer graded, so the rule's outcome is known exactly.
-This chooses; it does not evaluate: reported figures come from the served loop.
+Every boundary of a recorded rollout already has its forced answer graded, so a rule's outcome is known exactly.
+This chooses and certifies rules; what a rule does in service is measured through the server.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from drr.distill import Rollout
-from drr.policy import PolicySettings, Score, Verdict, decide
+from drr.boundaries import Flags, Reals
+from drr.errors import InputError
+from drr.policy import PolicySettings
+from drr.records import Rollout
 
-_PATIENCES = (1, 2, 3)
 _ONE_SIDED_95 = 1.645
-
-ANSWER_TOKENS = 10
-"""Tokens that a forced answer and its close cost in the replay."""
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
-    """What a rule would have done: accuracy, mean tokens, and their values for full thinking."""
+class Rule:
+    """When to stop: the part of PolicySettings that calibration chooses."""
 
     threshold: float
-    patience: int
-    accuracy: float
-    tokens: float
-    full_accuracy: float
-    full_tokens: float
-    lost_at_most: float
-    """Accuracy lost, in points, that is not exceeded with 95 % confidence (normal, questions drawn anew)."""
+    patience: int = 1
+    hopeless: float | None = None
+    min_gain: float | None = None
 
-    @property
-    def lost(self) -> float:
-        """Accuracy lost against full thinking, in points of 100."""
-        return 100 * (self.full_accuracy - self.accuracy)
+    def settings(self) -> PolicySettings:
+        return PolicySettings(
+            threshold=self.threshold, patience=self.patience, hopeless=self.hopeless, min_gain=self.min_gain
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+THRESHOLDS = tuple(
+    round(float(value), 4)
+    for value in (*np.arange(0.30, 0.94, 0.04), *np.arange(0.94, 0.98, 0.01), *np.arange(0.98, 0.9991, 0.0025), 1.0)
+)
+_PATIENCES = (1, 2, 3)
+_HOPELESS = (None, 0.02, 0.05, 0.1, 0.2, 0.3)
+_MIN_GAINS = (None, -0.1, -0.05, 0.0)
+
+
+def candidate_rules() -> list[Rule]:
+    """Every rule that calibration considers."""
+    return [Rule(*parts) for parts in itertools.product(THRESHOLDS, _PATIENCES, _HOPELESS, _MIN_GAINS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What a rule does to each of R rollouts: right, full_right [R], tokens, full_tokens [R], stopped [R]."""
+
+    right: Flags
+    tokens: Reals
+    full_right: Flags
+    full_tokens: Reals
+    stopped: Flags
 
     @property
     def saved(self) -> float:
         """Share of full thinking's tokens saved."""
-        return 1 - self.tokens / self.full_tokens
+        return float(1 - self.tokens.sum() / self.full_tokens.sum())
+
+    @property
+    def lost_correct(self) -> int:
+        """Rollouts that full thinking gets right and the rule wrong."""
+        return int((self.full_right & ~self.right).sum())
+
+    @property
+    def lost_rate(self) -> float:
+        """`lost_correct` as a share of the rollouts that full thinking gets right; 0 where there are none."""
+        return self.lost_correct / max(1, int(self.full_right.sum()))
+
+    @property
+    def accuracy_change(self) -> float:
+        """In points of 100, against full thinking."""
+        return 100 * float(self.right.mean() - self.full_right.mean())
 
 
-def replay(rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], settings: PolicySettings) -> Replayed:
-    """Outcome of `settings` on `rollouts`, whose boundaries are scored by `scores`."""
-    right, tokens = [], []
-    lost_by_question: dict[str, list[float]] = defaultdict(list)
-    for rollout, own in zip(rollouts, scores, strict=True):
-        stop = next((i for i in range(len(own)) if decide(settings, own[: i + 1]).verdict is Verdict.STOP), None)
-        if stop is None or stop == len(rollout.steps) - 1:
-            right.append(rollout.later)
-            tokens.append(rollout.total_tokens)
-        else:
-            right.append(rollout.now[stop])
-            tokens.append(sum(rollout.step_tokens[: stop + 1]) + ANSWER_TOKENS)
-        lost_by_question[rollout.question].append(float(rollout.later) - float(right[-1]))
-    lost = 100 * np.asarray([np.mean(own) for own in lost_by_question.values()])
-    return Replayed(
-        settings.threshold,
-        settings.patience,
-        float(np.mean(right)),
-        float(np.mean(tokens)),
-        float(np.mean([rollout.later for rollout in rollouts])),
-        float(np.mean([rollout.total_tokens for rollout in rollouts])),
-        float(lost.mean() + _ONE_SIDED_95 * lost.std() / np.sqrt(len(lost))),
-    )
+class Replay:
+    """Rollouts with scores, laid out for replaying many rules. R rollouts, S boundaries at most."""
+
+    def __init__(self, rollouts: Sequence[Rollout], scores: Sequence[Reals]) -> None:
+        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries. InputError where a boundary has no
+        graded answer."""
+        for number, rollout in enumerate(rollouts):
+            if None in rollout.now:
+                raise InputError(
+                    "records", "holds boundaries without a forced answer: nothing to replay", number + 1, "now"
+                )
+        self.questions = np.unique([rollout.question for rollout in rollouts], return_inverse=True)[1]
+        size, most = len(rollouts), max((len(rollout.steps) for rollout in rollouts), default=0)
+        self._now = np.full((size, most), np.nan)
+        self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)
+        self._spent = np.zeros((size, most))
+        self._last = np.asarray([len(rollout.steps) - 1 for rollout in rollouts])
+        for number, (rollout, own) in enumerate(zip(rollouts, scores, strict=True)):
+            steps = len(rollout.steps)
+            self._now[number, :steps], self._later[number, :steps] = own[:, 0], own[:, 1]
+            self._right[number, :steps] = np.asarray(rollout.now, dtype=bool)
+            answer = rollout.total_tokens - rollout.thinking_tokens
+            self._spent[number, :steps] = np.cumsum(rollout.step_tokens) + answer
+        self._full_right = np.asarray([rollout.later for rollout in rollouts], dtype=bool)
+        self._full_tokens = np.asarray([rollout.total_tokens for rollout in rollouts], dtype=float)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def outcomes(self, rule: Rule, rows: NDArray[np.int64] | None = None) -> Outcomes:
+        """What `rule` does to the rollouts, or to those in `rows`."""
+        pick = np.arange(len(self)) if rows is None else rows
+        now, later, last = self._now[pick], self._later[pick], self._last[pick]
+        with np.errstate(invalid="ignore"):
+            sure = now >= rule.threshold
+            vain = np.zeros_like(sure)
+            if rule.hopeless is not None:
+                vain |= later <= rule.hopeless
+            if rule.min_gain is not None:
+                vain |= later - now <= rule.min_gain
+        fires = _in_a_row(sure, rule.patience) | _in_a_row(vain, rule.patience)
+        at = np.where(fires.any(1), fires.argmax(1), now.shape[1])
+        stopped = at < last  # at the last boundary the Reasoner stops by itself
+        where = np.minimum(at, np.maximum(last, 0))
+        rows_of = np.arange(len(pick))
+        full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]
+        return Outcomes(
+            np.where(stopped, self._right[pick][rows_of, where], full_right),
+            np.where(stopped, self._spent[pick][rows_of, where], full_tokens),
+            full_right,
+            full_tokens,
+            stopped,
+        )
+
+    def first_of_each_question(self) -> NDArray[np.int64]:
+        """One rollout of every question: the first."""
+        return np.unique(self.questions, return_index=True)[1].astype(np.int64)
+
+    def first_p_later(self) -> Reals:
+        """p_later at each rollout's first boundary."""
+        return np.asarray(self._later[:, 0])
 
 
-def choose_rule(
-    rollouts: Sequence[Rollout], scores: Sequence[Sequence[Score]], max_lost_points: float
-) -> tuple[Replayed, list[Replayed]]:
-    """The threshold and patience that save most while losing at most `max_lost_points` with 95 % confidence.
+def _in_a_row(flags: Flags, count: int) -> Flags:
+    """[R, S] whether the `count` boundaries up to here are all flagged."""
+    run = flags.copy()
+    for shift in range(1, count):
+        run[:, shift:] &= flags[:, :-shift]
+        run[:, :shift] = False
+    return run
 
-    Also returns every rule tried. Falls back to the one that is likely to lose least where none is good enough.
+
+def choose_rule(replay: Replay, rules: Iterable[Rule], max_lost_points: float) -> tuple[Rule, Outcomes]:
+    """The rule that saves most while it loses, with 95 % confidence, at most `max_lost_points` of accuracy.
+
+    Losses and gains weigh against each other here; nothing is promised about either alone. Falls back to the rule
+    that is likely to lose least.
     """
-    curve = [
-        replay(rollouts, scores, PolicySettings(threshold=float(threshold), patience=patience))
-        for patience in _PATIENCES
-        for threshold in (*np.arange(0.30, 0.95, 0.02), *np.arange(0.95, 0.9999, 0.005))
-    ]
-    good = [point for point in curve if point.lost_at_most <= max_lost_points]
-    best = max(good, key=lambda point: point.saved) if good else min(curve, key=lambda point: point.lost_at_most)
-    return best, curve
+    best: tuple[float, Rule, Outcomes] | None = None
+    safest: tuple[float, Rule, Outcomes] | None = None
+    for rule in rules:
+        outcomes = replay.outcomes(rule)
+        bound = _accuracy_lost_at_most(replay, outcomes)
+        if safest is None or bound < safest[0]:
+            safest = (bound, rule, outcomes)
+        if bound <= max_lost_points and (best is None or outcomes.saved > best[0]):
+            best = (outcomes.saved, rule, outcomes)
+    chosen = best or safest
+    assert chosen is not None, "no rule to choose from"
+    return chosen[1], chosen[2]
+
+
+def _accuracy_lost_at_most(replay: Replay, outcomes: Outcomes) -> float:
+    """Points of accuracy lost that are not exceeded with 95 % confidence (normal; questions are drawn anew)."""
+    lost = outcomes.full_right.astype(float) - outcomes.right
+    sizes = np.bincount(replay.questions)
+    by_question = 100 * np.bincount(replay.questions, lost) / sizes
+    return float(by_question.mean() + _ONE_SIDED_95 * by_question.std() / np.sqrt(len(sizes)))

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-StepKind = Literal["blank_line", "sentence", "marker", "tokens", "attempt"]
+StepKind = Literal["blank_line", "line", "sentence", "marker", "tokens", "attempt"]
 
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -23,8 +23,9 @@ _MARKERS = ("Wait", "But", "Hmm", "Alternatively", "However", "Actually")
 class StepRule:
     """Where a step ends.
 
-    blank_line: at a blank line. sentence: after `.`, `!` or `?` followed by white space. marker: before a word
-    of reconsideration ("Wait", "Hmm", ...). tokens: every `every` tokens. attempt: only at the end of thinking.
+    blank_line: at a blank line. line: at a line break. sentence: after `.`, `!` or `?` followed by white space.
+    marker: before a word of reconsideration ("Wait", "Hmm", ...). tokens: every `every` tokens. attempt: only at the
+    end of thinking.
     """
 
     kind: StepKind = "blank_line"
@@ -79,6 +80,8 @@ class StepSegmenter:
         match self._rule.kind:
             case "blank_line":
                 return self._close_here() if self._ends_in_blank_line() else None
+            case "line":
+                return self._close_here() if "\n" in text else None
             case "tokens":
                 return self._close_here() if len(self._pieces) >= self._rule.every else None
             case "sentence":

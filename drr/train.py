@@ -1,335 +1,432 @@
-"""Reinforcement: fit the DM to graded behaviour, in two parts.
+"""Reinforcement, first part: fit the text classifier to graded behaviour.
 
-First a text classifier over question and steps. It is causal, so one pass over a rollout scores every boundary at
-once, at exactly the tokens that serving will pool. Then, on questions the classifier never saw, a small head that
-reads its logits together with the Reasoner's behaviour features; and on yet other questions the temperatures that
-make the probabilities honest.
+Any Hugging Face backbone that has a sequence-classification form. Two labels, each with its own sigmoid: `now` and
+`later`. The second part, the head that reads the classifier's logits beside the Reasoner's behaviour, is fitted on
+questions that the classifier never saw (`drr.fusion`).
 """
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from numpy.typing import NDArray
+from torch import nn
 from torch.nn import functional
-from torch.utils.data import Dataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
 
-from drr.distill import Rollout
-from drr.dm import HEAD_NAME
-from drr.dm_input import DmInput
-from drr.features import FEATURE_NAMES
-from drr.head import INPUT_NAMES, FusionHead
+from drr.boundaries import BoundaryModel, Stretch, answers_stated, one_by_one, pad_rows, stretches
+from drr.errors import InputError
 from drr.progress import Progress
+from drr.records import Rollout, read_json_object, write_whole
 
 # What loading and saving print is about files; the progress shown here is about the training.
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
 _NO_LABEL = -1.0
+_PLAIN, _FIRST, _LAST = 0, 1, 2
+_LEAST_WEIGHT, _MOST_WEIGHT = 0.2, 5.0
+_SETTINGS_NAME = "training.json"
+_CHECKPOINTS = "checkpoints"
 
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """One training of the text classifier. `merge` is the share of step pairs merged into one as augmentation."""
+    """One training of the text classifier.
+
+    `merge` is the share of step pairs merged into one as augmentation. `ranking` weighs the loss that ranks right
+    attempts above wrong ones of the same question. `surprise` weighs an auxiliary loss: to tell from the text alone
+    which tokens the Reasoner itself found unlikely. `balance` weighs labels so that right and wrong count alike.
+    `boundaries_per_rollout` bounds what an encoder, which reads every boundary by itself, is shown of a rollout.
+    `extra_layers` grows a causal backbone by layers that at first pass everything on unchanged.
+    """
 
     epochs: float = 3.0
     rollouts_per_batch: int = 32
     learning_rate: float = 4e-4
     warmup: float = 0.05
+    weight_decay: float = 0.01
     merge: float = 0.15
+    ranking: float = 0.5
+    surprise: float = 0.0
+    balance: bool = True
     max_tokens: int = 1024
+    boundaries_per_rollout: int = 4
+    lora_rank: int = 0
+    extra_layers: int = 0
+    evaluations_per_epoch: int = 2
+    patience: int = 4
     seed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Boundaries:
-    """Every boundary of some rollouts, flattened. Shapes: text_logits [N, 2], features [N, F], now, later [N]."""
+class _RolloutDataset(Dataset[list[dict[str, Any]]]):
+    """One item per rollout: its inputs with labels, as many rows as the classifier needs for it."""
 
-    text_logits: NDArray[np.float64]
-    features: NDArray[np.float64]
-    now: NDArray[np.bool_]
-    later: NDArray[np.bool_]
-    rollout: NDArray[np.int64]
-    index: NDArray[np.int64]
-
-    @property
-    def inputs(self) -> NDArray[np.float64]:
-        """[N, I] in the order of INPUT_NAMES."""
-        return np.concatenate([self.text_logits, self.features], axis=1)
-
-
-def boundary_ids(
-    tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequence[bool]
-) -> tuple[list[int], list[int], list[int]]:
-    """(ids, positions, steps): the DM's input for a rollout, where each boundary's last token is, and which steps
-    the boundaries close. `merged[i]` joins step i to the next one. Boundaries beyond `max_tokens` are left out."""
-    context = DmInput(tokenizer, rollout.question, max_tokens)
-    ids, positions, closed = context.ids, [], []
-    text = ""
-    for index, step in enumerate(rollout.steps):
-        text += step
-        if index < len(rollout.steps) - 1 and merged[index]:
-            continue
-        longer = context.append(text)
-        text = ""
-        if longer[: len(ids)] != ids:
-            break  # old steps were dropped: no longer one growing sequence
-        ids = longer
-        positions.append(len(ids) - 1)
-        closed.append(index)
-    return ids, positions, closed
-
-
-class _RolloutDataset(Dataset[dict[str, Any]]):
-    def __init__(self, rollouts: Sequence[Rollout], tokenizer: Any, config: TrainConfig) -> None:
-        self._rollouts, self._tokenizer, self._config = rollouts, tokenizer, config
+    def __init__(
+        self, rollouts: Sequence[Rollout], tokenizer: Any, config: TrainConfig, causal: bool, *, augment: bool
+    ) -> None:
+        self.rollouts, self._tokenizer, self._config = rollouts, tokenizer, config
+        self._causal, self._merge = causal, config.merge if augment else 0.0
         self._random = random.Random(config.seed)
+        numbers = {question: number for number, question in enumerate(dict.fromkeys(r.question for r in rollouts))}
+        self.groups = [numbers[rollout.question] for rollout in rollouts]
 
     def __len__(self) -> int:
-        return len(self._rollouts)
+        return len(self.rollouts)
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        rollout = self._rollouts[item]
-        merged = [self._random.random() < self._config.merge for _ in rollout.steps]
-        ids, positions, closed = boundary_ids(self._tokenizer, rollout, self._config.max_tokens, merged)
-        labels = [[float(rollout.now[index]), float(rollout.later)] for index in closed]
-        return {"input_ids": ids, "positions": positions, "labels": labels}
+    def __getitem__(self, item: int) -> list[dict[str, Any]]:
+        rollout = self.rollouts[item]
+        merged = [self._random.random() < self._merge for _ in rollout.steps]
+        rows = list(stretches(self._tokenizer, rollout, self._config.max_tokens, merged))
+        if not self._causal:
+            rows = self._chosen([row for stretch in rows for row in one_by_one(stretch)])
+        kinds = _kinds(rollout)
+        return [
+            {
+                "stretch": row,
+                "labels": [_labels(rollout, step) for step in row.steps],
+                "kinds": [kinds[step] for step in row.steps],
+                "group": self.groups[item],
+            }
+            for row in rows
+        ]
 
-
-def _collate(items: list[dict[str, Any]], pad: int) -> dict[str, torch.Tensor]:
-    """Pad to [B, T] ids and mask, [B, S] positions and [B, S, 2] labels (-1 where there is no boundary)."""
-    length = max(len(item["input_ids"]) for item in items)
-    steps = max(len(item["positions"]) for item in items)
-    ids = torch.full((len(items), length), pad)
-    mask = torch.zeros((len(items), length), dtype=torch.long)
-    positions = torch.zeros((len(items), steps), dtype=torch.long)
-    labels = torch.full((len(items), steps, 2), _NO_LABEL)
-    for row, item in enumerate(items):
-        ids[row, : len(item["input_ids"])] = torch.tensor(item["input_ids"])
-        mask[row, : len(item["input_ids"])] = 1
-        if item["positions"]:
-            positions[row, : len(item["positions"])] = torch.tensor(item["positions"])
-            labels[row, : len(item["positions"])] = torch.tensor(item["labels"])
-    return {"input_ids": ids, "attention_mask": mask, "positions": positions, "labels": labels}
+    def _chosen(self, rows: list[Stretch]) -> list[Stretch]:
+        """The last boundary always, and some of the others."""
+        some = self._random.sample(rows[:-1], min(len(rows) - 1, self._config.boundaries_per_rollout - 1))
+        return [*some, rows[-1]]
 
 
-def boundary_logits(model: Any, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """[B, S, 2] logits at `positions` [B, S]: what pooling the last token of each prefix would give."""
-    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    picked = torch.gather(hidden, 1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-    logits: torch.Tensor = model.score(picked)
-    return logits
+def _labels(rollout: Rollout, step: int) -> list[float]:
+    now = rollout.now[step]
+    return [_NO_LABEL if now is None else float(now), float(rollout.later)]
 
 
-class _BoundaryTrainer(Trainer):
-    def compute_loss(
-        self, model: Any, inputs: Mapping[str, torch.Tensor], return_outputs: bool = False, **_: Any
-    ) -> Any:
-        logits = boundary_logits(model, inputs["input_ids"], inputs["attention_mask"], inputs["positions"]).float()
-        labels = inputs["labels"]
+def _kinds(rollout: Rollout) -> list[int]:
+    """Which boundaries the ranking loss compares: those that first state an answer, and the last ones."""
+    counts = answers_stated(rollout)
+    kinds = [_PLAIN] * len(counts)
+    kinds[-1] = _LAST
+    if 1 in counts:
+        kinds[counts.index(1)] = _FIRST
+    return kinds
+
+
+def collate(items: Sequence[Sequence[Mapping[str, Any]]], pad: int) -> dict[str, torch.Tensor]:
+    """A batch: ids, mask [B, T]; positions, kinds [B, S]; labels [B, S, 2] (-1 where unknown); group [B]."""
+    rows = [row for item in items for row in item]
+    batch = pad_rows([row["stretch"] for row in rows], pad)
+    labels = torch.full((*batch["positions"].shape, 2), _NO_LABEL)
+    kinds = torch.zeros(batch["positions"].shape, dtype=torch.long)
+    for number, row in enumerate(rows):
+        labels[number, : len(row["labels"])] = torch.tensor(row["labels"])
+        kinds[number, : len(row["kinds"])] = torch.tensor(row["kinds"])
+    return {**batch, "labels": labels, "kinds": kinds, "group": torch.tensor([row["group"] for row in rows])}
+
+
+class _ByQuestion(Sampler[int]):
+    """Shuffled questions, each with its rollouts together, so that a batch holds attempts to compare."""
+
+    def __init__(self, groups: Sequence[int], seed: int) -> None:
+        self._groups, self._seed, self._epoch = np.asarray(groups), seed, 0
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng((self._seed, self._epoch))
+        rank = rng.permutation(int(self._groups.max()) + 1)
+        order = np.lexsort((rng.random(len(self._groups)), rank[self._groups]))
+        return iter(order.tolist())
+
+
+class _TrainedModel(nn.Module):
+    """A boundary model with its losses; what Hugging Face's Trainer trains."""
+
+    def __init__(self, model: BoundaryModel, config: TrainConfig, weights: torch.Tensor, teacher: Any) -> None:
+        super().__init__()
+        self.model, self._config = model, config
+        self.register_buffer("label_weights", weights, persistent=False)
+        self._teacher = [teacher]  # in a list: not a part of what is trained and saved
+        self.surprised = nn.Linear(model.plain.config.hidden_size, 1) if teacher is not None else None
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        positions: torch.Tensor,
+        labels: torch.Tensor,
+        kinds: torch.Tensor,
+        group: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        logits, hidden = self.model(input_ids, attention_mask, positions)
+        logits = logits.float()
         known = labels != _NO_LABEL
-        loss = functional.binary_cross_entropy_with_logits(logits[known], labels[known])
-        return (loss, {"logits": logits}) if return_outputs else loss
+        losses = functional.binary_cross_entropy_with_logits(logits, labels.clamp(min=0.0), reduction="none")
+        weights = torch.where(labels > 0.5, self.label_weights[1], self.label_weights[0]) * known  # type: ignore[index]
+        loss = (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+        if self.training and self._config.ranking:
+            loss = loss + self._config.ranking * ranking_loss(logits[..., 0], labels[..., 0], kinds, group)
+        if self.training and self.surprised is not None and hidden is not None:
+            loss = loss + self._config.surprise * self._surprise_loss(hidden, input_ids, attention_mask)
+        return {"loss": loss, "logits": logits}
+
+    def _surprise_loss(self, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            predicted = self._teacher[0](input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
+        unlikely = (predicted.gather(2, ids[:, 1:, None])[..., 0] < np.log(_UNLIKELY)).float()
+        assert self.surprised is not None
+        told = self.surprised(hidden[:, 1:]).float()[..., 0]
+        real = mask[:, 1:].bool()
+        return functional.binary_cross_entropy_with_logits(told[real], unlikely[real])
+
+
+_UNLIKELY = 0.7
+"""A token to which the Reasoner gave less than this probability counts as one it found unlikely."""
+
+
+def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """Mean logistic loss over pairs (right, wrong) of boundaries of the same kind in attempts at the same question.
+
+    `scores`, `labels`, `kinds` [B, S]; `group` [B]. Zero where the batch holds no such pair.
+    """
+    loss, pairs = scores.sum() * 0.0, 0
+    for kind in (_FIRST, _LAST):
+        mask = (kinds == kind) & (labels != _NO_LABEL)
+        own, right = scores[mask], labels[mask] > 0.5
+        question = group[:, None].expand_as(kinds)[mask]
+        pair = (question[:, None] == question[None, :]) & right[:, None] & ~right[None, :]
+        if pair.any():
+            loss = loss + functional.softplus(own[None, :] - own[:, None])[pair].sum()
+            pairs += int(pair.sum())
+    return loss / max(1, pairs)
+
+
+class _QuestionTrainer(Trainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return _ByQuestion(self.train_dataset.groups, self.args.seed)  # type: ignore[union-attr]
 
 
 class _ProgressCallback(TrainerCallback):
     def __init__(self, progress: Progress) -> None:
-        self._progress, self._loss = progress, ""
+        self._progress, self._note = progress, ""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self._loss = f"loss {float(logs['loss']):.4f}"
+        for name in ("loss", "eval_loss"):
+            if logs and name in logs:
+                self._note = f"{name} {float(logs[name]):.4f}"
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._progress.advance(self._loss)
+        self._progress.advance(self._note)
 
 
-def train_text_classifier(rollouts: Sequence[Rollout], backbone: Path, out: Path, config: TrainConfig) -> None:
-    """Fine-tune `backbone` (a causal Hugging Face model) on the rollouts' boundaries; saves a plain folder `out`.
+def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, Any]:
+    """A backbone as a classifier with two labels, and its tokenizer; InputError where it cannot be one."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(backbone)
+        classifier = AutoModelForSequenceClassification.from_pretrained(
+            backbone,
+            num_labels=2,
+            id2label={0: "now", 1: "later"},
+            label2id={"now": 0, "later": 1},
+            problem_type="multi_label_classification",
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError) as error:
+        raise InputError("--backbone", f"{backbone} cannot be loaded: {str(error).splitlines()[0]}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    classifier.config.pad_token_id = tokenizer.pad_token_id
+    if config.extra_layers:
+        grow(classifier, config.extra_layers)
+    if config.lora_rank:
+        from peft import LoraConfig, get_peft_model
 
-    Two labels, each with its own sigmoid: `now` and `later`.
+        adapters = LoraConfig(
+            task_type="SEQ_CLS", r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
+        )
+        classifier = get_peft_model(classifier, adapters)
+    return BoundaryModel(classifier), tokenizer
+
+
+def grow(classifier: Any, layers: int) -> None:
+    """Add `layers` layers on top of a causal backbone that at first pass on what they are given.
+
+    What a token gives away about the one before it can only be read once the prediction of that one is complete;
+    a classifier as deep as the Reasoner has no layer left for it.
     """
-    torch.manual_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(backbone)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        backbone,
-        num_labels=2,
-        id2label={0: "now", 1: "later"},
-        label2id={"now": 0, "later": 1},
-        problem_type="multi_label_classification",
-        dtype=torch.float32,
-    )
-    batches = -(-len(rollouts) // config.rollouts_per_batch)
-    steps = max(1, int(batches * config.epochs))
+    backbone = classifier.base_model
+    if not hasattr(backbone, "layers"):
+        raise InputError("--extra-layers", f"{type(backbone).__name__} cannot be grown")
+    have = len(backbone.layers)
+    config = classifier.config
+    config.num_hidden_layers = have + layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = [*config.layer_types, *[config.layer_types[-1]] * layers]
+    for number in range(have, have + layers):
+        layer = type(backbone.layers[0])(config, number)
+        for name, parameter in layer.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(parameter)
+            elif parameter.ndim == 2:
+                nn.init.normal_(parameter, std=getattr(config, "initializer_range", 0.02))
+        backbone.layers.append(layer)
+
+
+def input_limit(model: BoundaryModel, config: TrainConfig) -> int:
+    """The longest input, in tokens, that both the configuration and the backbone allow."""
+    most = getattr(model.plain.config, "max_position_embeddings", None) or config.max_tokens
+    return int(min(config.max_tokens, most))
+
+
+def label_weights(rollouts: Sequence[Rollout], config: TrainConfig) -> torch.Tensor:
+    """[2, 2] weights: of wrong (row 0) and right (row 1) labels, for `now` and `later`."""
+    if not config.balance:
+        return torch.ones(2, 2)
+    now = [float(flag) for rollout in rollouts for flag in rollout.now if flag is not None]
+    later = [float(rollout.later) for rollout in rollouts for _ in rollout.steps]
+    right = torch.tensor([np.mean(now or [0.5]), np.mean(later or [0.5])])
+    weights = 0.5 / torch.stack([1 - right, right])
+    return weights.clamp(_LEAST_WEIGHT, _MOST_WEIGHT).float()
+
+
+def train_text_classifier(
+    rollouts: Sequence[Rollout], held_back: Sequence[Rollout], backbone: str, out: Path, config: TrainConfig
+) -> dict[str, Any]:
+    """Fine-tune `backbone` on the rollouts' boundaries; saves a plain Hugging Face folder `out`.
+
+    Ends early once the loss on `held_back` (of other questions) has not fallen for `config.patience` evaluations,
+    and keeps the best state. A training that was stopped goes on from its last checkpoint in `out`. Returns its
+    figures. Under `accelerate launch` every process calls this; the first one saves.
+    """
+    settings = {"backbone": backbone, "rollouts": len(rollouts), **asdict(config)}
+    model, tokenizer = load_backbone(backbone, config)
+    config_used = _with_limit(config, input_limit(model, config))
+    teacher = _teacher(backbone) if config.surprise and model.causal else None
+    train = _RolloutDataset(rollouts, tokenizer, config_used, model.causal, augment=True)
+    held = _RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
+    per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
+    steps = max(1, round(per_epoch * config.epochs))
+    every = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
+    checkpoints = out / _CHECKPOINTS
+    resume = _resumable(out, settings)
     arguments = TrainingArguments(
-        output_dir=str(out),
+        output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=config.rollouts_per_batch,
+        per_device_eval_batch_size=config.rollouts_per_batch,
         learning_rate=config.learning_rate,
-        warmup_steps=int(config.warmup * steps),
+        warmup_steps=round(config.warmup * steps),
         lr_scheduler_type="cosine",
-        weight_decay=0.01,
+        weight_decay=config.weight_decay,
         use_cpu=not torch.cuda.is_available(),
-        bf16=True,
-        train_sampling_strategy="group_by_length",
+        bf16=not torch.cuda.is_available() or torch.cuda.is_bf16_supported(),
         logging_steps=10,
-        save_strategy="no",
+        eval_strategy="steps" if held_back else "no",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=bool(held_back),
+        metric_for_best_model="eval_loss" if held_back else None,
+        prediction_loss_only=True,
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
+        label_names=["labels"],
         dataloader_pin_memory=False,
         seed=config.seed,
         log_level="error",
     )
-    with Progress("DM text classifier", steps) as progress:
-        trainer = _BoundaryTrainer(
-            model=model,
+    trained = _TrainedModel(model, config_used, label_weights(rollouts, config), teacher)
+    with Progress("Text classifier", steps, _steps_done(checkpoints) if resume else 0) as progress:
+        trainer = _QuestionTrainer(
+            model=trained,
             args=arguments,
-            train_dataset=_RolloutDataset(rollouts, tokenizer, config),
-            data_collator=lambda items: _collate(items, tokenizer.pad_token_id),
+            train_dataset=train,
+            eval_dataset=held if held_back else None,
+            data_collator=lambda items: collate(items, tokenizer.pad_token_id),
             callbacks=[_ProgressCallback(progress)],
         )
-        trainer.pop_callback(_printer())
-        trainer.train()
-    model.to(torch.bfloat16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
+        if held_back:
+            trainer.add_callback(EarlyStoppingCallback(config.patience))
+        trainer.pop_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=True if resume else None)
+    if trainer.is_world_process_zero():
+        _save(model, tokenizer, out)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        (out / _SETTINGS_NAME).unlink(missing_ok=True)
+    return {
+        "backbone": Path(backbone).name,
+        "parameters": sum(parameter.numel() for parameter in model.plain.parameters()),
+        "causal": model.causal,
+        "rollouts": len(rollouts),
+        "boundaries": sum(len(rollout.steps) for rollout in rollouts),
+        "steps": trainer.state.global_step,
+        "planned_steps": steps,
+        "best_loss": None if trainer.state.best_metric is None else round(trainer.state.best_metric, 4),
+        "max_tokens": config_used.max_tokens,
+        "seconds": round(progress.seconds),
+    }
 
 
-def _printer() -> Any:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
+def _with_limit(config: TrainConfig, limit: int) -> TrainConfig:
+    return TrainConfig(**{**asdict(config), "max_tokens": limit})
 
 
-def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int, batch: int = 64) -> Boundaries:
-    """The text classifier's logits at every boundary of `rollouts`, in float32 as served."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
-    logits: dict[int, NDArray[np.float64]] = {}
-    closed: dict[int, list[int]] = {}
-    by_length = sorted(range(len(rollouts)), key=lambda i: sum(rollouts[i].step_tokens))  # little padding per batch
-    with Progress("Scoring", len(rollouts)) as progress, torch.inference_mode():
-        for start in range(0, len(rollouts), batch):
-            group = by_length[start : start + batch]
-            items = []
-            for number in group:
-                steps = rollouts[number].steps
-                ids, positions, closed[number] = boundary_ids(
-                    tokenizer, rollouts[number], max_tokens, [False] * len(steps)
+def _teacher(backbone: str) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32).eval().requires_grad_(False)
+
+
+def _processes() -> int:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _resumable(out: Path, settings: dict[str, Any]) -> bool:
+    """Whether `out` holds a checkpoint to go on from; InputError where it is of another training."""
+    path = out / _SETTINGS_NAME
+    if path.exists():
+        before = read_json_object(path)
+        for key, value in settings.items():
+            if before.get(key) != value:
+                raise InputError(
+                    str(out), f"holds a training begun with {before.get(key)!r}, not {value!r}; remove it", field=key
                 )
-                items.append({"input_ids": ids, "positions": positions, "labels": [[0.0, 0.0]] * len(positions)})
-            padded = _collate(items, tokenizer.pad_token_id)
-            out = boundary_logits(model, padded["input_ids"], padded["attention_mask"], padded["positions"])
-            for row, number in enumerate(group):
-                logits[number] = out[row, : len(closed[number])].numpy().astype(np.float64)
-            progress.advance(units=len(group))
-    indices = [(number, index) for number in range(len(rollouts)) for index in closed[number]]
-    features = [rollouts[number].features[index] for number, index in indices]
-    return Boundaries(
-        np.concatenate([logits[number] for number in range(len(rollouts))]),
-        np.asarray(features, dtype=np.float64).reshape(-1, len(FEATURE_NAMES)),
-        np.asarray([rollouts[number].now[index] for number, index in indices]),
-        np.asarray([rollouts[number].later for number, _ in indices]),
-        np.asarray([number for number, _ in indices]),
-        np.asarray([index for _, index in indices]),
-    )
+        return bool(_steps_done(out / _CHECKPOINTS))
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(settings) + "\n")
+    return False
 
 
-def fit_head(
-    data: Boundaries,
-    questions: Sequence[str],
-    *,
-    use: Sequence[str] = INPUT_NAMES,
-    members: int = 6,
-    hidden: int = 16,
-    steps: int = 700,
-    seed: int = 0,
-) -> FusionHead:
-    """Fit the fusion head on `data`; inputs not named in `use` are held at their mean. Temperatures are left at 1.
-
-    The head is an average of `members` small networks, each fitted on a bootstrap sample of the questions
-    (`questions[i]` is rollout i's): the questions are few, and a single network learns them by heart. An average of
-    networks of one hidden layer is a network of one hidden layer.
-    """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    inputs = data.inputs
-    mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
-    scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardised away
-    standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
-    labels = torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32)
-    names, question_of = np.unique(np.asarray(questions)[data.rollout], return_inverse=True)
-    fitted = []
-    for _ in range(members):
-        drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-        weights = torch.tensor(_rollout_weights(data) * drawn[question_of], dtype=torch.float32)[:, None]
-        fitted.append(_fit_network(standard, labels, weights, hidden, steps))
-    ones = np.ones(2)
-    return FusionHead(
-        mean,
-        scale,
-        np.concatenate([_array(first.weight) for first, _ in fitted]),
-        np.concatenate([_array(first.bias) for first, _ in fitted]),
-        np.concatenate([_array(last.weight) for _, last in fitted], axis=1) / members,
-        np.mean([_array(last.bias) for _, last in fitted], axis=0),
-        ones,
-        ones,
-    )
+def _steps_done(checkpoints: Path) -> int:
+    return max((int(path.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*")), default=0)
 
 
-def _rollout_weights(data: Boundaries) -> NDArray[np.float64]:
-    """[N] weights: a rollout counts once before it states an answer, once where it first does, and once after."""
-    stated = np.rint(np.expm1(data.features[:, FEATURE_NAMES.index("log_answers_stated")])).astype(int)
-    fresh = data.features[:, FEATURE_NAMES.index("log_steps_since_answer")] == 0
-    phase = np.where(stated == 0, 0, np.where((stated == 1) & fresh, 1, 2))
-    group = data.rollout * 3 + phase
-    return np.asarray(1.0 / np.bincount(group)[group])
-
-
-def _fit_network(
-    inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, hidden: int, steps: int
-) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    first, last = torch.nn.Linear(inputs.shape[1], hidden), torch.nn.Linear(hidden, 2)
-    model = torch.nn.Sequential(first, torch.nn.Tanh(), last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        losses = functional.binary_cross_entropy_with_logits(model(inputs), labels, reduction="none")
-        torch.autograd.backward((losses * weights).sum() / weights.sum())
-        optimizer.step()
-        schedule.step()
-    return first, last
-
-
-def _array(parameter: torch.Tensor) -> NDArray[np.float64]:
-    return parameter.detach().numpy().astype(np.float64)
-
-
-def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
-    """The head with the temperatures that minimise the log loss on `data` (questions it was not fitted on)."""
-    fused = head.logits(data.inputs)
-    labels = np.stack([data.now, data.later], axis=1)
-    fields = {name: getattr(head, name) for name in head.__slots__}
-    fields["temperature"] = np.asarray([_temperature(fused[:, i], labels[:, i]) for i in range(2)])
-    fields["text_temperature"] = np.asarray([_temperature(data.text_logits[:, i], labels[:, i]) for i in range(2)])
-    return FusionHead(**fields)
-
-
-def _temperature(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> float:
-    candidates = np.exp(np.linspace(np.log(0.25), np.log(8.0), 141))
-    signs = np.where(labels, -1.0, 1.0)
-    losses = [np.logaddexp(0.0, signs * logits / candidate).mean() for candidate in candidates]
-    return float(candidates[int(np.argmin(losses))])
-
-
-def save_head(head: FusionHead, folder: Path) -> None:
-    """Write the head beside the classifier."""
-    (folder / HEAD_NAME).write_text(json.dumps(head.to_json()) + "\n")
+def _save(model: BoundaryModel, tokenizer: Any, out: Path) -> None:
+    classifier = model.classifier
+    if hasattr(classifier, "peft_config"):
+        classifier = classifier.merge_and_unload()
+    classifier.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)

@@ -13,6 +13,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 
+from drr.drift import DriftWatch
 from drr.reasoner import ThinkingFormat, Token
 from drr.response import Emit, Event, Finished, Outcome, StepReport
 from drr.scorers import Scorer
@@ -35,6 +36,7 @@ class DrrRuntime:
     rule: StepRule
     scorer: Scorer | None
     defaults: Defaults
+    drift: DriftWatch | None = None
 
 
 @dataclass(slots=True)
@@ -83,11 +85,17 @@ class ThinkingEngine(AsyncLLM):
             async for index, event in events:
                 if isinstance(event, StepReport):
                     metrics.observe_step(event)
+                    self._watch_drift(event)
                 elif isinstance(event, Finished):
                     metrics.observe_outcome(plan.settings.mode, event.outcome)
                 output = assembler.add(index, event)
                 if output is not None:
                     yield output
+
+    def _watch_drift(self, step: StepReport) -> None:
+        watch = self.drr.drift if self.drr is not None else None
+        if watch is not None and step.index == 0 and step.p_later is not None:
+            metrics.observe_first_score(watch, step.p_later)
 
     def _choice(
         self,

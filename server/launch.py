@@ -22,16 +22,18 @@ from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import serve_http, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
-from vllm.reasoning import ReasoningParserManager
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from drr import reference
+from drr.calibration import Calibration
 from drr.dm import DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.drift import DriftWatch
 from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, on_cpu, prepare_environment
-from drr.reasoner import ThinkingFormat
+from drr.open_reasoner import thinking_format
+from drr.replay import Rule
 from drr.scorers.dm import DmScorer, tokenizer_of
 from drr.steps import StepRule
 from server import metrics
@@ -75,7 +77,9 @@ def make_parser() -> FlexibleArgumentParser:
     group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
     group.add_argument("--dm-gpu-memory-utilization", type=float, default=0.1, help="share of the GPU for the DM")
     group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
-    group.add_argument("--drr-step-rule", default="blank_line", help="blank_line, sentence, marker, tokens:N, attempt")
+    group.add_argument(
+        "--drr-step-rule", default="blank_line", help="blank_line, line, sentence, marker, tokens:N, attempt"
+    )
     group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
     return parser
 
@@ -164,7 +168,7 @@ def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
         engine.encode,
         tokenizer_of(engine),
         load_dm_head(folder),
-        engine.model_config.max_model_len,
+        min(card.max_tokens, engine.model_config.max_model_len),
         on_death,
     )
     return Dm(card, engine, scorer)
@@ -220,11 +224,19 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
     if form is None and dm is not None:
         raise StartupError(f"reasoning parser {parser} does not say how thinking is marked; a DM cannot stop it")
     card = dm.card if dm is not None else None
+    calibration = None
+    default = Rule(card.threshold, card.patience) if card is not None else None
+    if card is not None and card.calibration is not None:
+        calibration = Calibration.from_json(card.calibration)
+        default = Rule(**calibration.default["rule"])
     cue = card.nudge_cue if card is not None else "Wait,"
     defaults = Defaults(
         mode=args.drr_mode or ("auto" if dm is not None else "off"),
-        threshold=card.threshold if card is not None else None,
-        patience=card.patience if card is not None else 1,
+        threshold=default.threshold if default is not None else None,
+        patience=default.patience if default is not None else 1,
+        hopeless=default.hopeless if default is not None else None,
+        min_gain=default.min_gain if default is not None else None,
+        calibration=calibration,
         nudge=card.nudge if card is not None else 0,
         nudge_below=card.nudge_below if card is not None else 0.5,
         nudge_cue=cue,
@@ -233,24 +245,8 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         deadline=args.dm_deadline_ms / 1000,
         can_stop=form is not None,
     )
-    return DrrRuntime(form, rule, dm.scorer if dm is not None else None, defaults)
-
-
-def thinking_format(tokenizer: Any, parser_name: str) -> ThinkingFormat | None:
-    """The thinking markers that a reasoning parser knows; `<think>` and `</think>` without a parser.
-
-    None where the parser knows none: thinking can then not be closed from outside.
-    """
-    opening, closing = "<think>", "</think>"
-    if parser_name:
-        parser = ReasoningParserManager.get_reasoning_parser(parser_name)(tokenizer)
-        if not parser.reasoning_start_str or not parser.reasoning_end_str:
-            return None
-        opening, closing = parser.reasoning_start_str, parser.reasoning_end_str
-    encode = tokenizer.encode
-    return ThinkingFormat(
-        tuple(encode(opening, add_special_tokens=False)), tuple(encode(closing, add_special_tokens=False)), closing
-    )
+    drift = DriftWatch(calibration.drift) if calibration is not None else None
+    return DrrRuntime(form, rule, dm.scorer if dm is not None else None, defaults, drift)
 
 
 def _health(engine: AsyncLLM, dm: Dm | None) -> Any:
@@ -326,6 +322,3 @@ def main(argv: Sequence[str]) -> int:
         print(f"drr serve: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-__all__ = ["build", "main", "make_parser", "parse_args", "serve", "thinking_format"]

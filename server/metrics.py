@@ -1,8 +1,13 @@
 """drr's own Prometheus metrics. A response is one choice of one request, however many engine requests it took."""
 
+import logging
+
 from prometheus_client import Counter, Gauge, Histogram
 
+from drr.drift import DriftWatch
 from drr.response import Outcome, StepReport
+
+logger = logging.getLogger("drr")
 
 RESPONSES = Counter("drr_responses", "Responses by mode and by what ended their thinking.", ["mode", "stop_cause"])
 DECISIONS = Counter("drr_decisions", "Verdicts at step boundaries.", ["verdict"])
@@ -27,6 +32,15 @@ LATENCY = Histogram(
 THINKING = Histogram(
     "drr_thinking_tokens", "Thinking tokens kept per response.", buckets=[2**power for power in range(3, 16)]
 )
+FIRST_SCORES = Counter(
+    "drr_dm_first_scores",
+    "Judged attempts by the calibration's bin of p_later at their first boundary; absent without a calibration.",
+    ["bin"],
+)
+DRIFT = Gauge(
+    "drr_dm_drift",
+    "Population stability index of those bins against the calibration; above 0.25 the questions have changed.",
+)
 DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
 
 
@@ -37,6 +51,20 @@ def observe_step(step: StepReport) -> None:
         SCORES.observe(step.p_now)
     if step.ms is not None:
         LATENCY.observe(step.ms / 1000)
+
+
+def observe_first_score(watch: DriftWatch, p_later: float) -> None:
+    """Count an attempt's first score; says once in the log when live scores have left the calibration's."""
+    drifted = watch.drifted
+    FIRST_SCORES.labels(str(watch.observe(p_later))).inc()
+    DRIFT.set(watch.index)
+    if watch.drifted and not drifted:
+        logger.warning(
+            "Live scores have drifted from the calibration's (stability index %.2f over %d attempts): the certified "
+            "risks hold for questions like the calibration's. Calibrate again on current ones.",
+            watch.index,
+            watch.responses,
+        )
 
 
 def observe_outcome(mode: str, outcome: Outcome) -> None:

@@ -1,8 +1,10 @@
 """The `drr` object of a response."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from drr.calibration import Calibration
 from drr.policy import StopCause
 from drr.response import Outcome, StepReport
 from server.schema import Settings
@@ -15,6 +17,7 @@ class ResponsePlan:
     settings: Settings
     question: str
     dm_id: str | None
+    risk: dict[str, Any] | None = None
 
 
 def step_object(step: StepReport) -> dict[str, Any]:
@@ -34,13 +37,14 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
     """The summary of one choice."""
     timed = [step.ms for step in outcome.steps if step.ms is not None]
     report: dict[str, Any] = {
-        "stop_cause": outcome.stop_cause.value,
+        "stop_cause": _cause(plan, outcome).value,
         "thinking_tokens": outcome.thinking_tokens,
         "discarded_tokens": outcome.discarded_tokens,
         "injected_tokens": outcome.injected_tokens,
         "attempts": 1,
         "nudges": outcome.nudges,
         "settings": plan.settings.as_dict(),
+        "risk": plan.risk,
         "dm": None,
     }
     if plan.settings.report == "steps":
@@ -54,6 +58,46 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
             "mean_ms": _rounded(sum(timed) / len(timed), 2) if timed else None,
         }
     return report
+
+
+def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
+    if plan.settings.uncertified and outcome.stop_cause in (StopCause.NATURAL, StopCause.OFF):
+        return StopCause.UNCERTIFIED
+    return outcome.stop_cause
+
+
+def risk_object(
+    settings: Settings, calibration: Calibration | None, sampling: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """What is promised about a response whose rule is a certified one, and what breaks the promise.
+
+    `sampling` is how the request samples; the promise holds for requests sampled like the calibration's.
+    """
+    if settings.max_lost_correct is None or calibration is None:
+        return None
+    certificate = settings.certificate
+    if certificate is None:
+        return {"max_lost_correct": settings.max_lost_correct, "certified": None, "holds": True, "broken_by": []}
+    broken = [name for name, value in calibration.sampling.items() if _differs(name, sampling.get(name), value)]
+    broken += [name for name in ("max_steps", "max_thinking_tokens") if getattr(settings, name) is not None]
+    broken += ["nudge"] if settings.nudge else []
+    broken += ["min_steps"] if settings.min_steps > 1 else []
+    return {
+        "max_lost_correct": settings.max_lost_correct,
+        "certified": certificate.max_lost_correct,
+        "confidence": calibration.confidence,
+        "calibrated_on": f"{calibration.right} questions answered right",
+        "holds": not broken,
+        "broken_by": broken,
+    }
+
+
+def _differs(name: str, asked: float | None, calibrated: float) -> bool:
+    if name == "max_tokens":  # more room than the calibration had cuts nothing short
+        return asked is not None and asked < calibrated
+    if name == "top_k":  # 0 and -1 both mean all
+        return max(0, asked or 0) != max(0, calibrated)
+    return asked is not None and abs(asked - calibrated) > 1e-9
 
 
 def off_object(plan: ResponsePlan, thinking_tokens: int) -> dict[str, Any]:

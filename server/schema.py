@@ -8,7 +8,9 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from drr.calibration import Calibration, Certificate
 from drr.policy import PolicySettings
+from drr.replay import Rule
 from drr.response import LoopSettings
 
 Mode = Literal["auto", "off", "shadow", "stop"]
@@ -73,6 +75,9 @@ class Defaults:
     mode: Mode
     threshold: float | None
     patience: int = 1
+    hopeless: float | None = None
+    min_gain: float | None = None
+    calibration: Calibration | None = None
     nudge: int = 0
     nudge_below: float = 0.5
     nudge_cue: str = "Wait,"
@@ -85,10 +90,17 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every effective setting of one response; `as_dict` is what the response reports."""
+    """Every effective setting of one response; `as_dict` is what the response reports.
+
+    With `max_lost_correct` the rule is the certified one of `certificate`; without a certificate for it, thinking runs
+    in full.
+    """
 
     mode: Mode
     threshold: float | None
+    hopeless: float | None
+    min_gain: float | None
+    max_lost_correct: float | None
     min_steps: int
     max_steps: int | None
     patience: int
@@ -98,15 +110,21 @@ class Settings:
     report: Report
     explicit: bool
     """Whether the client spoke of DRR at all; one that did not is never sent chunks it does not expect."""
+    certificate: Certificate | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        hidden = ("explicit",)
+        hidden = ("explicit", "certificate")
         return {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
 
     @property
     def judged(self) -> bool:
         """Whether the DM is asked."""
-        return self.mode != "off"
+        return self.mode != "off" and not self.uncertified
+
+    @property
+    def uncertified(self) -> bool:
+        """Whether a risk was asked for that this DM has no certified rule for."""
+        return self.max_lost_correct is not None and self.certificate is None
 
     @property
     def loops(self) -> bool:
@@ -122,6 +140,8 @@ class Settings:
             nudge=self.nudge,
             nudge_below=defaults.nudge_below,
             acts=self.mode != "shadow",
+            hopeless=self.hopeless,
+            min_gain=self.min_gain,
         )
         return LoopSettings(
             policy=policy,
@@ -151,28 +171,59 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
             raise DrrError("drr.mode", f"{mode} needs a DM, and this server was started without one (--dm)")
         _refuse(asked, _JUDGED_KEYS, "needs a DM, and this server was started without one (--dm)")
         mode = "off"
-    if asked.max_lost_correct is not None:
-        raise DrrError("drr.max_lost_correct", "this DM carries no threshold certified for a risk; use drr.threshold")
     if mode == "off":
         _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
     if mode == "shadow":
         _refuse(asked, ("nudge",), "has no effect in mode shadow")
     if not defaults.can_stop:
         _refuse(asked, ("max_thinking_tokens", "max_steps"), "this server does not know how the model closes thinking")
-    judged = mode != "off"
-    threshold = asked.threshold if asked.threshold is not None else defaults.threshold
+    certificate = _certificate(asked, mode, defaults)
+    judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
+    rule = _rule(asked, certificate, defaults) if judged else Rule(threshold=1.0)
     return Settings(
         mode=mode,
-        threshold=threshold if judged else None,
+        threshold=rule.threshold if judged else None,
+        hopeless=rule.hopeless,
+        min_gain=rule.min_gain,
+        max_lost_correct=asked.max_lost_correct,
         min_steps=_first(asked.min_steps, 1),
         max_steps=asked.max_steps,
-        patience=_first(asked.patience, defaults.patience if judged else 1),
+        patience=rule.patience,
         max_thinking_tokens=asked.max_thinking_tokens,
         answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens),
         nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),
         report=asked.report or "steps",
         explicit=explicit,
+        certificate=certificate,
     )
+
+
+def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certificate | None:
+    """The certified rule for the risk asked for; None under `auto` and `shadow` where there is none for it."""
+    if asked.max_lost_correct is None:
+        return None
+    if defaults.calibration is None:
+        raise DrrError("drr.max_lost_correct", "this DM has not been calibrated (drr calibrate); use drr.threshold")
+    _refuse(asked, ("patience",), "is part of the certified rule that max_lost_correct chooses")
+    found = defaults.calibration.for_risk(asked.max_lost_correct)
+    if found is None and mode == "stop":
+        certified = ", ".join(f"{risk:g}" for risk in defaults.calibration.risks) or "none"
+        raise DrrError(
+            "drr.max_lost_correct",
+            f"no rule of this DM is certified for a risk of {asked.max_lost_correct:g}; certified risks: {certified}",
+        )
+    return found
+
+
+def _rule(asked: DrrRequest, certificate: Certificate | None, defaults: Defaults) -> Rule:
+    """The stopping rule: the certified one, the client's threshold, or the DM's own."""
+    if certificate is not None:
+        return certificate.rule
+    patience = _first(asked.patience, defaults.patience)
+    if asked.threshold is not None:
+        return Rule(asked.threshold, patience)
+    assert defaults.threshold is not None
+    return Rule(defaults.threshold, patience, defaults.hopeless, defaults.min_gain)
 
 
 def _refuse(asked: DrrRequest, keys: tuple[str, ...], why: str) -> None:

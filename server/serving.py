@@ -14,10 +14,11 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, Mod
 from vllm.outputs import RequestOutput
 
 from drr.dm_input import question_text
+from drr.policy import StopCause
 from drr.response import Outcome
 from server import metrics
 from server.engine import PLAN_KEY, DrrExtra, DrrRuntime
-from server.report import ResponsePlan, off_object, outcome_object, response_object, step_object
+from server.report import ResponsePlan, off_object, outcome_object, response_object, risk_object, step_object
 from server.schema import DrrError, DrrRequest, Mode, Settings, resolve
 
 HEADER = "x-drr"
@@ -77,7 +78,8 @@ class Tap:
         else:
             choices = [off_object(self.plan, self._thought(ids)) for _, ids in sorted(self._ids.items())]
             for _ in choices:
-                metrics.RESPONSES.labels("off", "off").inc()
+                cause = StopCause.UNCERTIFIED if self.plan.settings.uncertified else StopCause.OFF
+                metrics.RESPONSES.labels(self.plan.settings.mode, cause.value).inc()
         return response_object(choices) if choices else {}
 
     def correct(self, usage: dict[str, Any]) -> None:
@@ -112,6 +114,9 @@ def _find(ids: list[int], wanted: tuple[int, ...]) -> int | None:
     return next((i for i in range(len(ids) - len(wanted) + 1) if tuple(ids[i : i + len(wanted)]) == wanted), None)
 
 
+_SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+
+
 class DrrServingChat(OpenAIServingChat):
     """vLLM's chat handler with the `drr` object. Made from the handler that vLLM built, by `adopt`."""
 
@@ -136,6 +141,7 @@ class DrrServingChat(OpenAIServingChat):
             settings,
             question_text([message for message in request.messages if isinstance(message, dict)]),
             scorer.id if scorer is not None else None,
+            risk_object(settings, self.runtime.defaults.calibration, self._sampling(request)),
         )
         request.vllm_xargs = {**(request.vllm_xargs or {}), PLAN_KEY: plan}  # type: ignore[dict-item]
         return await super().create_chat_completion(request, raw_request)
@@ -154,6 +160,13 @@ class DrrServingChat(OpenAIServingChat):
                 raise DrrError("use_beam_search", "beam search cannot be combined with drr; use drr.mode off")
             settings = resolve(DrrRequest(mode="off"), None, self.runtime.defaults)
         return settings
+
+    def _sampling(self, request: ChatCompletionRequest) -> dict[str, Any]:
+        """How the request will be sampled, the model's own defaults filled in."""
+        own = {**_SAMPLING_DEFAULTS, **self.default_sampling_params}
+        given = {name: getattr(request, name, None) for name in _SAMPLING_DEFAULTS}
+        sampling = {name: own[name] if value is None else value for name, value in given.items()}
+        return {**sampling, "max_tokens": request.max_completion_tokens or request.max_tokens}
 
     def _take_alias(self, request: ChatCompletionRequest) -> Mode | None:
         """Strip `:drr` or `:full` from the model's name, unless a model is really called that."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from drr.steps import Step, StepRule, StepSegmenter
 
-KINDS = ["blank_line", "sentence", "marker", "tokens:3", "attempt"]
+KINDS = ["blank_line", "line", "sentence", "marker", "tokens:3", "attempt"]
 PIECES = st.lists(
     st.sampled_from(["a", " b", ".", "\n", "\n\n", ".\n\n", " ", "Wait", " Wait", ",", "Wa", "it", " Waiting", "?"]),
     max_size=30,

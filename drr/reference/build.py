@@ -1,69 +1,61 @@
-"""Build the reference models from nothing: Reasoner, its graded behaviour, its DM, and their model cards.
+"""Build the reference models from nothing: Reasoner, its graded behaviour, its DM, certified thresholds, model cards.
 
-Every stage leaves a folder or file; a build that was stopped continues with the first stage that is missing.
+The DM is made by the very functions behind `drr distill`, `drr train` and `drr calibrate`. Every stage leaves a folder
+or file; a build that was stopped continues with the first stage that is missing.
 """
 
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from drr.distill import DistillConfig, Rollout, distill, read_rollouts
-from drr.dm import DmCard, fingerprint
-from drr.dm_metrics import score_report
-from drr.engines import cpu_engine_defaults, prepare_environment
+from drr.boundaries import score_boundaries
+from drr.calibrate_command import calibrate
+from drr.calibrate_command import split_data as calibration_data
+from drr.distill import DistillConfig, distill
+from drr.dm import DmCard, load_dm_head, read_trained_on
+from drr.dm_card import write_dm_card
+from drr.engines import prepare_environment
 from drr.features import FEATURE_NAMES
-from drr.head import FusionHead
-from drr.policy import Score
-from drr.reasoner import ThinkingFormat
-from drr.reference.card import write_cards
+from drr.fusion import fit_head, with_temperatures
+from drr.plots import draw_dm
+from drr.records import Manifest, read_rollouts
+from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
-from drr.replay import choose_rule
-from drr.steps import StepRule
 from drr.tasks import Split
-from drr.train import (
-    Boundaries,
-    TrainConfig,
-    fit_head,
-    save_head,
-    score_boundaries,
-    train_text_classifier,
-    with_temperatures,
-)
+from drr.train import TrainConfig, train_text_classifier
+from drr.train_command import TrainingData, finish_dm, measure, parts_of, split_data
 
-_ROLLOUTS = 8
-_HEAD_SHARE = 0.25
-"""Share of the training questions that the classifier never sees, for the head."""
-
-_MAX_LOST_POINTS = 1.0
-"""What the default threshold may lose on the validation questions, with 95 % confidence."""
+_ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (2, 0), Split.TEST: (8, 0)}
+"""Attempts at every question of a split, and how many more where outcomes are mixed."""
 
 NUDGE_CUE = "Wait, let me check."
 """The words with which the Reasoner's own checks begin."""
 
-_KV_CACHE_BYTES = 2 << 30
+TRAINING = TrainConfig(extra_layers=2, surprise=1.0)
+"""How the reference DM's text classifier is trained."""
 
 
 def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Run every stage that has not been run in `out`. `quick` makes toys in two minutes, for tests."""
     prepare_environment()
     out.mkdir(parents=True, exist_ok=True)
-    counts = {split: 24 if quick else size for split, size in SIZES.items()}
-    rollouts = 2 if quick else _ROLLOUTS
     pretraining = PretrainConfig(seed=seed)
+    training = replace(TRAINING, seed=seed)
+    counts = {split: 64 if quick else SIZES[split] for split in _ROLLOUTS}
     if quick:
         pretraining = replace(pretraining, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000)
+        training = replace(training, epochs=1.0)
     _stage(out, "reasoner", lambda: pretrain(out / "reasoner", pretraining))
-    _stage(out, "rollouts", lambda: asyncio.run(_roll_out(out, counts, rollouts, seed, 192 if quick else 1024)))
-    _stage(out, "classifier", lambda: _classifier(out, TrainConfig(seed=seed, epochs=1.0 if quick else 3.0)))
+    _stage(out, "rollouts", lambda: asyncio.run(_roll_out(out, counts, seed, quick=quick)))
+    _stage(out, "classifier", lambda: _classifier(out, training))
     _stage(out, "dm", lambda: _finish_dm(out, seed))
-    write_cards(out)
+    _stage(out, "calibration", lambda: _calibrate(out, risks=(0.5,) if quick else None))
+    write_reasoner_card(out)
 
 
 def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
@@ -77,114 +69,63 @@ def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
     path.write_text(json.dumps({**figures, "stage_seconds": round(time.monotonic() - started)}, indent=2) + "\n")
 
 
-async def _roll_out(out: Path, counts: dict[Split, int], rollouts: int, seed: int, max_tokens: int) -> dict[str, Any]:
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
+async def _roll_out(out: Path, counts: dict[Split, int], seed: int, *, quick: bool) -> dict[str, Any]:
+    from drr.open_reasoner import open_engine
 
-    options = cpu_engine_defaults(_KV_CACHE_BYTES)
-    engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=str(out / "reasoner"), disable_log_stats=True, max_num_seqs=256, **options)
-    )
-    try:
-        tokenizer = engine.renderer.tokenizer
-        form = ThinkingFormat(
-            (tokenizer.convert_tokens_to_ids("<think>"),), (tokenizer.convert_tokens_to_ids("</think>"),)
-        )
-        config = DistillConfig(rollouts=rollouts, seed=seed, max_tokens=max_tokens, concurrency=192)
+    figures: dict[str, Any] = {}
+    async with open_engine(str(out / "reasoner")) as reasoner:
         for split, count in counts.items():
+            rollouts, extra = (1, 1) if quick else _ROLLOUTS[split]
+            config = DistillConfig(
+                rollouts=rollouts,
+                extra_rollouts=extra,
+                seed=seed,
+                max_tokens=192 if quick else 1024,
+                concurrency=192,
+            )
             folder = out / "rollouts" / split.value
-            await distill(engine, form, reference_questions(split, count), folder, config, name=f"Rollouts {split}")
-        greedy = replace(config, rollouts=1, temperature=0.0)
-        questions = reference_questions(Split.TEST, counts[Split.TEST])
-        await distill(engine, form, questions, out / "rollouts" / "test-greedy", greedy, name="Greedy test")
-    finally:
-        engine.shutdown()
-    return {split.value: {"questions": count, "rollouts": count * rollouts} for split, count in counts.items()}
+            questions = reference_questions(split, count)
+            figures[split.value] = (await distill(reasoner, questions, folder, config, name=f"Rollouts {split}")).counts
+        greedy = replace(config, rollouts=1, extra_rollouts=0, temperature=0.0)
+        folder = out / "rollouts" / "test-greedy"
+        await distill(reasoner, reference_questions(Split.TEST, counts[Split.TEST]), folder, greedy, name="Greedy test")
+    return figures
 
 
-def _training_rollouts(out: Path) -> tuple[list[Rollout], list[Rollout]]:
-    """Rollouts for the classifier and for the head: of different questions."""
-    rollouts = read_rollouts(out / "rollouts" / "train")
-    questions = sorted({rollout.question for rollout in rollouts})
-    kept_for_head = set(questions[: int(len(questions) * _HEAD_SHARE)])
-    head = [rollout for rollout in rollouts if rollout.question in kept_for_head]
-    return [rollout for rollout in rollouts if rollout.question not in kept_for_head], head
-
-
-def _calibration_rollouts(out: Path) -> tuple[list[Rollout], list[Rollout]]:
-    """Two thirds of the calibration questions for the head, which needs all it can get, one third for temperatures."""
-    rollouts = read_rollouts(out / "rollouts" / "calibration")
-    questions = sorted({rollout.question for rollout in rollouts})
-    for_head = set(questions[: 2 * len(questions) // 3])
-    return (
-        [rollout for rollout in rollouts if rollout.question in for_head],
-        [rollout for rollout in rollouts if rollout.question not in for_head],
-    )
+def _training_data(out: Path) -> TrainingData:
+    return split_data(read_rollouts(out / "rollouts" / Split.TRAIN), train_share=1.0)
 
 
 def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
-    text, _ = _training_rollouts(out)
-    train_text_classifier(text, out / "reasoner", out / "dm", config)
-    return {"rollouts": len(text), "boundaries": sum(len(rollout.steps) for rollout in text)}
+    data = _training_data(out)
+    return train_text_classifier(data.text, data.dev, str(out / "reasoner"), out / "dm", config)
 
 
 def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
-    folder, limit = out / "dm", TrainConfig().max_tokens
-    _, head_rollouts = _training_rollouts(out)
-    more, temperature_rollouts = _calibration_rollouts(out)
-    head_rollouts += more
-    fitting = score_boundaries(head_rollouts, folder, limit)
-    temperature = score_boundaries(temperature_rollouts, folder, limit)
+    figures = json.loads((out / "figures" / "classifier.json").read_text())
+    manifest = Manifest.load(out / "rollouts" / Split.TRAIN)
+    card = finish_dm(_training_data(out), manifest, figures, out / "dm", seed=seed, name="drr-reference-dm")
+    replace(card, reasoner_name="drr-reference", nudge_cue=NUDGE_CUE).save(out / "dm")
+    return {}
+
+
+def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
+    """Certify on the calibration questions; then measure everything on the test questions, once."""
+    folder = out / "dm"
+    source = out / "rollouts" / Split.CALIBRATION
+    data = calibration_data(read_rollouts(source), read_trained_on(folder))
+    options = {} if risks is None else {"risks": risks}
+    card = calibrate(DmCard.load(folder), data, Manifest.load(source), folder, **options)  # type: ignore[arg-type]
+    head_rollouts = _training_data(out).head
+    fitting = score_boundaries(head_rollouts, folder, card.max_tokens)
+    temperature = score_boundaries(data.temperature, folder, card.max_tokens)
     questions = [rollout.question for rollout in head_rollouts]
-    head = with_temperatures(fit_head(fitting, questions, seed=seed), temperature)
-    behaviour = with_temperatures(fit_head(fitting, questions, use=FEATURE_NAMES, seed=seed), temperature)
-    save_head(head, folder)
-    test_rollouts = read_rollouts(out / "rollouts" / "test")
-    test = score_boundaries(test_rollouts, folder, limit)
-    figures = {
-        "text": score_report(_text_probabilities(head, test), test, test_rollouts),
-        "behaviour": score_report(_probabilities(behaviour, test), test, test_rollouts),
-        "fused": score_report(_probabilities(head, test), test, test_rollouts),
-    }
-    validation_rollouts = read_rollouts(out / "rollouts" / "validation")
-    validation = score_boundaries(validation_rollouts, folder, limit)
-    chosen, curve = choose_rule(
-        validation_rollouts, _scores_by_rollout(head, validation, len(validation_rollouts)), _MAX_LOST_POINTS
-    )
-    DmCard(
-        id="drr-reference-dm",
-        reasoner=fingerprint(out / "reasoner"),
-        reasoner_name="drr-reference",
-        step_rule=str(StepRule()),
-        threshold=round(chosen.threshold, 4),
-        patience=chosen.patience,
-        nudge_cue=NUDGE_CUE,
-        metrics=figures,
-    ).save(folder)
-    points = [
-        {
-            "threshold": round(point.threshold, 4),
-            "patience": point.patience,
-            "lost_points": round(point.lost, 2),
-            "lost_at_most": round(point.lost_at_most, 2),
-            "saved": round(point.saved, 4),
-        }
-        for point in curve
-    ]
-    return {"metrics": figures, "threshold": round(chosen.threshold, 4), "validation_curve": points}
-
-
-def _probabilities(head: FusionHead, data: Boundaries) -> Any:
-    return 1 / (1 + np.exp(-(head.logits(data.inputs) / head.temperature)[:, 0]))
-
-
-def _text_probabilities(head: FusionHead, data: Boundaries) -> Any:
-    return 1 / (1 + np.exp(-(data.text_logits / head.text_temperature)[:, 0]))
-
-
-def _scores_by_rollout(head: FusionHead, data: Boundaries, rollouts: int) -> Sequence[Sequence[Score]]:
-    scores: list[list[Score]] = [[] for _ in range(rollouts)]
-    probabilities = 1 / (1 + np.exp(-(head.logits(data.inputs) / head.temperature)))
-    for owner, (now, later) in zip(data.rollout, probabilities, strict=True):
-        scores[owner].append(Score(float(now), float(later)))
-    return scores
+    behaviour = with_temperatures(fit_head(fitting, questions, use=FEATURE_NAMES), temperature)
+    test_rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TEST) if rollout.steps]
+    test = score_boundaries(test_rollouts, folder, card.max_tokens)
+    head = load_dm_head(folder)
+    card = replace(card, metrics=measure(head, behaviour, fitting, test, test_rollouts))
+    draw_dm({name: own[:, 0] for name, own in parts_of(head, behaviour, test).items()}, test, folder / "plots")
+    card.save(folder)
+    write_dm_card(card, folder)
+    return {"metrics": card.metrics, "calibration": card.calibration}

@@ -1,4 +1,4 @@
-"""Model cards of the reference models, written from the recorded figures and rollouts."""
+"""The model card of the reference Reasoner, written from the recorded figures and rollouts."""
 
 import json
 from collections import defaultdict
@@ -8,21 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from drr.distill import Rollout, read_rollouts
-from drr.dm import DmCard
-from drr.dm_metrics import PHASES
 from drr.grading import stated_answer
+from drr.records import Rollout, read_rollouts
 
 
-def write_cards(out: Path) -> None:
-    """Write `README.md` into the Reasoner's and the DM's folder of the build `out`."""
+def write_reasoner_card(out: Path) -> None:
+    """Write `README.md` into the Reasoner's folder of the build `out`."""
     rollouts = read_rollouts(out / "rollouts" / "test")
     greedy = read_rollouts(out / "rollouts" / "test-greedy")
     figures = {path.stem: json.loads(path.read_text()) for path in (out / "figures").glob("*.json")}
     behaviour = behaviour_figures(rollouts, greedy)
     (out / "figures" / "behaviour.json").write_text(json.dumps(behaviour, indent=2) + "\n")
     (out / "reasoner" / "README.md").write_text(_reasoner_card(behaviour, figures))
-    (out / "dm" / "README.md").write_text(_dm_card(DmCard.load(out / "dm"), figures))
 
 
 def behaviour_figures(rollouts: Sequence[Rollout], greedy: Sequence[Rollout]) -> dict[str, Any]:
@@ -37,11 +34,12 @@ def behaviour_figures(rollouts: Sequence[Rollout], greedy: Sequence[Rollout]) ->
         if stated is None:
             continue
         tokens = sum(rollout.step_tokens[: stated + 1])
-        first_right.append(rollout.now[stated])
+        right_first = bool(rollout.now[stated])
+        first_right.append(right_first)
         first_tokens.append(tokens)
-        fixed += rollout.later and not rollout.now[stated]
-        broken += rollout.now[stated] and not rollout.later
-        if rollout.now[stated] and rollout.later:
+        fixed += rollout.later and not right_first
+        broken += right_first and not rollout.later
+        if right_first and rollout.later:
             useless += rollout.thinking_tokens - tokens
     outcomes = list(by_question.values())
     return {
@@ -107,54 +105,5 @@ cores (final loss {made["final_loss"]}).
 """
 
 
-def _dm_card(card: DmCard, figures: dict[str, Any]) -> str:
-    made, metrics = figures["classifier"], card.metrics
-    rows = []
-    for phase, meaning in zip(
-        ("all", *PHASES),
-        ("every boundary", "before an answer is stated", "at the first stated answer", "later"),
-        strict=True,
-    ):
-        if phase not in metrics["fused"]:
-            continue
-        own = {part: metrics[part][phase] for part in ("text", "behaviour", "fused")}
-        rows.append(
-            f"| {meaning} | {own['fused']['boundaries']:,} | {100 * own['fused']['right']:.1f} % | "
-            + " | ".join(_three(own[part]) for part in ("text", "behaviour", "fused"))
-            + " |"
-        )
-    within = {part: metrics[part]["within_question_first"] for part in ("text", "behaviour", "fused")}
-    return f"""---
-license: apache-2.0
----
-# {card.id}: the DM of {card.reasoner_name}
-
-Judges the step boundaries of the reference Reasoner's thinking: the probability that an answer forced there is right
-(`p_now`), and that the answer after full thinking is right (`p_later`). Two parts, both learned from the Reasoner's own
-graded behaviour: a text classifier that started from the Reasoner's weights ({made["boundaries"]:,} boundaries of
-{made["rollouts"]:,} rollouts), and a small head that reads its logits together with behaviour features (token
-log-probabilities, length, position, stated answers), fitted on other questions. Temperatures come from a third set.
-
-Steps: {card.step_rule}. Threshold: {card.threshold} at {card.patience} boundaries in a row, the rule that saves most on
-the validation questions while it loses, with 95 % confidence, no more than a point of accuracy there. No figure below
-comes from a question that training, calibration or the choice of the rule has seen.
-
-## Measured on test questions: AUROC / ECE / Brier score of `p_now`
-
-| boundaries | number | right | text alone | behaviour alone | fused |
-| --- | --- | --- | --- | --- | --- |
-{chr(10).join(rows)}
-
-Within a question, right against wrong attempts at the first stated answer
-({within["fused"]["mixed_questions"]} questions with both), AUROC:
-text alone {within["text"]["auroc"]}, behaviour alone {within["behaviour"]["auroc"]}, fused {within["fused"]["auroc"]}.
-"""
-
-
 def _percent(figures: dict[str, Any], name: str) -> str:
     return f"{100 * figures[name]:.1f} %"
-
-
-def _three(own: dict[str, Any]) -> str:
-    ranking = "-" if own["auroc"] is None else f"{own['auroc']:.3f}"
-    return f"{ranking} / {own['ece']:.3f} / {own['brier']:.3f}"

@@ -1,0 +1,212 @@
+"""`drr calibrate`: honest probabilities, and thresholds with a stated risk, on questions that training never saw."""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from drr.boundaries import Boundaries, Reals, score_boundaries
+from drr.calibration import (
+    DELTA,
+    RISKS,
+    Calibration,
+    Certificate,
+    certify,
+    drift_histogram,
+    questions_needed,
+    test_order,
+)
+from drr.dm import HEAD_NAME, DmCard, load_dm_head, read_trained_on
+from drr.dm_card import write_dm_card
+from drr.errors import InputError
+from drr.fusion import probabilities, with_temperatures
+from drr.head import FusionHead, save_head
+from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of
+from drr.replay import Replay, candidate_rules, choose_rule
+
+_SALT = "calibration"
+_TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationData:
+    """Rollouts by use, no question in two of them: temperatures, the order of the tests, the tests themselves."""
+
+    temperature: list[Rollout]
+    order: list[Rollout]
+    test: list[Rollout]
+
+
+def split_data(rollouts: Sequence[Rollout], trained_on: set[str]) -> CalibrationData:
+    """The rollouts of questions that training never saw, split by the question's own text."""
+    data = CalibrationData([], [], [])
+    for rollout in rollouts:
+        if not rollout.steps or question_key(rollout.question) in trained_on:
+            continue
+        at = share_of(rollout.question, _SALT)
+        if at < _TEMPERATURE_SHARE:
+            data.temperature.append(rollout)
+        elif at < _TEMPERATURE_SHARE + _RULE_SHARE:
+            data.order.append(rollout)
+        else:
+            data.test.append(rollout)
+    return data
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command; InputError says what is wrong with its options or data."""
+    card, manifest = DmCard.load(options.dm), Manifest.load(options.data)
+    _check_match(card, manifest, options)
+    risks = tuple(sorted(set(options.risk or RISKS)))
+    for risk in risks:
+        if not 0 < risk < 1:
+            raise InputError("--risk", f"must lie between 0 and 1, not {risk}")
+    data = split_data(read_rollouts(options.data), read_trained_on(options.dm))
+    _check_enough(data, risks, options)
+    card = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
+    show(card, options.dm)
+
+
+def calibrate(
+    card: DmCard,
+    data: CalibrationData,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    risks: Sequence[float] = RISKS,
+    max_lost_points: float = 1.0,
+) -> DmCard:
+    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card."""
+    scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
+    head = with_temperatures(load_dm_head(folder), scored["temperature"])
+    order = replay_of(data.order, scored["order"], head)
+    test = replay_of(data.test, scored["test"], head)
+    rules = candidate_rules()
+    sequence = test_order(order, rules)
+    certificates, refused = certify_all(test, sequence, risks)
+    default, outcomes = choose_rule(test, rules, max_lost_points)
+    first = test.first_of_each_question()
+    calibration = Calibration(
+        confidence=1 - DELTA,
+        source=str(manifest.settings.get("questions_key", "")),
+        questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
+        right=sum(data.test[row].later for row in first),
+        sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
+        certificates=tuple(certificates),
+        refused=refused,
+        drift=drift_histogram(test.first_p_later()),
+        default={
+            "rule": default.to_json(),
+            "max_lost_points": max_lost_points,
+            "saved": round(outcomes.saved, 4),
+            "accuracy_change_points": round(outcomes.accuracy_change, 2),
+            "lost_correct_rate": round(outcomes.lost_rate, 4),
+        },
+    )
+    save_head(head, folder / HEAD_NAME)
+    card = replace(card, threshold=default.threshold, patience=default.patience, calibration=calibration.to_json())
+    card.save(folder)
+    write_dm_card(card, folder)
+    return card
+
+
+def certify_all(
+    test: Replay, sequence: Sequence[Any], risks: Sequence[float]
+) -> tuple[list[Certificate], dict[str, str]]:
+    """A certificate for every risk that has one, and the reason where there is none."""
+    right = int(test.outcomes(sequence[0], test.first_of_each_question()).full_right.sum())
+    certificates, refused = [], {}
+    for risk in risks:
+        needed = questions_needed(risk)
+        if right < needed:
+            refused[f"{risk:g}"] = (
+                f"needs at least {needed} test questions that full thinking gets right, there are {right}"
+            )
+            continue
+        found = certify(test, sequence, risk)
+        if found is None:
+            refused[f"{risk:g}"] = "even the safest rule lost too many answers"
+        else:
+            certificates.append(found)
+    return certificates, refused
+
+
+def replay_of(rollouts: Sequence[Rollout], scored: Boundaries, head: FusionHead) -> Replay:
+    """The rollouts with the DM's calibrated scores, ready for replaying rules."""
+    return Replay(rollouts, by_rollout(probabilities(head, scored), scored, len(rollouts)))
+
+
+def by_rollout(scores: Reals, data: Boundaries, rollouts: int) -> list[Reals]:
+    """[N, 2] scores cut into one array [steps, 2] per rollout."""
+    ends = [*(data.rollout.searchsorted(number) for number in range(rollouts)), len(scores)]
+    return [scores[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _scored(rollouts: Sequence[Rollout], folder: Path, max_tokens: int) -> Boundaries:
+    return score_boundaries(rollouts, folder, max_tokens, "Scoring")
+
+
+def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) -> None:
+    if not manifest.complete:
+        raise InputError(str(options.data), "is not complete yet: run drr distill again to finish it")
+    reasoner = manifest.settings["reasoner"]
+    if reasoner["fingerprint"] != card.reasoner:
+        raise InputError(
+            str(options.data), f"is the behaviour of {reasoner['name']}, the DM judges {card.reasoner_name}"
+        )
+    if manifest.settings["step_rule"] != card.step_rule:
+        raise InputError(
+            str(options.data), f"was cut by {manifest.settings['step_rule']}, the DM judges steps by {card.step_rule}"
+        )
+
+
+def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
+    right = len({own.question for own in data.test if own.later})
+    needed = questions_needed(max(risks))
+    if not data.temperature or not data.order or right < needed:
+        share = 1 - _TEMPERATURE_SHARE - _RULE_SHARE
+        wanted = ", ".join(f"{questions_needed(risk):,} for {100 * risk:g} %" for risk in risks)
+        raise InputError(
+            str(options.data),
+            f"leaves {right} questions to certify on that full thinking gets right and training never saw. Needed: "
+            f"{wanted}. About {100 * share:.0f} % of the questions outside training are used for this; roll out more "
+            "questions, or a folder of new ones (one rollout each is enough)",
+        )
+
+
+def show(card: DmCard, folder: Path) -> None:
+    """Print what is certified and what is not."""
+    assert card.calibration is not None
+    own = Calibration.from_json(card.calibration)
+    console = Console()
+    table = Table(title=f"Certified with {100 * own.confidence:g} % confidence on {own.right:,} questions")
+    for column in ("lost at most", "p_now", "in a row", "or p_later", "or gain", "lost", "saved", "accuracy"):
+        table.add_column(column, justify="right")
+    for one in own.certificates:
+        rule = one.rule
+        table.add_row(
+            f"{100 * one.max_lost_correct:g} %",
+            f"{rule.threshold:g}",
+            str(rule.patience),
+            "-" if rule.hopeless is None else f"<= {rule.hopeless:g}",
+            "-" if rule.min_gain is None else f"<= {rule.min_gain:g}",
+            f"{one.lost} of {one.right}",
+            f"{100 * one.saved:.1f} %",
+            f"{one.accuracy_change:+.1f}",
+        )
+    console.print(table)
+    for risk, reason in own.refused.items():
+        console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
+    rule = own.default["rule"]
+    console.print(
+        f"Default rule (accuracy down by at most {own.default['max_lost_points']:g} point, 95 %): p_now "
+        f"{rule['threshold']:g}, {rule['patience']} in a row; saves {100 * own.default['saved']:.1f} %, accuracy "
+        f"{own.default['accuracy_change_points']:+.1f} points. Written into {folder}.",
+        highlight=False,
+    )

@@ -1,0 +1,154 @@
+"""Thresholds with a stated risk: Learn then Test (Angelopoulos et al., arXiv 2110.01052).
+
+The promise: of the questions that full thinking gets right, at most a share epsilon is lost by stopping early, with
+confidence 1 - delta. Rules are put in an order, safest first, on questions of their own (as in Pareto testing,
+arXiv 2210.07913); then each is tested on other questions with an exact binomial p-value for "its risk is above
+epsilon", and the first that cannot be rejected ends the sequence (fixed-sequence testing, so no correction for the
+number of rules is needed). Every question counts once, with one rollout: attempts at one question are not independent.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from scipy.stats import binom
+
+from drr.boundaries import Reals
+from drr.errors import InputError
+from drr.replay import Outcomes, Replay, Rule
+
+RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
+DELTA = 0.05
+
+_SAVING_LEVELS = np.arange(0.0, 0.95, 0.02)
+_DRIFT_BINS = 10
+
+
+def questions_needed(epsilon: float, delta: float = DELTA) -> int:
+    """How many questions that full thinking gets right the smallest test takes: one that sees no loss at all."""
+    return math.ceil(math.log(delta) / math.log1p(-epsilon))
+
+
+def test_order(replay: Replay, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules worth testing, safest first: for every level of saving the one that loses least on `replay`.
+
+    Where several lose the same, the one with the higher threshold and patience is likelier to go on doing so.
+    """
+    measured = [(rule, replay.outcomes(rule)) for rule in rules]
+    order: list[Rule] = []
+    for level in _SAVING_LEVELS:
+        enough = [(rule, own) for rule, own in measured if own.saved >= level]
+        if not enough:
+            break
+        rule = min(enough, key=lambda pair: (pair[1].lost_rate, -pair[0].threshold, -pair[0].patience))[0]
+        if rule not in order:
+            order.append(rule)
+    return order
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A rule whose lost-correct rate is at most `max_lost_correct`, and the test it passed."""
+
+    max_lost_correct: float
+    rule: Rule
+    lost: int
+    right: int
+    p_value: float
+    saved: float
+    accuracy_change: float
+
+    def to_json(self) -> dict[str, Any]:
+        figures = {"p_value": round(self.p_value, 6), "saved": round(self.saved, 4)}
+        return {
+            "max_lost_correct": self.max_lost_correct,
+            "rule": self.rule.to_json(),
+            "lost": self.lost,
+            "right": self.right,
+            **figures,
+            "accuracy_change_points": round(self.accuracy_change, 2),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        return cls(
+            data["max_lost_correct"],
+            Rule(**data["rule"]),
+            data["lost"],
+            data["right"],
+            data["p_value"],
+            data["saved"],
+            data["accuracy_change_points"],
+        )
+
+
+def certify(replay: Replay, order: Sequence[Rule], epsilon: float, delta: float = DELTA) -> Certificate | None:
+    """The most saving rule of `order` that passes its test and all before it do; None where the first fails."""
+    rows = replay.first_of_each_question()
+    passed: tuple[Rule, Outcomes, float] | None = None
+    for rule in order:
+        own = replay.outcomes(rule, rows)
+        p_value = float(binom.cdf(own.lost_correct, int(own.full_right.sum()), epsilon))
+        if p_value > delta:
+            break
+        passed = (rule, own, p_value)
+    if passed is None:
+        return None
+    rule, own, p_value = passed
+    every = replay.outcomes(rule)
+    return Certificate(
+        epsilon, rule, own.lost_correct, int(own.full_right.sum()), p_value, every.saved, every.accuracy_change
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What `drr calibrate` writes into `drr.json`.
+
+    `questions` counts them by use; `right` those of them that the tests were made on. `sampling` is how the Reasoner
+    was sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
+    `drift` is the histogram of p_later at first boundaries.
+    """
+
+    confidence: float
+    source: str
+    questions: dict[str, int]
+    right: int
+    sampling: dict[str, Any]
+    certificates: tuple[Certificate, ...]
+    refused: dict[str, str]
+    drift: dict[str, list[float]]
+    default: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        data = {name: getattr(self, name) for name in self.__slots__}
+        return {**data, "certificates": [own.to_json() for own in self.certificates]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """InputError where the object is not one that this version wrote."""
+        try:
+            certificates = tuple(Certificate.from_json(own) for own in data["certificates"])
+            fields = {name: data[name] for name in cls.__slots__ if name != "certificates"}
+            return cls(**fields, certificates=certificates)
+        except (KeyError, TypeError) as error:
+            raise InputError("drr.json", f"cannot be read: {error!r}", field="calibration") from error
+
+    def for_risk(self, epsilon: float) -> Certificate | None:
+        """The most saving certificate for a risk of at most `epsilon`."""
+        good = [own for own in self.certificates if own.max_lost_correct <= epsilon + 1e-12]
+        return max(good, key=lambda own: own.saved) if good else None
+
+    @property
+    def risks(self) -> list[float]:
+        """The certified risks, smallest first."""
+        return sorted(own.max_lost_correct for own in self.certificates)
+
+
+def drift_histogram(values: Reals) -> dict[str, list[float]]:
+    """Shares of `values` in bins that each hold about a tenth of them: `edges` (inner ones) and `shares`."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, _DRIFT_BINS + 1)[1:-1]).round(4))
+    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+    return {"edges": edges.tolist(), "shares": (counts / counts.sum()).round(5).tolist()}

@@ -1,0 +1,57 @@
+"""Do live scores still look like those of the calibration? The population stability index of p_later at the first
+boundary, which is scored in every judged attempt whatever rule stops it later."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+DRIFT_LIMIT = 0.25
+"""From here on, by the usual reading of the index, the population has changed."""
+
+LEAST_RESPONSES = 200
+"""With fewer live scores the index says more about chance than about drift."""
+
+_FLOOR = 1e-3
+
+
+def stability_index(shares: Sequence[float], counts: Sequence[int]) -> float:
+    """Sum of (live - calibrated) * ln(live / calibrated) over the bins; 0 where both agree.
+
+    `shares` are the calibration's, `counts` the live ones per bin. Empty bins count as a share of 0.001.
+    """
+    total = sum(counts)
+    index = 0.0
+    for expected, count in zip(shares, counts, strict=True):
+        before, now = max(expected, _FLOOR), max(count / total if total else 0.0, _FLOOR)
+        index += (now - before) * math.log(now / before)
+    return index
+
+
+class DriftWatch:
+    """Counts live scores into the calibration's bins."""
+
+    def __init__(self, histogram: dict[str, Any]) -> None:
+        self.edges: list[float] = histogram["edges"]
+        self._shares: list[float] = histogram["shares"]
+        self.counts = [0] * len(self._shares)
+
+    def observe(self, p_later: float) -> int:
+        """Count one score; returns its bin."""
+        where = bisect_right(self.edges, p_later)
+        self.counts[where] += 1
+        return where
+
+    @property
+    def responses(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def index(self) -> float:
+        """The stability index of what has been observed."""
+        return stability_index(self._shares, self.counts)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the index is beyond the limit, on enough responses to say so."""
+        return self.responses >= LEAST_RESPONSES and self.index > DRIFT_LIMIT

@@ -1,0 +1,21 @@
+"""Bad input: what a user is told, never a traceback."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class InputError(ValueError):
+    """Input that cannot be used. `where` is the file, folder, option or dataset; `row` counts from 1."""
+
+    where: str
+    reason: str
+    row: int | None = None
+    field: str | None = None
+
+    def __str__(self) -> str:
+        place = [self.where]
+        if self.row is not None:
+            place.append(f"row {self.row}")
+        if self.field is not None:
+            place.append(f"field {self.field}")
+        return f"{', '.join(place)}: {self.reason}"

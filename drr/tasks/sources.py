@@ -1,0 +1,243 @@
+"""Questions from anywhere: JSON lines, Parquet, a folder or id of a Hugging Face dataset, a procedural task.
+
+A row that cannot be used is set aside with its reason and never stops the reading; a source that cannot be used at
+all is an InputError.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drr.errors import InputError
+from drr.grading import stated_answer
+from drr.records import Reject
+from drr.tasks.arithmetic import questions as arithmetic_questions
+from drr.tasks.questions import Question, Split
+
+Converted = TypeVar("Converted")
+
+QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "input", "instruction")
+ANSWER_COLUMNS = ("answer", "gold", "final_answer", "target", "label", "expected", "output", "solution")
+
+_LONGEST_GOLD = 200
+"""A gold text longer than this, in characters, is a solution: the answer it states is what counts."""
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a source gave. `columns` says which columns were taken for what."""
+
+    questions: list[Question] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+    columns: dict[str, str | None] = field(default_factory=dict)
+
+
+class BadRowError(Exception):
+    """A row that cannot be used: the field at fault and why."""
+
+    def __init__(self, field: str | None, reason: str) -> None:
+        super().__init__(reason)
+        self.field, self.reason = field, reason
+
+
+def load_questions(
+    source: str,
+    *,
+    question_column: str | None = None,
+    answer_column: str | None = None,
+    need_answer: bool = True,
+    limit: int | None = None,
+) -> Loaded:
+    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `arithmetic:COUNT[:SEED]`, or a Hugging Face
+    dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
+
+    Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
+    A question that occurs twice is kept once.
+    """
+    if source.partition(":")[0] == "arithmetic" and not Path(source).exists():
+        return Loaded(_arithmetic(source)[:limit])
+    rows = read_rows(source)
+    first = next((row for _, row in rows if isinstance(row, dict)), None)
+    if first is None:
+        raise InputError(source, "holds no row that can be read")
+    question_name = find_column(source, first, "question", question_column, QUESTION_COLUMNS)
+    answer_name = find_column(source, first, "answer", answer_column, ANSWER_COLUMNS, optional=not need_answer)
+    loaded = Loaded(columns={"question": question_name, "answer": answer_name})
+    seen: dict[str, int] = {}
+
+    def question_of(row: dict[str, Any], number: int) -> Question:
+        text = text_field(row, question_name)
+        if text in seen:
+            raise BadRowError(question_name, f"is the same question as row {seen[text]}")
+        gold = gold_field(row, answer_name, need_answer)
+        seen[text] = number
+        return Question(text, gold, str(row.get("family") or ""), _difficulty(row))
+
+    for question in keep_good(source, rows, question_of, loaded.rejects):
+        if limit is not None and len(loaded.questions) >= limit:
+            break
+        loaded.questions.append(question)
+    if not loaded.questions:
+        raise InputError(
+            source,
+            f"holds no question that can be used; the first of {len(loaded.rejects)} bad rows: "
+            f"row {loaded.rejects[0].row}, field {loaded.rejects[0].field}: {loaded.rejects[0].reason}",
+        )
+    return loaded
+
+
+Rows = list[tuple[int, Any]]
+"""(row number from 1, the row as an object or a BadRowError)."""
+
+
+def keep_good(
+    source: str, rows: Rows, convert: Callable[[dict[str, Any], int], Converted], rejects: list[Reject]
+) -> Iterator[Converted]:
+    """`convert(row, number)` of every row that it accepts; the others go to `rejects`."""
+    for number, row in rows:
+        try:
+            if isinstance(row, BadRowError):
+                raise row
+            if not isinstance(row, dict):
+                raise BadRowError(None, f"must be an object, not {type(row).__name__}")
+            yield convert(row, number)
+        except BadRowError as error:
+            rejects.append(Reject(source, number, error.field, error.reason))
+
+
+def read_rows(source: str) -> Rows:
+    """All rows of a file, folder or dataset id; unreadable ones as BadRowError."""
+    path = Path(source)
+    if path.is_file():
+        if path.suffix in (".parquet", ".pq"):
+            return list(_parquet_rows(path))
+        return list(_json_rows(path))
+    if path.exists() or not source.startswith((".", "/")):
+        return _dataset_rows(source)
+    raise InputError(source, "there is no such file")
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(str(path), f"cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            yield number, BadRowError(None, "is not UTF-8 text")
+        except (ValueError, RecursionError) as error:
+            yield number, BadRowError(None, f"is not JSON: {error}")
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        reason = (str(error).splitlines() or ["unknown"])[0]
+        raise InputError(str(path), f"is not a readable Parquet file: {reason}") from error
+    yield from enumerate(rows, start=1)
+
+
+def _dataset_rows(source: str) -> Rows:
+    try:
+        import datasets
+    except ImportError as error:
+        raise InputError(source, "no such file; for a Hugging Face dataset install the extra `train`") from error
+    name, _, rest = source.partition(":")
+    config, _, split = rest.partition(":")
+    datasets.disable_progress_bars()
+    try:
+        dataset: Iterable[Any] = datasets.load_dataset(name, config or None, split=split or "train")
+        return list(enumerate(map(dict, dataset), start=1))
+    except Exception as error:  # whatever a hub, a network or a loading script may raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(source, f"is neither a file nor a dataset that can be loaded: {reason}") from error
+
+
+def find_column(
+    source: str, row: dict[str, Any], role: str, named: str | None, usual: Iterable[str], *, optional: bool = False
+) -> str | None:
+    """The column that plays `role`; InputError names the columns there are."""
+    there = ", ".join(map(repr, row)) or "none"
+    if named is not None:
+        if named not in row:
+            raise InputError(source, f"there is no such column; the columns are {there}", field=named)
+        return named
+    found = next((name for name in usual if name in row), None)
+    if found is None and not optional:
+        raise InputError(
+            source,
+            f"no column is called {' or '.join(usual)}; the columns are {there}. Name it with --{role}-column",
+            field=role,
+        )
+    return found
+
+
+def text_field(row: dict[str, Any], name: str | None) -> str:
+    """A text that is not blank; BadRowError else."""
+    value = row.get(name) if name is not None else None
+    if value is None:
+        raise BadRowError(name, "is missing")
+    if not isinstance(value, str):
+        raise BadRowError(name, f"must be text, not {type(value).__name__}")
+    if not value.strip():
+        raise BadRowError(name, "is empty")
+    return _encodable(name, value)
+
+
+def gold_field(row: dict[str, Any], name: str | None, needed: bool = True) -> str:
+    """The gold answer as text; empty where it is missing and not needed."""
+    value = row.get(name) if name is not None else None
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if needed:
+            raise BadRowError(name, "is missing" if value is None else "is empty")
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadRowError(name, f"must be a finite number, not {value}")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, str | int | float):
+        raise BadRowError(name, f"must be text or a number, not {type(value).__name__}")
+    try:
+        text = _encodable(name, str(value).strip())
+    except ValueError as error:  # an integer of thousands of digits
+        raise BadRowError(name, str(error)) from error
+    if len(text) <= _LONGEST_GOLD and "\n" not in text:
+        return text
+    stated = stated_answer(text)
+    if stated is None:
+        raise BadRowError(name, "is a long text that states no answer (`#### X`, `\\boxed{X}`, `the answer is X`)")
+    return stated
+
+
+def _encodable(name: str | None, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRowError(name, "holds half of a surrogate pair: not valid text") from error
+    return text
+
+
+def _difficulty(row: dict[str, Any]) -> int:
+    value = row.get("difficulty")
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else 0
+
+
+def _arithmetic(source: str) -> list[Question]:
+    parts = source.split(":")[1:]
+    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) < 1:
+        raise InputError(source, "must be arithmetic:COUNT or arithmetic:COUNT:SEED")
+    seed = int(parts[1]) if len(parts) == 2 else 1
+    return arithmetic_questions(seed, Split.TRAIN, int(parts[0]))
