@@ -18,8 +18,8 @@ from drr.calibration import (
     Certificate,
     certify,
     drift_histogram,
+    order_rules,
     questions_needed,
-    test_order,
 )
 from drr.dm import HEAD_NAME, DmCard, load_dm_head, read_trained_on
 from drr.dm_card import write_dm_card
@@ -88,7 +88,7 @@ def calibrate(
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
     rules = candidate_rules()
-    sequence = test_order(order, rules)
+    sequence = order_rules(order, rules)
     certificates, refused = certify_all(test, sequence, risks)
     default, outcomes = choose_rule(test, rules, max_lost_points)
     first = test.first_of_each_question()

@@ -31,7 +31,7 @@ def questions_needed(epsilon: float, delta: float = DELTA) -> int:
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
-def test_order(replay: Replay, rules: Sequence[Rule]) -> list[Rule]:
+def order_rules(replay: Replay, rules: Sequence[Rule]) -> list[Rule]:
     """The rules worth testing, safest first: for every level of saving the one that loses least on `replay`.
 
     Where several lose the same, the one with the higher threshold and patience is likelier to go on doing so.

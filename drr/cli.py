@@ -102,6 +102,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-balance", action="store_true", help="do not weigh right and wrong alike")
     parser.add_argument("--lora-rank", type=int, default=0, help="train low-rank adapters (peft); merged when saved")
     parser.add_argument("--extra-layers", type=int, default=0, help="grow a causal backbone by so many layers")
+    parser.add_argument(
+        "--boundaries-per-rollout", type=int, default=4, help="encoders: boundaries shown of each rollout and epoch"
+    )
     parser.add_argument("--patience", type=int, default=4, help="evaluations without progress that end the training")
     parser.add_argument("--seed", type=int, default=0)
 

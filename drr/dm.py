@@ -2,14 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from drr.dm_input import RENDERING_VERSION
 from drr.errors import InputError
 from drr.head import FusionHead, load_head
-from drr.records import read_json_object, write_whole
+from drr.records import read_json_as, write_whole
 from drr.steps import StepRule
 
 CARD_NAME = "drr.json"
@@ -19,15 +19,6 @@ TRAINED_ON_NAME = "trained_on.txt"
 
 class DmMismatchError(ValueError):
     """The DM was made for another Reasoner or another rendering than it would be served with."""
-
-
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "float": (float, int),
-    "dict[str, Any]": (dict,),
-    "dict[str, Any] | None": (dict, type(None)),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +50,7 @@ class DmCard:
         path = folder / CARD_NAME
         if not path.is_file():
             raise InputError(str(folder), f"is no DM: it has no {CARD_NAME}")
-        data = read_json_object(path)
-        known = {own.name: own for own in fields(cls)}
-        for name, value in data.items():
-            if name not in known:
-                raise InputError(str(path), "unknown key", field=name)
-            wanted = _JSON_TYPES[str(known[name].type)]
-            if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-                raise InputError(str(path), f"must be {known[name].type}, not {value!r:.60}", field=name)
-        for name, own in known.items():
-            if name not in data and own.default is MISSING and own.default_factory is MISSING:
-                raise InputError(str(path), "is missing", field=name)
-        return cls(**data)
+        return read_json_as(cls, path)
 
     def save(self, folder: Path) -> None:
         write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")

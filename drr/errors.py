@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class InputError(ValueError):
     """Input that cannot be used. `where` is the file, folder, option or dataset; `row` counts from 1."""
 

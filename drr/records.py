@@ -5,13 +5,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from drr.errors import InputError
 from drr.features import BehaviourFeatures
+
+Parsed = TypeVar("Parsed")
 
 MANIFEST_NAME = "manifest.json"
 REJECTED_NAME = "rejected.jsonl"
@@ -116,21 +119,30 @@ class Manifest:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise InputError(str(folder), f"holds no behaviour records: it has no {MANIFEST_NAME}")
-        data = read_json_object(path)
-        known = {own.name for own in fields(cls)}
-        for name in data:
-            if name not in known:
-                raise InputError(str(path), "unknown key", field=name)
-        if not isinstance(data.get("settings"), dict):
-            raise InputError(str(path), "must be an object", field="settings")
-        if data.get("schema") != SCHEMA_VERSION:
-            raise InputError(
-                str(path), f"is {data.get('schema')!r}, this version reads {SCHEMA_VERSION}", field="schema"
-            )
-        return cls(**data)
+        manifest = read_json_as(cls, path)
+        if manifest.schema != SCHEMA_VERSION:
+            raise InputError(str(path), f"is {manifest.schema}, this version reads {SCHEMA_VERSION}", field="schema")
+        for name in ("reasoner", "step_rule"):
+            if name not in manifest.settings:
+                raise InputError(str(path), "is missing", field=f"settings.{name}")
+        return manifest
 
     def save(self, folder: Path) -> None:
         write_whole(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+
+def read_json_as(cls: type[Parsed], path: Path) -> Parsed:
+    """The dataclass that a JSON file holds; InputError names the key that is missing, unknown or of a wrong type."""
+    data = read_json_object(path)
+    known = [own.name for own in fields(cls)]  # type: ignore[arg-type]
+    for name in data:
+        if name not in known:
+            raise InputError(str(path), "unknown key", field=name)
+    try:
+        return TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(str(path), first["msg"], field=".".join(map(str, first["loc"]))) from error
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

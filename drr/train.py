@@ -327,7 +327,7 @@ def train_text_classifier(
     steps = max(1, round(per_epoch * config.epochs))
     every = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
     checkpoints = out / _CHECKPOINTS
-    resume = _resumable(out, settings)
+    resumed_from = _resumable_step(out, settings)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -357,7 +357,7 @@ def train_text_classifier(
         log_level="error",
     )
     trained = _TrainedModel(model, config_used, label_weights(rollouts, config), teacher)
-    with Progress("Text classifier", steps, _steps_done(checkpoints) if resume else 0) as progress:
+    with Progress("Text classifier", steps, resumed_from) as progress:
         trainer = _QuestionTrainer(
             model=trained,
             args=arguments,
@@ -369,7 +369,7 @@ def train_text_classifier(
         if held_back:
             trainer.add_callback(EarlyStoppingCallback(config.patience))
         trainer.pop_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=True if resume else None)
+        trainer.train(resume_from_checkpoint=True if resumed_from else None)
     if trainer.is_world_process_zero():
         _save(model, tokenizer, out)
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -382,6 +382,7 @@ def train_text_classifier(
         "boundaries": sum(len(rollout.steps) for rollout in rollouts),
         "steps": trainer.state.global_step,
         "planned_steps": steps,
+        "resumed_from": resumed_from,
         "best_loss": None if trainer.state.best_metric is None else round(trainer.state.best_metric, 4),
         "max_tokens": config_used.max_tokens,
         "seconds": round(progress.seconds),
@@ -404,8 +405,9 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _resumable(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether `out` holds a checkpoint to go on from; InputError where it is of another training."""
+def _resumable_step(out: Path, settings: dict[str, Any]) -> int:
+    """The step of the checkpoint in `out` to go on from, 0 where there is none; InputError where it is of another
+    training."""
     path = out / _SETTINGS_NAME
     if path.exists():
         before = read_json_object(path)
@@ -414,10 +416,10 @@ def _resumable(out: Path, settings: dict[str, Any]) -> bool:
                 raise InputError(
                     str(out), f"holds a training begun with {before.get(key)!r}, not {value!r}; remove it", field=key
                 )
-        return bool(_steps_done(out / _CHECKPOINTS))
+        return _steps_done(out / _CHECKPOINTS)
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(settings) + "\n")
-    return False
+    return 0
 
 
 def _steps_done(checkpoints: Path) -> int:

@@ -92,7 +92,7 @@ def _check(data: TrainingData, options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
-    for name in ("epochs", "batch", "learning_rate"):
+    for name in ("epochs", "batch", "learning_rate", "max_tokens", "boundaries_per_rollout", "patience"):
         if getattr(options, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')}", f"must be above 0, not {getattr(options, name)}")
     if not 0 < options.train_share <= 1:
@@ -108,6 +108,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         max_tokens=options.max_tokens,
         lora_rank=options.lora_rank,
         extra_layers=options.extra_layers,
+        boundaries_per_rollout=options.boundaries_per_rollout,
         patience=options.patience,
         seed=options.seed,
     )

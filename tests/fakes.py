@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from drr.policy import Score
 from drr.reasoner import Delta, Phase, Segment, ThinkingFormat, Token
+from drr.records import Rollout
 from drr.scorers import Boundary
 
 OPEN, CLOSE, END, PROMPT = 1, 2, 3, 4
@@ -102,3 +103,23 @@ class FakeScorer:
             return Score(value, value)
         finally:
             self.running -= 1
+
+
+def rollout_of(steps: list[str]) -> Rollout:
+    """A rollout of these steps that was right throughout; three tokens a step."""
+    return Rollout(
+        question="What is 1 + 2?",
+        gold="3",
+        family="expression",
+        difficulty=2,
+        sample=0,
+        later=True,
+        thinking_tokens=3 * len(steps),
+        total_tokens=3 * len(steps) + 9,
+        answer="3",
+        steps=steps,
+        step_tokens=[3] * len(steps),
+        logprobs=[[-0.125, -0.25, -0.5]] * len(steps),
+        forced=["3"] * len(steps),
+        now=[True] * len(steps),
+    )

@@ -3,11 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from drr.distill import Rollout
+from drr.boundaries import stretches
 from drr.dm_input import DmInput, question_text
 from drr.features import FEATURE_NAMES, BehaviourFeatures
 from drr.reference.tokenizer import train_tokenizer
-from drr.train import boundary_ids
+
+from .fakes import rollout_of
 
 TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
 STEPS = st.lists(st.sampled_from(["so: 1+2=3.\n\n", "Wait.\n\n", "So the answer is 3.\n\n"]), min_size=1, max_size=12)
@@ -32,39 +33,24 @@ def test_inputs_never_exceed_the_room(steps: list[str], room: int) -> None:
         assert 0 < len(context.append(step)) <= room
 
 
-@given(steps=STEPS, data=st.data())
-def test_training_sees_the_ids_that_serving_pools(steps: list[str], data: st.DataObject) -> None:
+@given(steps=STEPS, room=st.sampled_from([60, 90, 10_000]), data=st.data())
+def test_training_sees_the_ids_that_serving_pools(steps: list[str], room: int, data: st.DataObject) -> None:
     rollout = rollout_of(steps)
     merged = data.draw(st.lists(st.booleans(), min_size=len(steps), max_size=len(steps)))
-    ids, positions, closed = boundary_ids(TOKENIZER, rollout, 10_000, merged)
-    served = DmInput(TOKENIZER, rollout.question, 10_000)
-    text, at = "", 0
+    seen = {
+        step: stretch.ids[: position + 1]
+        for stretch in stretches(TOKENIZER, rollout, room, merged)
+        for position, step in zip(stretch.positions, stretch.steps, strict=True)
+    }
+    served = DmInput(TOKENIZER, rollout.question, room)
+    text = ""
     for index, step in enumerate(steps):
         text += step
-        if index in closed:
-            assert ids[: positions[at] + 1] == served.append(text)
-            text, at = "", at + 1
-    assert closed[-1] == len(steps) - 1
-    assert at == len(positions)
-
-
-def rollout_of(steps: list[str]) -> Rollout:
-    return Rollout(
-        question="What is 1 + 2?",
-        gold="3",
-        family="expression",
-        difficulty=2,
-        split="train",
-        sample=0,
-        later=True,
-        thinking_tokens=3 * len(steps),
-        total_tokens=3 * len(steps) + 9,
-        answer="3",
-        steps=steps,
-        step_tokens=[3] * len(steps),
-        features=[[0.0] * len(FEATURE_NAMES)] * len(steps),
-        now=[True] * len(steps),
-    )
+        if index in seen:
+            assert seen.pop(index) == served.append(text)
+            text = ""
+    assert not seen
+    assert not text, "the last step always closes a boundary"
 
 
 def test_questions_are_the_users_words_or_the_whole_conversation() -> None:

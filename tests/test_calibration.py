@@ -1,0 +1,215 @@
+"""Certified thresholds: the test is exact, the order is fixed beforehand, the promise is kept."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from drr.boundaries import flatten
+from drr.calibrate_command import by_rollout, certify_all, split_data
+from drr.calibration import (
+    DELTA,
+    Calibration,
+    Certificate,
+    certify,
+    drift_histogram,
+    order_rules,
+    questions_needed,
+)
+from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch, stability_index
+from drr.errors import InputError
+from drr.policy import Score, Verdict, decide
+from drr.records import Rollout, question_key
+from drr.replay import Replay, Rule, candidate_rules, choose_rule
+
+from .fakes import rollout_of
+
+PROBABILITIES = st.floats(0.0, 1.0).map(lambda value: round(value, 2))
+
+
+def population(questions: int, seed: int, samples: int = 1) -> tuple[list[Rollout], list[np.ndarray]]:
+    """Attempts of 12 steps whose answer becomes right at a random step (or never); scores know roughly when."""
+    rng = np.random.default_rng(seed)
+    rollouts, scores = [], []
+    for question in range(questions):
+        for sample in range(samples):
+            rollout = rollout_of(["step\n\n"] * 12)
+            rollout.question, rollout.sample = f"question {seed}/{question}", sample
+            ready = int(rng.integers(0, 16))
+            rollout.now = [step >= ready for step in range(12)]
+            rollout.later = bool(rollout.now[-1])
+            logit = 3.0 * np.sign(np.arange(12) - ready + 0.5) + rng.normal(0, 1.5, 12)
+            later = 2.0 * (1 if rollout.later else -1) + rng.normal(0, 1.0, 12)
+            scores.append(np.stack([1 / (1 + np.exp(-logit)), 1 / (1 + np.exp(-later))], axis=1))
+            rollouts.append(rollout)
+    return rollouts, scores
+
+
+@settings(max_examples=200)
+@given(
+    scores=st.lists(st.tuples(PROBABILITIES, PROBABILITIES), min_size=1, max_size=8),
+    right=st.lists(st.booleans(), min_size=8, max_size=8),
+    rule=st.builds(
+        Rule,
+        PROBABILITIES,
+        st.integers(1, 3),
+        st.none() | PROBABILITIES,
+        st.none() | st.floats(-1.0, 1.0).map(lambda value: round(value, 2)),
+    ),
+)
+def test_replay_stops_where_the_policy_would(scores: list[tuple[float, float]], right: list[bool], rule: Rule) -> None:
+    rollout = rollout_of(["a\n\n"] * len(scores))
+    rollout.now, rollout.later = list(right[: len(scores)]), right[-1]
+    seen = [Score(now, later) for now, later in scores]
+    at = next(
+        (i for i in range(len(seen)) if decide(rule.settings(), seen[: i + 1]).verdict is Verdict.STOP), len(seen)
+    )
+    outcomes = Replay([rollout], [np.asarray(scores)]).outcomes(rule)
+    if at < len(seen) - 1:
+        assert outcomes.right.tolist() == [rollout.now[at]]
+        assert outcomes.tokens.tolist() == [3 * (at + 1) + 9]
+    else:
+        assert (outcomes.right.tolist(), outcomes.tokens.tolist()) == ([rollout.later], [rollout.total_tokens])
+
+
+def test_the_smallest_test_that_can_certify() -> None:
+    for risk in (0.005, 0.01, 0.02, 0.05, 0.1):
+        needed = questions_needed(risk)
+        assert binom.cdf(0, needed, risk) <= DELTA < binom.cdf(0, needed - 1, risk)
+    assert questions_needed(0.01) == 299
+
+
+def test_certified_rules_keep_their_promise_on_new_questions() -> None:
+    """Over 200 calibrations the true risk of the certified rule is above epsilon in no more than 5 % (here: 16)."""
+    everybody = Replay(*population(20_000, 999))
+    rules = candidate_rules()[::7]
+    true_risk = {rule: everybody.outcomes(rule).lost_rate for rule in rules}
+    broken = certified = 0
+    for seed in range(200):
+        order = order_rules(Replay(*population(60, 2 * seed)), rules)
+        found = certify(Replay(*population(300, 2 * seed + 1)), order, 0.05)
+        certified += found is not None
+        broken += found is not None and true_risk[found.rule] > 0.05
+    assert certified >= 150
+    assert broken <= binom.ppf(0.99, 200, DELTA)
+
+
+def test_a_rule_that_loses_too_much_ends_the_sequence() -> None:
+    rollouts, scores = population(400, 5)
+    replay = Replay(rollouts, scores)
+    never, always = Rule(1.0), Rule(0.0)
+    found = certify(replay, [never, always, never], 0.05)
+    assert found is not None
+    assert (found.rule, found.lost) == (never, 0)
+    assert certify(replay, [always, never], 0.05) is None
+
+
+def test_every_question_counts_once() -> None:
+    rollouts, scores = population(80, 3, samples=4)
+    found = certify(Replay(rollouts, scores), [Rule(1.0)], 0.1)
+    assert found is not None
+    assert found.right == sum(rollout.later for rollout in rollouts if rollout.sample == 0)
+
+
+def test_the_order_goes_from_little_to_much_saved() -> None:
+    replay = Replay(*population(300, 1))
+    order = order_rules(replay, candidate_rules())
+    assert len(order) > 5
+    levels = [replay.outcomes(rule).saved for rule in order]
+    assert levels[0] < 0.2
+    assert levels[-1] > 0.4
+    losses = [replay.outcomes(rule).lost_rate for rule in order]
+    assert losses == sorted(losses)
+
+
+def test_too_few_questions_are_refused_with_the_number_needed() -> None:
+    replay = Replay(*population(150, 1))
+    order = order_rules(replay, candidate_rules()[::7])
+    certificates, refused = certify_all(replay, order, (0.01, 0.1))
+    assert "needs at least 299" in refused["0.01"]
+    assert [own.max_lost_correct for own in certificates] == [0.1]
+
+
+def test_the_default_rule_loses_no_more_than_a_point() -> None:
+    replay = Replay(*population(500, 1))
+    rule, outcomes = choose_rule(replay, candidate_rules()[::7], 1.0)
+    assert outcomes.saved > 0.2
+    assert Replay(*population(5000, 2)).outcomes(rule).accuracy_change > -1.0
+    safest, _ = choose_rule(replay, [Rule(0.0)], 1.0)
+    assert safest == Rule(0.0)
+
+
+def test_replay_needs_graded_boundaries() -> None:
+    rollout = rollout_of(["a", "b"])
+    rollout.now = [None, True]
+    with pytest.raises(InputError, match="nothing to replay"):
+        Replay([rollout], [np.zeros((2, 2))])
+
+
+def test_calibration_questions_are_new_and_used_once() -> None:
+    rollouts, _ = population(400, 8, samples=2)
+    trained = {question_key(rollout.question) for rollout in rollouts[:200]}
+    data = split_data(rollouts, trained)
+    parts = [{rollout.question for rollout in part} for part in (data.temperature, data.order, data.test)]
+    assert all(parts)
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 300
+    assert not {question_key(question) for question in set.union(*parts)} & trained
+
+
+def certificate(risk: float, saved: float) -> Certificate:
+    return Certificate(risk, Rule(0.9, 2, 0.05, None), 1, 400, 0.01, saved, 0.2)
+
+
+def calibration(*certificates: Certificate) -> Calibration:
+    return Calibration(
+        0.95,
+        "key",
+        {"test": 500},
+        400,
+        {"temperature": 0.8},
+        certificates,
+        {"0.005": "too few"},
+        drift_histogram(np.linspace(0, 1, 1000)),
+        {"rule": Rule(0.5).to_json(), "saved": 0.5, "max_lost_points": 1.0, "accuracy_change_points": -0.3},
+    )
+
+
+def test_the_largest_saving_within_the_risk_is_chosen() -> None:
+    own = calibration(certificate(0.01, 0.2), certificate(0.05, 0.4))
+    assert own.for_risk(0.005) is None
+    for risk, saved in ((0.01, 0.2), (0.03, 0.2), (0.05, 0.4), (0.5, 0.4)):
+        found = own.for_risk(risk)
+        assert found is not None
+        assert found.saved == saved
+    assert own.risks == [0.01, 0.05]
+    again = Calibration.from_json(own.to_json())
+    assert again == own
+    with pytest.raises(InputError, match="field calibration"):
+        Calibration.from_json({"certificates": []})
+
+
+def test_scores_are_cut_by_rollout() -> None:
+    rollouts = [rollout_of(["a"]), rollout_of(["a", "b"])]
+    data = flatten(rollouts, [np.zeros((1, 2)), np.ones((2, 2))])
+    assert [len(own) for own in by_rollout(np.arange(6.0).reshape(3, 2), data, 2)] == [1, 2]
+
+
+def test_drift_is_seen_and_its_absence_too() -> None:
+    rng = np.random.default_rng(0)
+    histogram = drift_histogram(rng.beta(5, 2, 3000))
+    same, other = DriftWatch(histogram), DriftWatch(histogram)
+    for before, after in zip(rng.beta(5, 2, 1000), rng.beta(2, 3, 1000), strict=True):
+        same.observe(before)
+        other.observe(after)
+    assert same.index < 0.05
+    assert not same.drifted
+    assert other.index > DRIFT_LIMIT
+    assert other.drifted
+    few = DriftWatch(histogram)
+    for _ in range(LEAST_RESPONSES - 1):
+        few.observe(0.0)
+    assert not few.drifted
+    few.observe(0.0)
+    assert few.drifted
+    assert stability_index([0.5, 0.5], [10, 10]) == 0.0
