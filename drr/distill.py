@@ -269,8 +269,15 @@ class Distiller:
         )
 
     def _seed(self, question: Question, draw: str) -> int:
-        """A seed of its own for every draw, whatever else is rolled out and in whatever order."""
-        return int(question_key(f"{self._config.seed}/{question.text}/{draw}"), 16)
+        return draw_seed(self._config.seed, question.text, draw)
+
+
+def draw_seed(seed: int, question: str, draw: str) -> int:
+    """A seed of its own for every draw, whatever else is rolled out and in whatever order.
+
+    `draw` is the rollout's number, with `/` and the boundary's index for a forced answer.
+    """
+    return int(question_key(f"{seed}/{question}/{draw}"), 16)
 
 
 def _thinking_start(prompt_ids: list[int], tokens: list[Token], form: ThinkingFormat) -> int:

@@ -1,9 +1,15 @@
 """The `drr` object: everything checked, nothing ignored, the key at fault named."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from drr.calibration import Calibration, Certificate
+from drr.policy import StopCause
+from drr.replay import Rule
+from drr.response import Outcome
+from server.report import ResponsePlan, off_object, outcome_object, risk_object
 from server.schema import Defaults, DrrError, DrrRequest, Settings, resolve
 
 WITH_DM = Defaults(mode="auto", threshold=0.8, nudge=1)
@@ -50,6 +56,7 @@ def test_malformed_objects_name_the_key(asked: Any, param: str) -> None:
     ("asked", "alias", "defaults", "param"),
     [
         ({"max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
+        ({"mode": "off", "max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
         ({"mode": "off", "threshold": 0.5}, None, WITH_DM, "drr.threshold"),
         ({"mode": "off", "nudge": 1}, None, WITH_DM, "drr.nudge"),
         ({"mode": "shadow", "nudge": 1}, None, WITH_DM, "drr.nudge"),
@@ -95,8 +102,95 @@ def test_without_a_dm_only_budgets_remain() -> None:
 
 def test_every_effective_setting_is_reported() -> None:
     reported = settings({"threshold": 0.7, "max_steps": 9}).as_dict()
-    assert set(reported) == set(DrrRequest.model_fields) - {"max_lost_correct"}
+    assert set(reported) == set(DrrRequest.model_fields) | {"hopeless", "min_gain"}
     assert reported["threshold"] == 0.7
     loop = settings({"mode": "shadow"}).loop_settings(WITH_DM, 100, separate_answer=True)
     assert not loop.policy.acts
     assert loop.separate_answer
+
+
+CALIBRATED = replace(
+    WITH_DM,
+    hopeless=0.02,
+    patience=2,
+    calibration=Calibration(
+        confidence=0.95,
+        source="key",
+        questions={"test": 500},
+        right=400,
+        sampling={"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024},
+        certificates=(
+            Certificate(0.01, Rule(0.97, 2), 1, 400, 0.02, 0.2, 0.1),
+            Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2),
+        ),
+        refused={"0.005": "too few questions"},
+        drift={"edges": [0.5], "shares": [0.5, 0.5]},
+        default={"rule": Rule(0.8, 2, 0.02).to_json()},
+    ),
+)
+
+
+def test_a_risk_chooses_its_certified_rule() -> None:
+    own = settings({"max_lost_correct": 0.03}, defaults=CALIBRATED)
+    assert (own.threshold, own.patience, own.hopeless, own.min_gain) == (0.97, 2, None, None)
+    assert own.as_dict()["max_lost_correct"] == 0.03
+    loop = settings({"max_lost_correct": 0.05}, defaults=CALIBRATED).loop_settings(CALIBRATED, 100, False)
+    assert (loop.policy.threshold, loop.policy.hopeless, loop.policy.min_gain) == (0.9, 0.05, -0.1)
+
+
+def test_the_dms_own_rule_and_a_clients_threshold() -> None:
+    assert settings(defaults=CALIBRATED).hopeless == 0.02
+    own = settings({"threshold": 0.6}, defaults=CALIBRATED)
+    assert (own.threshold, own.patience, own.hopeless) == (0.6, 2, None)
+
+
+def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused() -> None:
+    full = settings({"max_lost_correct": 0.001}, defaults=CALIBRATED)
+    assert (full.mode, full.judged, full.loops, full.threshold) == ("auto", False, False, None)
+    plan = ResponsePlan(full, "q", "dm", risk_object(full, CALIBRATED.calibration, {}))
+    assert off_object(plan, 10)["stop_cause"] == "uncertified"
+    assert off_object(plan, 10)["risk"] == {
+        "max_lost_correct": 0.001,
+        "certified": None,
+        "holds": True,
+        "broken_by": [],
+    }
+    budget = settings({"max_lost_correct": 0.001, "max_thinking_tokens": 5}, defaults=CALIBRATED)
+    assert outcome_object(ResponsePlan(budget, "q", "dm"), Outcome(StopCause.BUDGET))["stop_cause"] == "budget"
+    with pytest.raises(DrrError, match=r"certified risks: 0\.01, 0\.05") as caught:
+        settings({"mode": "stop", "max_lost_correct": 0.001}, defaults=CALIBRATED)
+    assert caught.value.param == "drr.max_lost_correct"
+    with pytest.raises(DrrError, match="has not been calibrated"):
+        settings({"max_lost_correct": 0.05})
+    with pytest.raises(DrrError, match="part of the certified rule") as caught:
+        settings({"max_lost_correct": 0.05, "patience": 1}, defaults=CALIBRATED)
+    assert caught.value.param == "drr.patience"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sampling", "broken_by"),
+    [
+        ({}, {"temperature": 0.8, "top_p": 1.0, "top_k": -1, "max_tokens": None}, []),
+        ({}, {"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 2000}, []),
+        (
+            {},
+            {"temperature": 0.0, "top_p": 0.9, "top_k": 20, "max_tokens": 100},
+            ["temperature", "top_p", "top_k", "max_tokens"],
+        ),
+        (
+            {"max_steps": 4, "nudge": 2, "min_steps": 3},
+            {"temperature": 0.8, "top_p": 1.0, "top_k": 0},
+            ["max_steps", "nudge", "min_steps"],
+        ),
+    ],
+)
+def test_the_promise_says_what_breaks_it(asked: Any, sampling: Any, broken_by: list[str]) -> None:
+    own = settings({"nudge": 0, **asked, "max_lost_correct": 0.05}, defaults=CALIBRATED)
+    risk = risk_object(own, CALIBRATED.calibration, sampling)
+    assert risk is not None
+    assert (risk["certified"], risk["confidence"]) == (0.05, 0.95)
+    assert (risk["broken_by"], risk["holds"]) == (broken_by, not broken_by)
+
+
+def test_responses_without_a_risk_promise_nothing() -> None:
+    assert risk_object(settings(defaults=CALIBRATED), CALIBRATED.calibration, {}) is None

@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import psutil
 import pytest
 from transformers import AutoTokenizer
 
 from drr import reference
+from drr.boundaries import score_boundaries
+from drr.calibrate_command import by_rollout
+from drr.distill import DistillConfig, distill, draw_seed
+from drr.dm import DmCard, load_dm_head
+from drr.fusion import probabilities
+from drr.open_reasoner import open_server
+from drr.records import read_rollouts
+from drr.tasks import Split
+from drr.tasks.arithmetic import questions
 
 MODEL = "drr-reference"
 QUESTION = (
@@ -260,6 +270,35 @@ def test_metrics_stand_beside_vllms_own(server: Server) -> None:
     assert server.metric("vllm:generation_tokens_total") > 0
 
 
+async def test_served_scores_are_those_of_the_behaviour_records(server: Server, tmp_path: Path) -> None:
+    """Same tokens, same features, same probabilities: a record made through the server, and live traffic."""
+    asked = questions(8, Split.VALIDATION, 3)
+    config = DistillConfig(rollouts=2, extra_rollouts=0, seed=5)
+    folder = str(reference.reasoner_folder())
+    async with open_server(f"{server.url}/v1", MODEL, folder) as reasoner:
+        await distill(reasoner, asked, tmp_path, config)
+    rollouts = read_rollouts(tmp_path)
+    assert len(rollouts) == 6
+    card = DmCard.load(reference.dm_folder())
+    data = score_boundaries(rollouts, reference.dm_folder(), card.max_tokens)
+    assert data.featured.all()
+    recorded = by_rollout(probabilities(load_dm_head(reference.dm_folder()), data), data, len(rollouts))
+    same = 0
+    for rollout, expected in zip(rollouts, recorded, strict=True):
+        seed = draw_seed(config.seed, rollout.question, f"{rollout.sample}")
+        message: Any = [{"role": "user", "content": rollout.question}]
+        response = await asyncio.to_thread(
+            functools.partial(server.ask, messages=message, seed=seed, max_tokens=1024, drr={"mode": "shadow"})
+        )
+        if response.choices[0].message.reasoning != "".join(rollout.steps):
+            continue  # other requests in the batch can tip a token whose probability is nearly another's
+        same += 1
+        live = [(step["p_now"], step["p_later"]) for step in response.drr["steps"]]
+        assert np.allclose(live, expected, atol=2e-3)
+        assert [step["tokens"] for step in response.drr["steps"]] == rollout.step_tokens
+    assert same >= 5
+
+
 async def test_disconnected_clients_leave_nothing_running(server: Server) -> None:
     rng = random.Random(0)
 
@@ -324,7 +363,7 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dm", "/nowhere"], "/nowhere is no DM"),
+        (["--dm", "/nowhere"], "/nowhere: is no DM"),
         (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
         (
             ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
