@@ -120,18 +120,24 @@ class BoundaryModel(nn.Module):
         return hasattr(self.plain, "score")
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, positions: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        positions: torch.Tensor,
+        *,
+        inner: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [B, S, 2] at `positions` [B, S], and the hidden states [B, T, H] they were read from.
+        """Logits [B, S, 2] at `positions` [B, S]; with `inner` also what goes into the last layer [B, T, H].
 
-        A bidirectional classifier has one boundary per row, its end, and shows no hidden states.
+        A bidirectional classifier has one boundary per row, its end, and shows nothing inner.
         """
         if not self.causal:
             return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
         plain = self.plain
-        hidden = plain.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        picked = torch.gather(hidden, 1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
-        return plain.score(picked), hidden
+        states = plain.base_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner)
+        last = states.last_hidden_state
+        picked = torch.gather(last, 1, positions[..., None].expand(-1, -1, last.shape[-1]))
+        return plain.score(picked), states.hidden_states[-2] if inner else None
 
 
 def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:

@@ -51,14 +51,17 @@ class TrainConfig:
 
     `merge` is the share of step pairs merged into one as augmentation. `ranking` weighs the loss that ranks right
     attempts above wrong ones of the same question. `surprise` weighs an auxiliary loss: to tell from the text alone
-    which tokens the Reasoner itself found unlikely. `balance` weighs labels so that right and wrong count alike.
+    which tokens the Reasoner itself found unlikely; it is read before the last layer, which can then gather it.
+    `fresh_rate` multiplies the learning rate of what has no pretraining (heads, added layers). `balance` weighs labels
+    so that right and wrong count alike.
     `boundaries_per_rollout` bounds what an encoder, which reads every boundary by itself, is shown of a rollout.
     `extra_layers` grows a causal backbone by layers that at first pass everything on unchanged.
     """
 
     epochs: float = 3.0
     rollouts_per_batch: int = 32
-    learning_rate: float = 4e-4
+    learning_rate: float = 2e-4
+    fresh_rate: float = 10.0
     warmup: float = 0.05
     weight_decay: float = 0.01
     merge: float = 0.15
@@ -177,7 +180,8 @@ class _TrainedModel(nn.Module):
         kinds: torch.Tensor,
         group: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        logits, hidden = self.model(input_ids, attention_mask, positions)
+        told = self.training and self.surprised is not None
+        logits, inner = self.model(input_ids, attention_mask, positions, inner=told)
         logits = logits.float()
         known = labels != _NO_LABEL
         losses = functional.binary_cross_entropy_with_logits(logits, labels.clamp(min=0.0), reduction="none")
@@ -185,16 +189,16 @@ class _TrainedModel(nn.Module):
         loss = (losses * weights).sum() / weights.sum().clamp(min=1e-6)
         if self.training and self._config.ranking:
             loss = loss + self._config.ranking * ranking_loss(logits[..., 0], labels[..., 0], kinds, group)
-        if self.training and self.surprised is not None and hidden is not None:
-            loss = loss + self._config.surprise * self._surprise_loss(hidden, input_ids, attention_mask)
+        if inner is not None:
+            loss = loss + self._config.surprise * self._surprise_loss(inner, input_ids, attention_mask)
         return {"loss": loss, "logits": logits}
 
-    def _surprise_loss(self, hidden: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _surprise_loss(self, inner: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             predicted = self._teacher[0](input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
         unlikely = (predicted.gather(2, ids[:, 1:, None])[..., 0] < np.log(_UNLIKELY)).float()
         assert self.surprised is not None
-        told = self.surprised(hidden[:, 1:]).float()[..., 0]
+        told = self.surprised(inner[:, 1:]).float()[..., 0]
         real = mask[:, 1:].bool()
         return functional.binary_cross_entropy_with_logits(told[real], unlikely[real])
 
@@ -221,8 +225,36 @@ def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor
 
 
 class _QuestionTrainer(Trainer):
+    fresh_rate = 1.0
+    optimizer: Any
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW with a higher rate for what starts from nothing."""
+        if self.optimizer is None:
+            base, args = self.model, self.args
+            fresh = {id(parameter) for parameter in _fresh_parameters(base)}
+            parts: list[list[Any]] = [[], []]
+            for parameter in base.parameters():  # type: ignore[union-attr]
+                if parameter.requires_grad:
+                    parts[id(parameter) in fresh].append(parameter)
+            rates = (args.learning_rate, args.learning_rate * self.fresh_rate)
+            groups = [{"params": own, "lr": rate} for own, rate in zip(parts, rates, strict=True) if own]
+            self.optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, weight_decay=args.weight_decay)
+        return self.optimizer
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return _ByQuestion(self.train_dataset.groups, self.args.seed)  # type: ignore[union-attr]
+
+
+def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
+    """The parameters that no pretraining has seen: the heads and the layers that `grow` added."""
+    plain = trained.model.plain
+    head = plain.score if trained.model.causal else plain.classifier
+    yield from head.parameters()
+    if trained.surprised is not None:
+        yield from trained.surprised.parameters()
+    for layer in getattr(plain, "grown", ()):
+        yield from layer.parameters()
 
 
 class _ProgressCallback(TrainerCallback):
@@ -289,6 +321,7 @@ def grow(classifier: Any, layers: int) -> None:
             elif parameter.ndim == 2:
                 nn.init.normal_(parameter, std=getattr(config, "initializer_range", 0.02))
         backbone.layers.append(layer)
+    classifier.grown = list(backbone.layers)[have:]  # a list: not a second registration of the same layers
 
 
 def input_limit(model: BoundaryModel, config: TrainConfig) -> int:
@@ -366,6 +399,7 @@ def train_text_classifier(
             data_collator=lambda items: collate(items, tokenizer.pad_token_id),
             callbacks=[_ProgressCallback(progress)],
         )
+        trainer.fresh_rate = config.fresh_rate
         if held_back:
             trainer.add_callback(EarlyStoppingCallback(config.patience))
         trainer.pop_callback(PrinterCallback)

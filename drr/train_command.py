@@ -92,7 +92,7 @@ def _check(data: TrainingData, options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> TrainConfig:
-    for name in ("epochs", "batch", "learning_rate", "max_tokens", "boundaries_per_rollout", "patience"):
+    for name in ("epochs", "batch", "learning_rate", "fresh_rate", "max_tokens", "boundaries_per_rollout", "patience"):
         if getattr(options, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')}", f"must be above 0, not {getattr(options, name)}")
     if not 0 < options.train_share <= 1:
@@ -101,6 +101,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         epochs=options.epochs,
         rollouts_per_batch=options.batch,
         learning_rate=options.learning_rate,
+        fresh_rate=options.fresh_rate,
         merge=options.merge,
         ranking=options.ranking,
         surprise=options.surprise,

@@ -212,7 +212,16 @@ def lessons(count: int) -> list[Rollout]:
 )
 def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
     backbone = tiny(tmp_path / "backbone", kind)
-    config = TrainConfig(**{"epochs": 12.0, "rollouts_per_batch": 16, "learning_rate": 5e-3, "merge": 0.0, **options})
+    config = TrainConfig(
+        **{
+            "epochs": 24.0,
+            "rollouts_per_batch": 16,
+            "learning_rate": 5e-3,
+            "fresh_rate": 2.0,
+            "patience": 99,
+            **options,
+        }
+    )
     figures = train_text_classifier(lessons(64), lessons(16), str(backbone), tmp_path / "dm", config)
     assert figures["causal"] is (kind == "causal")
     assert not (tmp_path / "dm" / "checkpoints").exists()
@@ -231,7 +240,7 @@ def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, optio
 
 def test_a_stopped_training_goes_on_and_another_is_refused(tmp_path: Path) -> None:
     backbone = str(tiny(tmp_path / "backbone", "causal"))
-    config = TrainConfig(epochs=4.0, rollouts_per_batch=16, learning_rate=1e-2, evaluations_per_epoch=4)
+    config = TrainConfig(epochs=4.0, rollouts_per_batch=16, learning_rate=1e-2, fresh_rate=1.0, evaluations_per_epoch=4)
     stopped = {"seen": 0}
 
     class StoppedError(Exception):
@@ -259,7 +268,9 @@ def test_training_ends_early_when_nothing_is_gained(tmp_path: Path) -> None:
     contrary = lessons(16)
     for rollout in contrary:
         rollout.now = [not now for now in rollout.now]
-    config = TrainConfig(epochs=40.0, rollouts_per_batch=16, learning_rate=1e-2, patience=2, evaluations_per_epoch=1)
+    config = TrainConfig(
+        epochs=40.0, rollouts_per_batch=16, learning_rate=1e-2, fresh_rate=1.0, patience=2, evaluations_per_epoch=1
+    )
     figures = train_text_classifier(lessons(64), contrary, backbone, tmp_path / "dm", config)
     assert figures["steps"] < figures["planned_steps"]
 
