@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +26,7 @@ from drr.errors import InputError
 from drr.fusion import probabilities, with_temperatures
 from drr.head import FusionHead, save_head
 from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of
-from drr.replay import Replay, candidate_rules, choose_rule
+from drr.replay import Replay, RuleTable, candidate_rules, choose_rule
 
 _SALT = "calibration"
 _TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
@@ -71,6 +70,29 @@ def run(options: argparse.Namespace) -> None:
     _check_enough(data, risks, options)
     card = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
     show(card, options.dm)
+    if options.check:
+        check(card, data, options.dm, risks, options.check)
+
+
+def check(card: DmCard, data: CalibrationData, folder: Path, risks: Sequence[float], splits: int) -> None:
+    """Repeat the calibration on random splits of its questions and say how often the promise held."""
+    from drr.promise import check_promise, summary, write_promise
+
+    rollouts = [*data.order, *data.test]
+    table = replay_of(rollouts, _scored(rollouts, folder, card.max_tokens), load_dm_head(folder)).table(
+        candidate_rules()
+    )
+    results = [summary(check_promise(table, risk, splits), risk) for risk in risks]
+    write_promise(results, folder)
+    console = Console()
+    for own in results:
+        kept = "-" if own["share_of_oracle"] is None else f"{100 * own['share_of_oracle']:.0f} %"
+        console.print(
+            f"{100 * own['max_lost_correct']:g} %: within on {own['within']} of {own['splits']} splits "
+            f"({own['certified']} certified, surely above on {own['surely_above']}); saves "
+            f"{100 * own['mean_saved']:.1f} %, {kept} of what the best rule in hindsight would",
+            highlight=False,
+        )
 
 
 def calibrate(
@@ -88,39 +110,41 @@ def calibrate(
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
     rules = candidate_rules()
-    sequence = order_rules(order, rules)
-    certificates, refused = certify_all(test, sequence, risks)
-    default, outcomes = choose_rule(test, rules, max_lost_points)
-    first = test.first_of_each_question()
+    sequence = order_rules(order.table(rules))
+    table = test.table(rules)
+    certificates, refused = certify_all(table, sequence, risks)
+    default = choose_rule(table, max_lost_points)
     calibration = Calibration(
         confidence=1 - DELTA,
         source=str(manifest.settings.get("questions_key", "")),
         questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
-        right=sum(data.test[row].later for row in first),
+        right=int(table.full_right[table.first_of_each_question()].sum()),
         sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
         certificates=tuple(certificates),
         refused=refused,
         drift=drift_histogram(test.first_p_later()),
         default={
-            "rule": default.to_json(),
+            "rule": rules[default].to_json(),
             "max_lost_points": max_lost_points,
-            "saved": round(outcomes.saved, 4),
-            "accuracy_change_points": round(outcomes.accuracy_change, 2),
-            "lost_correct_rate": round(outcomes.lost_rate, 4),
+            "saved": round(float(table.saved[default]), 4),
+            "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
+            "lost_correct_rate": round(float(table.lost_rate[default]), 4),
         },
     )
     save_head(head, folder / HEAD_NAME)
-    card = replace(card, threshold=default.threshold, patience=default.patience, calibration=calibration.to_json())
+    card = replace(
+        card, threshold=rules[default].threshold, patience=rules[default].patience, calibration=calibration.to_json()
+    )
     card.save(folder)
     write_dm_card(card, folder)
     return card
 
 
 def certify_all(
-    test: Replay, sequence: Sequence[Any], risks: Sequence[float]
+    table: RuleTable, sequence: Sequence[int], risks: Sequence[float]
 ) -> tuple[list[Certificate], dict[str, str]]:
     """A certificate for every risk that has one, and the reason where there is none."""
-    right = int(test.outcomes(sequence[0], test.first_of_each_question()).full_right.sum())
+    right = int(table.full_right[table.first_of_each_question()].sum())
     certificates, refused = [], {}
     for risk in risks:
         needed = questions_needed(risk)
@@ -129,7 +153,7 @@ def certify_all(
                 f"needs at least {needed} test questions that full thinking gets right, there are {right}"
             )
             continue
-        found = certify(test, sequence, risk)
+        found = certify(table, sequence, risk)
         if found is None:
             refused[f"{risk:g}"] = "even the safest rule lost too many answers"
         else:

@@ -17,7 +17,7 @@ from scipy.stats import binom
 
 from drr.boundaries import Reals
 from drr.errors import InputError
-from drr.replay import Outcomes, Replay, Rule
+from drr.replay import Rule, RuleTable
 
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
 DELTA = 0.05
@@ -31,18 +31,20 @@ def questions_needed(epsilon: float, delta: float = DELTA) -> int:
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
-def order_rules(replay: Replay, rules: Sequence[Rule]) -> list[Rule]:
-    """The rules worth testing, safest first: for every level of saving the one that loses least on `replay`.
+def order_rules(table: RuleTable) -> list[int]:
+    """The rules worth testing, by index, safest first: for every level of saving the one that loses least.
 
     Where several lose the same, the one with the higher threshold and patience is likelier to go on doing so.
     """
-    measured = [(rule, replay.outcomes(rule)) for rule in rules]
-    order: list[Rule] = []
+    saved, lost = table.saved, table.lost
+    caution = [(-rule.threshold, -rule.patience) for rule in table.rules]
+    order: list[int] = []
     for level in _SAVING_LEVELS:
-        enough = [(rule, own) for rule, own in measured if own.saved >= level]
-        if not enough:
+        enough = np.flatnonzero(saved >= level)
+        if not len(enough):
             break
-        rule = min(enough, key=lambda pair: (pair[1].lost_rate, -pair[0].threshold, -pair[0].patience))[0]
+        least = enough[lost[enough] == lost[enough].min()]
+        rule = int(min(least, key=lambda index: caution[index]))
         if rule not in order:
             order.append(rule)
     return order
@@ -84,22 +86,25 @@ class Certificate:
         )
 
 
-def certify(replay: Replay, order: Sequence[Rule], epsilon: float, delta: float = DELTA) -> Certificate | None:
-    """The most saving rule of `order` that passes its test and all before it do; None where the first fails."""
-    rows = replay.first_of_each_question()
-    passed: tuple[Rule, Outcomes, float] | None = None
+def certify(table: RuleTable, order: Sequence[int], epsilon: float, delta: float = DELTA) -> Certificate | None:
+    """The last rule of `order` that passes its test and all before it do; None where the first fails."""
+    tested = table.of(table.first_of_each_question())
+    right, lost = int(tested.full_right.sum()), tested.lost
+    passed: int | None = None
     for rule in order:
-        own = replay.outcomes(rule, rows)
-        p_value = float(binom.cdf(own.lost_correct, int(own.full_right.sum()), epsilon))
-        if p_value > delta:
+        if binom.cdf(lost[rule], right, epsilon) > delta:
             break
-        passed = (rule, own, p_value)
+        passed = rule
     if passed is None:
         return None
-    rule, own, p_value = passed
-    every = replay.outcomes(rule)
     return Certificate(
-        epsilon, rule, own.lost_correct, int(own.full_right.sum()), p_value, every.saved, every.accuracy_change
+        epsilon,
+        table.rules[passed],
+        int(lost[passed]),
+        right,
+        float(binom.cdf(lost[passed], right, epsilon)),
+        float(table.saved[passed]),
+        float(table.accuracy_change[passed]),
     )
 
 

