@@ -2,8 +2,9 @@
 
 Method: the 500 reference test questions through `/v1/chat/completions`, one sample each, the same seed per question
 for every strategy. Every generated token counts, discarded and injected ones too. The fixed thinking budget is the
-one that spends as many tokens as `auto` on the validation questions, found by bisection; the DM's threshold was
-chosen on validation questions when the DM was made. `off` and `auto` run twice, alternating, for the wall clock.
+one that spends as many tokens as `auto` on the validation questions, found by bisection; the DM's rules were
+chosen and certified on other questions when the DM was made. `off` and `auto` run twice, alternating, for the wall
+clock. Certified risks are asked for where the server's DM has them.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 500] [--out benchmarks/results/savings.json]
     python -m benchmarks.savings --readme README.md      writes the recorded results into the README, measures nothing
@@ -33,6 +34,7 @@ from drr.tasks import Question, Split
 
 _BOOTSTRAPS = 10_000
 _BUDGET_SEARCH = (1, 512)
+_RISKS = (0.01, 0.05)
 _BEGIN, _END = "<!-- savings: written by benchmarks.savings -->", "<!-- end of savings -->"
 
 
@@ -74,6 +76,17 @@ class Bench:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    async def certified(self, risk: float) -> bool:
+        """Whether the server's DM has a rule for this risk."""
+        body = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": "What is 1 + 1?"}],
+            "max_tokens": 16,
+            "drr": {"mode": "stop", "max_lost_correct": risk},
+        }
+        response = await self._client.post("/v1/chat/completions", json=body)
+        return response.status_code == 200
 
     async def run(
         self,
@@ -154,6 +167,9 @@ def compared(run: Run, base: Run, rng: np.random.Generator) -> dict[str, Any]:
         "tokens_saved": round(1 - float(tokens.sum() / base_tokens.sum()), 4),
         "tokens_saved_interval": [round(float(q), 4) for q in np.quantile(saved, (0.025, 0.975))],
         "lost_correct": int(((base_right == 1) & (right == 0)).sum()),
+        "lost_correct_rate": round(
+            float(((base_right == 1) & (right == 0)).sum() / max(1, (base_right == 1).sum())), 4
+        ),
         "gained_correct": int(((base_right == 0) & (right == 1)).sum()),
         "stop_causes": {cause: sum(answer.stop_cause == cause for answer in run.answers) for cause in causes},
     }
@@ -171,6 +187,11 @@ async def measure(url: str, count: int | None, concurrency: int, model: str) -> 
         auto = await bench.run("DRR (auto)", test, {"mode": "auto"})
         off_again = await bench.run("full thinking (off), again", test, {"mode": "off"})
         auto_again = await bench.run("DRR (auto), again", test, {"mode": "auto"})
+        at_risk = [
+            await bench.run(f"DRR, at most {100 * risk:g} % lost", test, {"mode": "auto", "max_lost_correct": risk})
+            for risk in _RISKS
+            if await bench.certified(risk)
+        ]
         fixed = await bench.run(f"fixed budget {budget}", test, {"mode": "off", "max_thinking_tokens": budget})
         shadow = await bench.run("shadow", test, {"mode": "shadow"})
         statements = [first_statement(answer) for answer in shadow.answers]
@@ -183,7 +204,7 @@ async def measure(url: str, count: int | None, concurrency: int, model: str) -> 
         greedy = await bench.run("greedy, full thinking", test, {"mode": "off"}, temperature=0.0)
         greedy_auto = await bench.run("greedy, DRR (auto)", test, {"mode": "auto"}, temperature=0.0)
     rng = np.random.default_rng(0)
-    runs = [off, auto, off_again, auto_again, fixed, shadow, stated, greedy, greedy_auto]
+    runs = [off, auto, *at_risk, off_again, auto_again, fixed, shadow, stated, greedy, greedy_auto]
     return {
         "questions": len(test),
         "concurrency": concurrency,

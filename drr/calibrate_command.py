@@ -179,6 +179,9 @@ def _scored(rollouts: Sequence[Rollout], folder: Path, max_tokens: int) -> Bound
 def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) -> None:
     if not manifest.complete:
         raise InputError(str(options.data), "is not complete yet: run drr distill again to finish it")
+    if manifest.settings.get("labels") == "recorded":
+        reason = "holds recorded solutions: without answers forced at every boundary no rule can be certified"
+        raise InputError(str(options.data), reason, field="now")
     reasoner = manifest.settings["reasoner"]
     if reasoner["fingerprint"] != card.reasoner:
         raise InputError(
