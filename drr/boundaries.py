@@ -102,6 +102,15 @@ def answers_stated(rollout: Rollout) -> list[int]:
     return counts
 
 
+@dataclass(frozen=True, slots=True)
+class States:
+    """Hidden states of a causal classifier: `inner` [B, T, H] goes into the last layer, `picked` [B, S, H] comes out of
+    it at the boundaries."""
+
+    inner: torch.Tensor
+    picked: torch.Tensor
+
+
 class BoundaryModel(nn.Module):
     """A Hugging Face sequence classifier with two labels, asked at boundaries."""
 
@@ -124,20 +133,18 @@ class BoundaryModel(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         positions: torch.Tensor,
-        *,
-        inner: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [B, S, 2] at `positions` [B, S]; with `inner` also what goes into the last layer [B, T, H].
+    ) -> tuple[torch.Tensor, States | None]:
+        """Logits [B, S, 2] at `positions` [B, S]; and, in training, the states they came from.
 
-        A bidirectional classifier has one boundary per row, its end, and shows nothing inner.
+        A bidirectional classifier has one boundary per row, its end, and shows no states.
         """
         if not self.causal:
             return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
         plain = self.plain
-        states = plain.base_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=inner)
-        last = states.last_hidden_state
+        out = plain.base_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.training)
+        last = out.last_hidden_state
         picked = torch.gather(last, 1, positions[..., None].expand(-1, -1, last.shape[-1]))
-        return plain.score(picked), states.hidden_states[-2] if inner else None
+        return plain.score(picked), States(out.hidden_states[-2], picked) if self.training else None
 
 
 def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:

@@ -100,6 +100,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--surprise", type=float, default=0.0, help="weight of telling which tokens the backbone finds unlikely"
     )
+    parser.add_argument(
+        "--behaviour", type=float, default=0.5, help="weight of telling the behaviour features from the text; 0: none"
+    )
     parser.add_argument("--no-balance", action="store_true", help="do not weigh right and wrong alike")
     parser.add_argument("--lora-rank", type=int, default=0, help="train low-rank adapters (peft); merged when saved")
     parser.add_argument("--extra-layers", type=int, default=0, help="grow a causal backbone by so many layers")

@@ -6,19 +6,15 @@ questions that the classifier never saw (`drr.fusion`).
 """
 
 import json
-import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from torch import nn
-from torch.nn import functional
-from torch.utils.data import Dataset, Sampler
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,199 +25,20 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from drr.boundaries import BoundaryModel, Stretch, answers_stated, one_by_one, pad_rows, stretches
+from drr.boundaries import BoundaryModel
 from drr.errors import InputError
 from drr.progress import Progress
 from drr.records import Rollout, read_json_object, write_whole
+from drr.train_config import TrainConfig
+from drr.train_data import ByQuestion, RolloutDataset, collate, feature_moments, label_weights
+from drr.train_losses import TrainedModel
 
 # What loading and saving print is about files; the progress shown here is about the training.
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-_NO_LABEL = -1.0
-_PLAIN, _FIRST, _LAST = 0, 1, 2
-_LEAST_WEIGHT, _MOST_WEIGHT = 0.2, 5.0
 _SETTINGS_NAME = "training.json"
 _CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """One training of the text classifier.
-
-    `merge` is the share of step pairs merged into one as augmentation. `ranking` weighs the loss that ranks right
-    attempts above wrong ones of the same question. `surprise` weighs an auxiliary loss: to tell from the text alone
-    which tokens the Reasoner itself found unlikely; it is read before the last layer, which can then gather it.
-    `fresh_rate` multiplies the learning rate of what has no pretraining (heads, added layers). `balance` weighs labels
-    so that right and wrong count alike.
-    `boundaries_per_rollout` bounds what an encoder, which reads every boundary by itself, is shown of a rollout.
-    `extra_layers` grows a causal backbone by layers that at first pass everything on unchanged.
-    """
-
-    epochs: float = 3.0
-    rollouts_per_batch: int = 32
-    learning_rate: float = 2e-4
-    fresh_rate: float = 10.0
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    merge: float = 0.15
-    ranking: float = 0.5
-    surprise: float = 0.0
-    balance: bool = True
-    max_tokens: int = 1024
-    boundaries_per_rollout: int = 4
-    lora_rank: int = 0
-    extra_layers: int = 0
-    evaluations_per_epoch: int = 2
-    patience: int = 4
-    seed: int = 0
-
-
-class _RolloutDataset(Dataset[list[dict[str, Any]]]):
-    """One item per rollout: its inputs with labels, as many rows as the classifier needs for it."""
-
-    def __init__(
-        self, rollouts: Sequence[Rollout], tokenizer: Any, config: TrainConfig, causal: bool, *, augment: bool
-    ) -> None:
-        self.rollouts, self._tokenizer, self._config = rollouts, tokenizer, config
-        self._causal, self._merge = causal, config.merge if augment else 0.0
-        self._random = random.Random(config.seed)
-        numbers = {question: number for number, question in enumerate(dict.fromkeys(r.question for r in rollouts))}
-        self.groups = [numbers[rollout.question] for rollout in rollouts]
-
-    def __len__(self) -> int:
-        return len(self.rollouts)
-
-    def __getitem__(self, item: int) -> list[dict[str, Any]]:
-        rollout = self.rollouts[item]
-        merged = [self._random.random() < self._merge for _ in rollout.steps]
-        rows = list(stretches(self._tokenizer, rollout, self._config.max_tokens, merged))
-        if not self._causal:
-            rows = self._chosen([row for stretch in rows for row in one_by_one(stretch)])
-        kinds = _kinds(rollout)
-        return [
-            {
-                "stretch": row,
-                "labels": [_labels(rollout, step) for step in row.steps],
-                "kinds": [kinds[step] for step in row.steps],
-                "group": self.groups[item],
-            }
-            for row in rows
-        ]
-
-    def _chosen(self, rows: list[Stretch]) -> list[Stretch]:
-        """The last boundary always, and some of the others."""
-        some = self._random.sample(rows[:-1], min(len(rows) - 1, self._config.boundaries_per_rollout - 1))
-        return [*some, rows[-1]]
-
-
-def _labels(rollout: Rollout, step: int) -> list[float]:
-    now = rollout.now[step]
-    return [_NO_LABEL if now is None else float(now), float(rollout.later)]
-
-
-def _kinds(rollout: Rollout) -> list[int]:
-    """Which boundaries the ranking loss compares: those that first state an answer, and the last ones."""
-    counts = answers_stated(rollout)
-    kinds = [_PLAIN] * len(counts)
-    kinds[-1] = _LAST
-    if 1 in counts:
-        kinds[counts.index(1)] = _FIRST
-    return kinds
-
-
-def collate(items: Sequence[Sequence[Mapping[str, Any]]], pad: int) -> dict[str, torch.Tensor]:
-    """A batch: ids, mask [B, T]; positions, kinds [B, S]; labels [B, S, 2] (-1 where unknown); group [B]."""
-    rows = [row for item in items for row in item]
-    batch = pad_rows([row["stretch"] for row in rows], pad)
-    labels = torch.full((*batch["positions"].shape, 2), _NO_LABEL)
-    kinds = torch.zeros(batch["positions"].shape, dtype=torch.long)
-    for number, row in enumerate(rows):
-        labels[number, : len(row["labels"])] = torch.tensor(row["labels"])
-        kinds[number, : len(row["kinds"])] = torch.tensor(row["kinds"])
-    return {**batch, "labels": labels, "kinds": kinds, "group": torch.tensor([row["group"] for row in rows])}
-
-
-class _ByQuestion(Sampler[int]):
-    """Shuffled questions, each with its rollouts together, so that a batch holds attempts to compare."""
-
-    def __init__(self, groups: Sequence[int], seed: int) -> None:
-        self._groups, self._seed, self._epoch = np.asarray(groups), seed, 0
-
-    def __len__(self) -> int:
-        return len(self._groups)
-
-    def set_epoch(self, epoch: int) -> None:
-        self._epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng((self._seed, self._epoch))
-        rank = rng.permutation(int(self._groups.max()) + 1)
-        order = np.lexsort((rng.random(len(self._groups)), rank[self._groups]))
-        return iter(order.tolist())
-
-
-class _TrainedModel(nn.Module):
-    """A boundary model with its losses; what Hugging Face's Trainer trains."""
-
-    def __init__(self, model: BoundaryModel, config: TrainConfig, weights: torch.Tensor, teacher: Any) -> None:
-        super().__init__()
-        self.model, self._config = model, config
-        self.register_buffer("label_weights", weights, persistent=False)
-        self._teacher = [teacher]  # in a list: not a part of what is trained and saved
-        self.surprised = nn.Linear(model.plain.config.hidden_size, 1) if teacher is not None else None
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        positions: torch.Tensor,
-        labels: torch.Tensor,
-        kinds: torch.Tensor,
-        group: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        told = self.training and self.surprised is not None
-        logits, inner = self.model(input_ids, attention_mask, positions, inner=told)
-        logits = logits.float()
-        known = labels != _NO_LABEL
-        losses = functional.binary_cross_entropy_with_logits(logits, labels.clamp(min=0.0), reduction="none")
-        weights = torch.where(labels > 0.5, self.label_weights[1], self.label_weights[0]) * known  # type: ignore[index]
-        loss = (losses * weights).sum() / weights.sum().clamp(min=1e-6)
-        if self.training and self._config.ranking:
-            loss = loss + self._config.ranking * ranking_loss(logits[..., 0], labels[..., 0], kinds, group)
-        if inner is not None:
-            loss = loss + self._config.surprise * self._surprise_loss(inner, input_ids, attention_mask)
-        return {"loss": loss, "logits": logits}
-
-    def _surprise_loss(self, inner: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            predicted = self._teacher[0](input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-        unlikely = (predicted.gather(2, ids[:, 1:, None])[..., 0] < np.log(_UNLIKELY)).float()
-        assert self.surprised is not None
-        told = self.surprised(inner[:, 1:]).float()[..., 0]
-        real = mask[:, 1:].bool()
-        return functional.binary_cross_entropy_with_logits(told[real], unlikely[real])
-
-
-_UNLIKELY = 0.7
-"""A token to which the Reasoner gave less than this probability counts as one it found unlikely."""
-
-
-def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Mean logistic loss over pairs (right, wrong) of boundaries of the same kind in attempts at the same question.
-
-    `scores`, `labels`, `kinds` [B, S]; `group` [B]. Zero where the batch holds no such pair.
-    """
-    loss, pairs = scores.sum() * 0.0, 0
-    for kind in (_FIRST, _LAST):
-        mask = (kinds == kind) & (labels != _NO_LABEL)
-        own, right = scores[mask], labels[mask] > 0.5
-        question = group[:, None].expand_as(kinds)[mask]
-        pair = (question[:, None] == question[None, :]) & right[:, None] & ~right[None, :]
-        if pair.any():
-            loss = loss + functional.softplus(own[None, :] - own[:, None])[pair].sum()
-            pairs += int(pair.sum())
-    return loss / max(1, pairs)
 
 
 class _QuestionTrainer(Trainer):
@@ -243,7 +60,7 @@ class _QuestionTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return _ByQuestion(self.train_dataset.groups, self.args.seed)  # type: ignore[union-attr]
+        return ByQuestion(self.train_dataset.groups, self.args.seed)  # type: ignore[union-attr]
 
 
 def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
@@ -251,8 +68,8 @@ def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
     plain = trained.model.plain
     head = plain.score if trained.model.causal else plain.classifier
     yield from head.parameters()
-    if trained.surprised is not None:
-        yield from trained.surprised.parameters()
+    for extra in (trained.surprised, trained.behaving):
+        yield from extra.parameters() if extra is not None else ()
     for layer in getattr(plain, "grown", ()):
         yield from layer.parameters()
 
@@ -330,17 +147,6 @@ def input_limit(model: BoundaryModel, config: TrainConfig) -> int:
     return int(min(config.max_tokens, most))
 
 
-def label_weights(rollouts: Sequence[Rollout], config: TrainConfig) -> torch.Tensor:
-    """[2, 2] weights: of wrong (row 0) and right (row 1) labels, for `now` and `later`."""
-    if not config.balance:
-        return torch.ones(2, 2)
-    now = [float(flag) for rollout in rollouts for flag in rollout.now if flag is not None]
-    later = [float(rollout.later) for rollout in rollouts for _ in rollout.steps]
-    right = torch.tensor([np.mean(now or [0.5]), np.mean(later or [0.5])])
-    weights = 0.5 / torch.stack([1 - right, right])
-    return weights.clamp(_LEAST_WEIGHT, _MOST_WEIGHT).float()
-
-
 def train_text_classifier(
     rollouts: Sequence[Rollout], held_back: Sequence[Rollout], backbone: str, out: Path, config: TrainConfig
 ) -> dict[str, Any]:
@@ -354,8 +160,8 @@ def train_text_classifier(
     model, tokenizer = load_backbone(backbone, config)
     config_used = _with_limit(config, input_limit(model, config))
     teacher = _teacher(backbone) if config.surprise and model.causal else None
-    train = _RolloutDataset(rollouts, tokenizer, config_used, model.causal, augment=True)
-    held = _RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
+    train = RolloutDataset(rollouts, tokenizer, config_used, model.causal, augment=True)
+    held = RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
     per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
     steps = max(1, round(per_epoch * config.epochs))
     every = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
@@ -389,7 +195,7 @@ def train_text_classifier(
         seed=config.seed,
         log_level="error",
     )
-    trained = _TrainedModel(model, config_used, label_weights(rollouts, config), teacher)
+    trained = TrainedModel(model, config_used, label_weights(rollouts, config), feature_moments(rollouts), teacher)
     with Progress("Text classifier", steps, resumed_from) as progress:
         trainer = _QuestionTrainer(
             model=trained,

@@ -19,7 +19,8 @@ from drr.fusion import fit_head, probabilities, text_probabilities, with_tempera
 from drr.head import FusionHead, save_head
 from drr.plots import draw_dm
 from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of, write_whole
-from drr.train import TrainConfig, train_text_classifier
+from drr.train import train_text_classifier
+from drr.train_config import TrainConfig
 
 _DEFAULT_THRESHOLD = 0.9
 """Of a DM that has not been calibrated yet."""
@@ -105,6 +106,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         merge=options.merge,
         ranking=options.ranking,
         surprise=options.surprise,
+        behaviour=options.behaviour,
         balance=not options.no_balance,
         max_tokens=options.max_tokens,
         lora_rank=options.lora_rank,

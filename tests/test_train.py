@@ -30,7 +30,10 @@ from drr.policy import Score
 from drr.progress import Progress
 from drr.records import Rollout
 from drr.steps import StepRule
-from drr.train import TrainConfig, label_weights, ranking_loss, train_text_classifier
+from drr.train import train_text_classifier
+from drr.train_config import TrainConfig
+from drr.train_data import label_weights
+from drr.train_losses import ranking_loss
 
 from .fakes import rollout_of
 
@@ -205,7 +208,7 @@ def lessons(count: int) -> list[Rollout]:
     ("kind", "options"),
     [
         ("causal", {}),
-        ("causal", {"extra_layers": 1, "surprise": 0.5}),
+        ("causal", {"extra_layers": 1, "surprise": 0.5, "behaviour": 0.5}),
         ("causal", {"lora_rank": 4, "learning_rate": 2e-2}),
         ("encoder", {"boundaries_per_rollout": 2}),
     ],

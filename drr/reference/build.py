@@ -27,16 +27,20 @@ from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
 from drr.tasks import Split
-from drr.train import TrainConfig, train_text_classifier
+from drr.train import train_text_classifier
 from drr.train_command import TrainingData, finish_dm, measure, parts_of, split_data
+from drr.train_config import TrainConfig
 
-_ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (2, 0), Split.TEST: (8, 0)}
+_ROLLOUTS = {Split.TRAIN: (8, 8), Split.TEST: (8, 0)}
 """Attempts at every question of a split, and how many more where outcomes are mixed."""
+
+_TRAIN_SHARE = 0.55
+"""Of the training split's questions, for the DM's training; the others calibrate it."""
 
 NUDGE_CUE = "Wait, let me check."
 """The words with which the Reasoner's own checks begin."""
 
-TRAINING = TrainConfig(extra_layers=2, surprise=1.0)
+TRAINING = TrainConfig(epochs=2.0, extra_layers=2, ranking=1.0, surprise=1.0, behaviour=1.0)
 """How the reference DM's text classifier is trained."""
 
 
@@ -93,7 +97,8 @@ async def _roll_out(out: Path, counts: dict[Split, int], seed: int, *, quick: bo
 
 
 def _training_data(out: Path) -> TrainingData:
-    return split_data(read_rollouts(out / "rollouts" / Split.TRAIN), train_share=1.0)
+    rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TRAIN) if rollout.steps]
+    return split_data(rollouts, _TRAIN_SHARE)
 
 
 def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
@@ -110,9 +115,9 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
-    """Certify on the calibration questions; then measure everything on the test questions, once."""
+    """Certify on the questions that training left; then measure everything on the test questions, once."""
     folder = out / "dm"
-    source = out / "rollouts" / Split.CALIBRATION
+    source = out / "rollouts" / Split.TRAIN
     data = calibration_data(read_rollouts(source), read_trained_on(folder))
     options = {} if risks is None else {"risks": risks}
     card = calibrate(DmCard.load(folder), data, Manifest.load(source), folder, **options)  # type: ignore[arg-type]
