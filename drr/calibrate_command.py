@@ -68,21 +68,17 @@ def run(options: argparse.Namespace) -> None:
             raise InputError("--risk", f"must lie between 0 and 1, not {risk}")
     data = split_data(read_rollouts(options.data), read_trained_on(options.dm))
     _check_enough(data, risks, options)
-    card = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
+    card, outcomes = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
     show(card, options.dm)
     if options.check:
-        check(card, data, options.dm, risks, options.check)
+        check(outcomes, options.dm, risks, options.check)
 
 
-def check(card: DmCard, data: CalibrationData, folder: Path, risks: Sequence[float], splits: int) -> None:
+def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int) -> None:
     """Repeat the calibration on random splits of its questions and say how often the promise held."""
     from drr.promise import check_promise, summary, write_promise
 
-    rollouts = [*data.order, *data.test]
-    table = replay_of(rollouts, _scored(rollouts, folder, card.max_tokens), load_dm_head(folder)).table(
-        candidate_rules()
-    )
-    results = [summary(check_promise(table, risk, splits), risk) for risk in risks]
+    results = [summary(check_promise(outcomes, risk, splits), risk) for risk in risks]
     write_promise(results, folder)
     console = Console()
     for own in results:
@@ -103,15 +99,18 @@ def calibrate(
     *,
     risks: Sequence[float] = RISKS,
     max_lost_points: float = 1.0,
-) -> DmCard:
-    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card."""
+) -> tuple[DmCard, RuleTable]:
+    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card.
+
+    Also returns what every rule does to the questions for order and tests together.
+    """
     scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
     head = with_temperatures(load_dm_head(folder), scored["temperature"])
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
     rules = candidate_rules()
-    sequence = order_rules(order.table(rules))
-    table = test.table(rules)
+    ordering, table = order.table(rules), test.table(rules)
+    sequence = order_rules(ordering)
     certificates, refused = certify_all(table, sequence, risks)
     default = choose_rule(table, max_lost_points)
     calibration = Calibration(
@@ -137,7 +136,7 @@ def calibrate(
     )
     card.save(folder)
     write_dm_card(card, folder)
-    return card
+    return card, ordering.joined(table)
 
 
 def certify_all(

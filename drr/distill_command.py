@@ -56,7 +56,7 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
         need_answer=config.labels == "gold",
         limit=options.limit,
     )
-    prepare_environment()
+    prepare_environment(quiet=True)
     return asyncio.run(_distill(options, config, loaded))
 
 

@@ -25,8 +25,13 @@ def on_cpu() -> bool:
     return not torch.cuda.is_available()
 
 
-def prepare_environment() -> None:
-    """Set what vLLM reads from the environment on a CPU; values that are set already stay. Call before engines."""
+def prepare_environment(*, quiet: bool = False) -> None:
+    """Set what vLLM reads from the environment on a CPU; values that are set already stay. Call before engines.
+
+    `quiet` leaves only vLLM's errors in the log, for commands whose own output matters.
+    """
+    if quiet:
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if not on_cpu():
         return
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the worker runs inside the engine's process

@@ -144,6 +144,16 @@ class _Completions:
     async def generate(
         self, prompt: Any, params: SamplingParams, request_id: str, **_: Any
     ) -> AsyncGenerator[RequestOutput, None]:
+        try:
+            async with contextlib.aclosing(self._stream(prompt, params, request_id)) as outputs:
+                async for output in outputs:
+                    yield output
+        except httpx.TransportError as error:
+            raise InputError("--server", f"stopped answering ({error!r}); start again to go on") from error
+
+    async def _stream(
+        self, prompt: Any, params: SamplingParams, request_id: str
+    ) -> AsyncGenerator[RequestOutput, None]:
         ids = list(prompt["prompt_token_ids"])
         whole = params.output_kind is RequestOutputKind.FINAL_ONLY
         text, tokens = "", list[int]()

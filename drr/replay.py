@@ -179,6 +179,17 @@ class RuleTable:
         parts = (self.full_right[rows], self.full_tokens[rows], self.questions[rows])
         return RuleTable(self.rules, self.right[:, rows], self.tokens[:, rows], *parts)
 
+    def joined(self, other: "RuleTable") -> "RuleTable":
+        """This table and one of the same rules on other questions."""
+        return RuleTable(
+            self.rules,
+            np.concatenate([self.right, other.right], axis=1),
+            np.concatenate([self.tokens, other.tokens], axis=1),
+            np.concatenate([self.full_right, other.full_right]),
+            np.concatenate([self.full_tokens, other.full_tokens]),
+            np.concatenate([self.questions, other.questions + self.questions.max(initial=-1) + 1]),
+        )
+
     def first_of_each_question(self) -> NDArray[np.int64]:
         """One rollout of every question: the first."""
         return np.unique(self.questions, return_index=True)[1].astype(np.int64)

@@ -105,11 +105,12 @@ def _build(out: Path) -> None:
 def test_the_recipe_runs_from_nothing_and_continues_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "build"
     _build(out)
-    figures = json.loads((out / "figures" / "dm.json").read_text())
-    assert set(figures["metrics"]) == {"text", "behaviour", "fused"}
+    figures = json.loads((out / "figures" / "calibration.json").read_text())
+    assert set(figures["metrics"]) == {"text", "behaviour", "fused", "baselines"}
+    assert DmCard.load(out / "dm").calibration is not None
     DmCard.load(out / "dm").check(fingerprint(out / "reasoner"), StepRule())
     before = fingerprint(out / "reasoner")
-    (out / "figures" / "dm.json").unlink()
+    (out / "figures" / "calibration.json").unlink()
     shard = next((out / "rollouts" / "train").glob("*.parquet"))
     written = shard.stat().st_mtime_ns
     _build(out)

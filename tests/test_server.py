@@ -270,6 +270,35 @@ def test_metrics_stand_beside_vllms_own(server: Server) -> None:
     assert server.metric("vllm:generation_tokens_total") > 0
 
 
+def test_a_certified_risk_is_honoured(server: Server) -> None:
+    response = server.ask(drr={"max_lost_correct": 0.05})
+    risk, settings = response.drr["risk"], response.drr["settings"]
+    assert (risk["max_lost_correct"], risk["confidence"], risk["holds"]) == (0.05, 0.95, True)
+    assert risk["certified"] <= 0.05
+    certificates = DmCard.load(reference.dm_folder()).calibration["certificates"]  # type: ignore[index]
+    rule = next(own["rule"] for own in certificates if own["max_lost_correct"] == risk["certified"])
+    assert {name: settings[name] for name in rule} == rule
+    hotter = server.ask(drr={"max_lost_correct": 0.05}, temperature=1.2)
+    assert hotter.drr["risk"]["broken_by"] == ["temperature"]
+
+
+def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused(server: Server) -> None:
+    full = server.ask(drr={"mode": "off"}, temperature=0)
+    response = server.ask(drr={"max_lost_correct": 1e-6}, temperature=0)
+    assert response.drr["stop_cause"] == "uncertified"
+    assert response.choices[0].message == full.choices[0].message
+    with pytest.raises(openai.BadRequestError, match="certified risks") as caught:
+        server.ask(drr={"mode": "stop", "max_lost_correct": 1e-6})
+    assert caught.value.param == "drr.max_lost_correct"
+
+
+def test_first_scores_are_counted_for_drift(server: Server) -> None:
+    before = server.metric("drr_dm_first_scores_total")
+    server.ask(drr={"mode": "shadow"})
+    server.ask(drr={"mode": "off"})
+    assert server.metric("drr_dm_first_scores_total") == before + 1
+
+
 async def test_served_scores_are_those_of_the_behaviour_records(server: Server, tmp_path: Path) -> None:
     """Same tokens, same features, same probabilities: a record made through the server, and live traffic."""
     asked = questions(8, Split.VALIDATION, 3)

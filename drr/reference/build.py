@@ -46,11 +46,11 @@ TRAINING = TrainConfig(epochs=2.0, extra_layers=2, ranking=1.0, surprise=1.0, be
 
 def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Run every stage that has not been run in `out`. `quick` makes toys in two minutes, for tests."""
-    prepare_environment()
+    prepare_environment(quiet=True)
     out.mkdir(parents=True, exist_ok=True)
     pretraining = PretrainConfig(seed=seed)
     training = replace(TRAINING, seed=seed)
-    counts = {split: 64 if quick else SIZES[split] for split in _ROLLOUTS}
+    counts = {Split.TRAIN: 96, Split.TEST: 24} if quick else {split: SIZES[split] for split in _ROLLOUTS}
     if quick:
         pretraining = replace(pretraining, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000)
         training = replace(training, epochs=1.0)
@@ -120,7 +120,7 @@ def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
     source = out / "rollouts" / Split.TRAIN
     data = calibration_data(read_rollouts(source), read_trained_on(folder))
     options = {} if risks is None else {"risks": risks}
-    card = calibrate(DmCard.load(folder), data, Manifest.load(source), folder, **options)  # type: ignore[arg-type]
+    card, _ = calibrate(DmCard.load(folder), data, Manifest.load(source), folder, **options)  # type: ignore[arg-type]
     head_rollouts = _training_data(out).head
     fitting = score_boundaries(head_rollouts, folder, card.max_tokens)
     temperature = score_boundaries(data.temperature, folder, card.max_tokens)
