@@ -21,12 +21,12 @@ from drr.calibration import (
     questions_needed,
 )
 from drr.dm import HEAD_NAME, DmCard, load_dm_head, read_trained_on
-from drr.dm_card import write_dm_card
+from drr.dm_card import rule_in_words, write_dm_card
 from drr.errors import InputError
 from drr.fusion import probabilities, with_temperatures
 from drr.head import FusionHead, save_head
 from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of
-from drr.replay import Replay, RuleTable, candidate_rules, choose_rule
+from drr.replay import Replay, Rule, RuleTable, candidate_rules, choose_rule
 
 _SALT = "calibration"
 _TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
@@ -229,10 +229,10 @@ def show(card: DmCard, folder: Path) -> None:
     console.print(table)
     for risk, reason in own.refused.items():
         console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
-    rule = own.default["rule"]
+    default = own.default
     console.print(
-        f"Default rule (accuracy down by at most {own.default['max_lost_points']:g} point, 95 %): p_now "
-        f"{rule['threshold']:g}, {rule['patience']} in a row; saves {100 * own.default['saved']:.1f} %, accuracy "
-        f"{own.default['accuracy_change_points']:+.1f} points. Written into {folder}.",
+        f"Default rule (accuracy down by at most {default['max_lost_points']:g} point, 95 %): "
+        f"{rule_in_words(Rule(**default['rule']))}; saves {100 * default['saved']:.1f} %, accuracy "
+        f"{default['accuracy_change_points']:+.1f} points. Written into {folder}.",
         highlight=False,
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from drr.calibration import Calibration
 from drr.dm import DmCard
+from drr.replay import Rule
 
 PLOT_NAMES = ("roc.png", "reliability.png", "steps.png")
 
@@ -112,9 +113,10 @@ def _calibration(card: DmCard) -> str:
     default = own.default
     return f"""## Calibration
 
-On {sum(own.questions.values()):,} questions that training never saw ({questions}), sampled with {sampling}. Each line
-is a promise with {100 * own.confidence:g} % confidence, for questions like these and requests sampled like these: of
-the questions that full thinking gets right, no more than this share is lost by stopping early.
+On {sum(own.questions.values()):,} questions that training never saw ({questions}),
+sampled with {sampling}. Each line is a promise with
+{100 * own.confidence:g} % confidence, for questions like these and requests sampled like these: of the questions that
+full thinking gets right, no more than this share is lost by stopping early.
 
 | lost at most | `p_now` | in a row | or `p_later` <= | or gain <= | lost | p-value | tokens saved | accuracy, points |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -122,9 +124,19 @@ the questions that full thinking gets right, no more than this share is lost by 
 {chr(10).join(refused)}
 
 The default rule promises nothing about lost answers: it saves most while accuracy falls, with 95 % confidence, by no
-more than {default["max_lost_points"]:g} point: `p_now` at {default["rule"]["threshold"]:g} at
-{default["rule"]["patience"]} boundaries in a row; {100 * default["saved"]:.1f} % of the tokens saved, accuracy
-{default["accuracy_change_points"]:+.1f} points on the calibration questions.""".rstrip()
+more than {default["max_lost_points"]:g} point. It stops at {rule_in_words(Rule(**default["rule"]))};
+{100 * default["saved"]:.1f} % of the tokens saved, accuracy {default["accuracy_change_points"]:+.1f} points on the
+calibration questions.""".rstrip()
+
+
+def rule_in_words(rule: Rule) -> str:
+    """`p_now 0.9, or p_later 0.1 or less, or a gain of 0 or less, 2 in a row`."""
+    parts = [f"p_now {rule.threshold:g}"]
+    if rule.hopeless is not None:
+        parts.append(f"p_later {rule.hopeless:g} or less")
+    if rule.min_gain is not None:
+        parts.append(f"p_later - p_now {rule.min_gain:g} or less")
+    return f"{', or '.join(parts)}, {rule.patience} in a row"
 
 
 def _optional(value: float | None) -> str:
