@@ -130,6 +130,7 @@ def calibrate(
             "lost_correct_rate": round(float(table.lost_rate[default]), 4),
         },
     )
+    replace(card, calibration=None).save(folder)  # no promise stands while its scores change
     save_head(head, folder / HEAD_NAME)
     card = replace(
         card, threshold=rules[default].threshold, patience=rules[default].patience, calibration=calibration.to_json()
@@ -231,7 +232,7 @@ def show(card: DmCard, folder: Path) -> None:
         console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
     default = own.default
     console.print(
-        f"Default rule (accuracy down by at most {default['max_lost_points']:g} point, 95 %): "
+        f"Default rule (accuracy down by at most {default['max_lost_points']:g} point by its own 95 % bound): "
         f"{rule_in_words(Rule(**default['rule']))}; saves {100 * default['saved']:.1f} %, accuracy "
         f"{default['accuracy_change_points']:+.1f} points. Written into {folder}.",
         highlight=False,

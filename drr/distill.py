@@ -74,6 +74,12 @@ class DistillConfig:
         for name, least in (("rollouts", 1), ("extra_rollouts", 0), ("max_tokens", 16), ("concurrency", 1)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')}", f"must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.temperature <= 2:
+            raise InputError("--temperature", f"must lie between 0 and 2, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise InputError("--top-p", f"must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise InputError("--top-k", f"must be at least 0, not {self.top_k}")
         if self.labels == "consistency" and self.rollouts < 3:
             raise InputError("--labels", f"consistency needs at least 3 rollouts to agree, not {self.rollouts}")
         if self.temperature == 0 and self.rollouts + self.extra_rollouts > 1:

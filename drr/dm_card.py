@@ -123,8 +123,9 @@ full thinking gets right, no more than this share is lost by stopping early.
 {chr(10).join(rows)}
 {chr(10).join(refused)}
 
-The default rule promises nothing about lost answers: it saves most while accuracy falls, with 95 % confidence, by no
-more than {default["max_lost_points"]:g} point. It stops at {rule_in_words(Rule(**default["rule"]))};
+The default rule promises nothing: of many rules it is the one that saves most among those whose accuracy, by the rule's
+own one-sided 95 % bound, falls by no more than {default["max_lost_points"]:g} point. It stops at
+{rule_in_words(Rule(**default["rule"]))};
 {100 * default["saved"]:.1f} % of the tokens saved, accuracy {default["accuracy_change_points"]:+.1f} points on the
 calibration questions.""".rstrip()
 

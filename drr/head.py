@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from drr.features import FEATURE_NAMES
 from drr.policy import Score
+from drr.records import write_whole
 
 INPUT_NAMES = ("logit_now", "logit_later", *FEATURE_NAMES)
 
@@ -80,4 +81,4 @@ def load_head(path: Path) -> FusionHead:
 
 def save_head(head: FusionHead, path: Path) -> None:
     """Write the head as JSON."""
-    path.write_text(json.dumps(head.to_json()) + "\n")
+    write_whole(path, json.dumps(head.to_json()) + "\n")

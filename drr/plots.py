@@ -79,4 +79,4 @@ def _steps(axes: Axes, scores: Reals, data: Boundaries) -> None:
             axes.fill_between(steps, low, high, alpha=0.2)
     axes.set(xlabel="step index", ylabel="p_now (median, quartiles)", title="Score along the attempt", ylim=(0, 1))
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -54,7 +54,7 @@ def _look(test: RuleTable, rule: int, epsilon: float) -> Trial:
     once = test.of(test.first_of_each_question())
     lost, right = int(once.lost[rule]), int(once.full_right.sum())
     lowest = float(beta.ppf(DELTA, lost, right - lost + 1)) if lost else 0.0
-    saved, rates = test.saved, test.lost_rate
+    saved, rates = once.saved, once.lost_rate
     return Trial(float(rates[rule]), lowest, float(saved[rule]), float(saved[rates <= epsilon].max(initial=0.0)))
 
 

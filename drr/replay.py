@@ -200,19 +200,28 @@ class RuleTable:
         return np.asarray((self.full_right & ~self.right).sum(1))
 
     @property
+    def _weights(self) -> Reals:
+        """[N] one over the rollouts of the question: where mixed ones have more of them, they count no more for it."""
+        _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / sizes[numbers])
+
+    @property
     def lost_rate(self) -> Reals:
-        """[R] `lost` as a share of the rollouts that full thinking gets right."""
-        return np.asarray(self.lost / max(1, int(self.full_right.sum())))
+        """[R] share of what full thinking gets right that the rule gets wrong, every question counting once."""
+        own = self._weights
+        return np.asarray((self.full_right & ~self.right) @ own / max(1e-9, float(self.full_right @ own)))
 
     @property
     def saved(self) -> Reals:
-        """[R] share of full thinking's tokens saved."""
-        return np.asarray(1 - self.tokens.sum(1, dtype=np.float64) / self.full_tokens.sum())
+        """[R] share of full thinking's tokens saved, every question counting once."""
+        own = self._weights
+        return np.asarray(1 - self.tokens @ own / float(self.full_tokens @ own))
 
     @property
     def accuracy_change(self) -> Reals:
-        """[R] in points of 100, against full thinking."""
-        return np.asarray(100 * (self.right.mean(1) - self.full_right.mean()))
+        """[R] in points of 100, against full thinking, every question counting once."""
+        own = self._weights
+        return np.asarray(100 * (self.right @ own - self.full_right @ own) / own.sum())
 
     @property
     def accuracy_lost_at_most(self) -> Reals:
@@ -224,10 +233,10 @@ class RuleTable:
 
 
 def choose_rule(table: RuleTable, max_lost_points: float) -> int:
-    """The rule that saves most while it loses, with 95 % confidence, at most `max_lost_points` of accuracy.
+    """The rule that saves most among those that lose at most `max_lost_points` of accuracy by their own 95 % bound.
 
-    Losses and gains weigh against each other here; nothing is promised about either alone. Falls back to the rule
-    that is likely to lose least. Returns its index.
+    A bound of one rule, not of the best of many: nothing is promised. Losses and gains weigh against each other. Falls
+    back to the rule that is likely to lose least. Returns its index.
     """
     bounds, saved = table.accuracy_lost_at_most, table.saved
     good = np.flatnonzero(bounds <= max_lost_points)

@@ -155,6 +155,7 @@ def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
         options = {"gpu_memory_utilization": args.dm_gpu_memory_utilization}
         if args.dm_kv_cache_memory_bytes:
             options["kv_cache_memory_bytes"] = args.dm_kv_cache_memory_bytes
+    options["dtype"] = "float32"  # as calibrated: thresholds near 1 do not survive another precision
     # No statistics: a second engine's would unregister the first one's metrics.
     engine_args = AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
     engine = AsyncLLM.from_engine_args(engine_args)

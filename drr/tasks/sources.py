@@ -60,6 +60,8 @@ def load_questions(
     Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
     A question that occurs twice is kept once.
     """
+    if limit is not None and limit < 1:
+        raise InputError("--limit", f"must be at least 1, not {limit}")
     if source.partition(":")[0] == "arithmetic" and not Path(source).exists():
         return Loaded(_arithmetic(source)[:limit])
     rows = read_rows(source)
@@ -77,7 +79,7 @@ def load_questions(
             raise BadRowError(question_name, f"is the same question as row {seen[text]}")
         gold = gold_field(row, answer_name, need_answer)
         seen[text] = number
-        return Question(text, gold, str(row.get("family") or ""), _difficulty(row))
+        return Question(text, gold, _encodable("family", str(row.get("family") or "")), _difficulty(row))
 
     for question in keep_good(source, rows, question_of, loaded.rejects):
         if limit is not None and len(loaded.questions) >= limit:
