@@ -102,21 +102,13 @@ def answers_stated(rollout: Rollout) -> list[int]:
     return counts
 
 
-@dataclass(frozen=True, slots=True)
-class States:
-    """Hidden states of a causal classifier: `inner` [B, T, H] goes into the last layer, `picked` [B, S, H] comes out of
-    it at the boundaries."""
-
-    inner: torch.Tensor
-    picked: torch.Tensor
-
-
 class BoundaryModel(nn.Module):
     """A Hugging Face sequence classifier with two labels, asked at boundaries."""
 
-    def __init__(self, classifier: Any) -> None:
+    def __init__(self, classifier: Any, *, added_layers: int = 0) -> None:
+        """`added_layers` at the end of the backbone are new."""
         super().__init__()
-        self.classifier = classifier
+        self.classifier, self.added_layers = classifier, added_layers
 
     @property
     def plain(self) -> Any:
@@ -133,18 +125,17 @@ class BoundaryModel(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         positions: torch.Tensor,
-    ) -> tuple[torch.Tensor, States | None]:
-        """Logits [B, S, 2] at `positions` [B, S]; and, in training, the states they came from.
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [B, S, 2] at `positions` [B, S], and the states [B, S, H] they came from.
 
         A bidirectional classifier has one boundary per row, its end, and shows no states.
         """
         if not self.causal:
             return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
         plain = self.plain
-        out = plain.base_model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=self.training)
-        last = out.last_hidden_state
+        last = plain.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         picked = torch.gather(last, 1, positions[..., None].expand(-1, -1, last.shape[-1]))
-        return plain.score(picked), States(out.hidden_states[-2], picked) if self.training else None
+        return plain.score(picked), picked
 
 
 def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:

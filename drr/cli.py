@@ -96,16 +96,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh-rate", type=float, default=10.0, help="factor on it for heads and added layers")
     parser.add_argument("--max-tokens", type=int, default=1024, help="longest input; older steps are dropped")
     parser.add_argument("--merge", type=float, default=0.15, help="share of step pairs merged, as augmentation")
+    parser.add_argument("--cut", type=float, default=0.0, help="share of rollouts cut soon after their first answer")
     parser.add_argument("--ranking", type=float, default=0.5, help="weight of the loss within questions; 0: none")
-    parser.add_argument(
-        "--surprise", type=float, default=0.0, help="weight of telling which tokens the backbone finds unlikely"
-    )
     parser.add_argument(
         "--behaviour", type=float, default=0.5, help="weight of telling the behaviour features from the text; 0: none"
     )
     parser.add_argument("--no-balance", action="store_true", help="do not weigh right and wrong alike")
     parser.add_argument("--lora-rank", type=int, default=0, help="train low-rank adapters (peft); merged when saved")
     parser.add_argument("--extra-layers", type=int, default=0, help="grow a causal backbone by so many layers")
+    parser.add_argument("--freeze", action="store_true", help="train only the extra layers and the head")
     parser.add_argument(
         "--boundaries-per-rollout", type=int, default=4, help="encoders: boundaries shown of each rollout and epoch"
     )

@@ -5,6 +5,7 @@ Any Hugging Face backbone that has a sequence-classification form. Two labels, e
 questions that the classifier never saw (`drr.fusion`).
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from drr.boundaries import BoundaryModel
+from drr.dm import CARD_NAME
 from drr.errors import InputError
 from drr.progress import Progress
 from drr.records import Rollout, read_json_object, write_whole
@@ -37,7 +39,7 @@ from drr.train_losses import TrainedModel
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
-_SETTINGS_NAME = "training.json"
+_STATE_NAME = "training.json"
 _CHECKPOINTS = "checkpoints"
 
 
@@ -68,10 +70,11 @@ def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
     plain = trained.model.plain
     head = plain.score if trained.model.causal else plain.classifier
     yield from head.parameters()
-    for extra in (trained.surprised, trained.behaving):
-        yield from extra.parameters() if extra is not None else ()
-    for layer in getattr(plain, "grown", ()):
-        yield from layer.parameters()
+    if trained.behaving is not None:
+        yield from trained.behaving.parameters()
+    if trained.model.added_layers:
+        for layer in plain.base_model.layers[-trained.model.added_layers :]:
+            yield from layer.parameters()
 
 
 class _ProgressCallback(TrainerCallback):
@@ -104,6 +107,10 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     classifier.config.pad_token_id = tokenizer.pad_token_id
+    if config.freeze:
+        if not config.extra_layers:
+            raise InputError("--freeze", "leaves nothing to train but a head: needs --extra-layers")
+        classifier.base_model.requires_grad_(False)
     if config.extra_layers:
         grow(classifier, config.extra_layers)
     if config.lora_rank:
@@ -113,32 +120,32 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
             task_type="SEQ_CLS", r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
         )
         classifier = get_peft_model(classifier, adapters)
-    return BoundaryModel(classifier), tokenizer
+    return BoundaryModel(classifier, added_layers=config.extra_layers), tokenizer
 
 
 def grow(classifier: Any, layers: int) -> None:
     """Add `layers` layers on top of a causal backbone that at first pass on what they are given.
 
     What a token gives away about the one before it can only be read once the prediction of that one is complete;
-    a classifier as deep as the Reasoner has no layer left for it.
+    a classifier as deep as the Reasoner has no layer left for it. They begin as copies of the first layers, which know
+    how to look one token back, with nothing let out yet.
     """
     backbone = classifier.base_model
-    if not hasattr(backbone, "layers"):
-        raise InputError("--extra-layers", f"{type(backbone).__name__} cannot be grown")
-    have = len(backbone.layers)
+    have = len(getattr(backbone, "layers", ()))
+    if not layers <= have or not hasattr(backbone, "norm"):
+        raise InputError("--extra-layers", f"{type(backbone).__name__} cannot be grown by {layers} layers")
     config = classifier.config
     config.num_hidden_layers = have + layers
     if getattr(config, "layer_types", None):
-        config.layer_types = [*config.layer_types, *[config.layer_types[-1]] * layers]
-    for number in range(have, have + layers):
-        layer = type(backbone.layers[0])(config, number)
+        config.layer_types = [*config.layer_types, *config.layer_types[:layers]]
+    for number in range(layers):
+        layer = type(backbone.layers[0])(config, have + number)
+        layer.load_state_dict(backbone.layers[number].state_dict())
         for name, parameter in layer.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.zeros_(parameter)
-            elif parameter.ndim == 2:
-                nn.init.normal_(parameter, std=getattr(config, "initializer_range", 0.02))
         backbone.layers.append(layer)
-    classifier.grown = list(backbone.layers)[have:]  # a list: not a second registration of the same layers
+    backbone.norm.requires_grad_(True)
 
 
 def input_limit(model: BoundaryModel, config: TrainConfig) -> int:
@@ -156,17 +163,19 @@ def train_text_classifier(
     and keeps the best state. A training that was stopped goes on from its last checkpoint in `out`. Returns its
     figures. Under `accelerate launch` every process calls this; the first one saves.
     """
-    settings = {"backbone": backbone, "rollouts": len(rollouts), **asdict(config)}
+    settings = {"backbone": backbone, "data": _data_key([*rollouts, *held_back]), **asdict(config)}
     model, tokenizer = load_backbone(backbone, config)
     config_used = _with_limit(config, input_limit(model, config))
-    teacher = _teacher(backbone) if config.surprise and model.causal else None
     train = RolloutDataset(rollouts, tokenizer, config_used, model.causal, augment=True)
     held = RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
     per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
     steps = max(1, round(per_epoch * config.epochs))
     every = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
     checkpoints = out / _CHECKPOINTS
-    resumed_from = _resumable_step(out, settings)
+    state = _begun(out, settings)
+    if state["figures"]:
+        return dict(state["figures"])
+    resumed_from = _steps_done(checkpoints)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -195,7 +204,7 @@ def train_text_classifier(
         seed=config.seed,
         log_level="error",
     )
-    trained = TrainedModel(model, config_used, label_weights(rollouts, config), feature_moments(rollouts), teacher)
+    trained = TrainedModel(model, config_used, label_weights(rollouts, config), feature_moments(rollouts))
     with Progress("Text classifier", steps, resumed_from) as progress:
         trainer = _QuestionTrainer(
             model=trained,
@@ -209,12 +218,8 @@ def train_text_classifier(
         if held_back:
             trainer.add_callback(EarlyStoppingCallback(config.patience))
         trainer.pop_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=True if resumed_from else None)
-    if trainer.is_world_process_zero():
-        _save(model, tokenizer, out)
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        (out / _SETTINGS_NAME).unlink(missing_ok=True)
-    return {
+        trainer.train(resume_from_checkpoint=str(checkpoints / f"checkpoint-{resumed_from}") if resumed_from else None)
+    figures = {
         "backbone": Path(backbone).name,
         "parameters": sum(parameter.numel() for parameter in model.plain.parameters()),
         "causal": model.causal,
@@ -227,16 +232,26 @@ def train_text_classifier(
         "max_tokens": config_used.max_tokens,
         "seconds": round(progress.seconds),
     }
+    if trainer.is_world_process_zero():
+        (out / CARD_NAME).unlink(missing_ok=True)  # whatever it promised, it was not about this classifier
+        _save(model, tokenizer, out)
+        write_whole(out / _STATE_NAME, json.dumps({"settings": settings, "figures": figures}) + "\n")
+    return figures
+
+
+def forget_training(out: Path) -> None:
+    """Remove what only a training under way needs; call it when everything that follows the training is written."""
+    (out / _STATE_NAME).unlink(missing_ok=True)
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+
+
+def is_under_way(out: Path) -> bool:
+    """Whether `out` holds a training that was begun and not finished."""
+    return (out / _STATE_NAME).exists()
 
 
 def _with_limit(config: TrainConfig, limit: int) -> TrainConfig:
     return TrainConfig(**{**asdict(config), "max_tokens": limit})
-
-
-def _teacher(backbone: str) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32).eval().requires_grad_(False)
 
 
 def _processes() -> int:
@@ -245,25 +260,35 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _resumable_step(out: Path, settings: dict[str, Any]) -> int:
-    """The step of the checkpoint in `out` to go on from, 0 where there is none; InputError where it is of another
-    training."""
-    path = out / _SETTINGS_NAME
-    if path.exists():
-        before = read_json_object(path)
-        for key, value in settings.items():
-            if before.get(key) != value:
-                raise InputError(
-                    str(out), f"holds a training begun with {before.get(key)!r}, not {value!r}; remove it", field=key
-                )
-        return _steps_done(out / _CHECKPOINTS)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(settings) + "\n")
-    return 0
+def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The state of the training in `out`, begun now if there is none; InputError where it is of another training."""
+    path = out / _STATE_NAME
+    if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        state = {"settings": settings, "figures": None}
+        write_whole(path, json.dumps(state) + "\n")
+        return state
+    state = read_json_object(path)
+    before = state.get("settings")
+    for key, value in settings.items():
+        own = before.get(key) if isinstance(before, dict) else None
+        if own != value:
+            raise InputError(str(out), f"holds a training begun with {own!r}, not {value!r}; remove it", field=key)
+    return {"figures": None, **state}
+
+
+def _data_key(rollouts: Sequence[Rollout]) -> str:
+    """Identifies what is learned from: the attempts and their labels."""
+    digest = hashlib.sha256()
+    for rollout in rollouts:
+        digest.update(repr((rollout.question, rollout.sample, rollout.steps, rollout.now, rollout.later)).encode())
+    return digest.hexdigest()[:12]
 
 
 def _steps_done(checkpoints: Path) -> int:
-    return max((int(path.name.rpartition("-")[2]) for path in checkpoints.glob("checkpoint-*")), default=0)
+    """The step of the last whole checkpoint, 0 where there is none; the Trainer writes its state last."""
+    whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return max((int(path.name.rpartition("-")[2]) for path in whole), default=0)
 
 
 def _save(model: BoundaryModel, tokenizer: Any, out: Path) -> None:

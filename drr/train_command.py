@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drr.boundaries import Boundaries, score_boundaries
-from drr.dm import HEAD_NAME, TRAINED_ON_NAME, DmCard
+from drr.dm import CARD_NAME, HEAD_NAME, TRAINED_ON_NAME, DmCard
 from drr.dm_card import write_dm_card
 from drr.dm_metrics import baselines, score_report
 from drr.errors import InputError
@@ -19,7 +19,7 @@ from drr.fusion import fit_head, probabilities, text_probabilities, with_tempera
 from drr.head import FusionHead, save_head
 from drr.plots import draw_dm
 from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of, write_whole
-from drr.train import train_text_classifier
+from drr.train import forget_training, is_under_way, train_text_classifier
 from drr.train_config import TrainConfig
 
 _DEFAULT_THRESHOLD = 0.9
@@ -64,9 +64,12 @@ def run(options: argparse.Namespace) -> None:
     config = _config(options)
     data = split_data(_usable(read_rollouts(options.data)), options.train_share)
     _check(data, options)
+    if (options.out / CARD_NAME).exists() and not is_under_way(options.out):
+        raise InputError(str(options.out), "holds a finished DM; choose another folder or remove it", field="--out")
     figures = train_text_classifier(data.text, data.dev, options.backbone, options.out, config)
     if _is_first_process():
         card = finish_dm(data, manifest, figures, options.out, seed=config.seed)
+        forget_training(options.out)
         show(card, options.out)
 
 
@@ -96,6 +99,12 @@ def _config(options: argparse.Namespace) -> TrainConfig:
     for name in ("epochs", "batch", "learning_rate", "fresh_rate", "max_tokens", "boundaries_per_rollout", "patience"):
         if getattr(options, name) <= 0:
             raise InputError(f"--{name.replace('_', '-')}", f"must be above 0, not {getattr(options, name)}")
+    for name in ("extra_layers", "lora_rank", "ranking", "behaviour"):
+        if getattr(options, name) < 0:
+            raise InputError(f"--{name.replace('_', '-')}", f"must be at least 0, not {getattr(options, name)}")
+    for name in ("cut", "merge"):
+        if not 0 <= getattr(options, name) <= 1:
+            raise InputError(f"--{name}", f"must lie between 0 and 1, not {getattr(options, name)}")
     if not 0 < options.train_share <= 1:
         raise InputError("--train-share", f"must be above 0 and at most 1, not {options.train_share}")
     return TrainConfig(
@@ -104,13 +113,14 @@ def _config(options: argparse.Namespace) -> TrainConfig:
         learning_rate=options.learning_rate,
         fresh_rate=options.fresh_rate,
         merge=options.merge,
+        cut=options.cut,
         ranking=options.ranking,
-        surprise=options.surprise,
         behaviour=options.behaviour,
         balance=not options.no_balance,
         max_tokens=options.max_tokens,
         lora_rank=options.lora_rank,
         extra_layers=options.extra_layers,
+        freeze=options.freeze,
         boundaries_per_rollout=options.boundaries_per_rollout,
         patience=options.patience,
         seed=options.seed,

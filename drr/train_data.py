@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ PLAIN, FIRST, LAST = 0, 1, 2
 """Kinds of boundaries: those that first state an answer, an attempt's last ones, and all others."""
 
 _NO_FEATURES = [float("nan")] * len(FEATURE_NAMES)
+_STEPS_AFTER_ANSWER = 2
 _LEAST_WEIGHT, _MOST_WEIGHT = 0.2, 5.0
 
 
@@ -28,7 +30,8 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
         self, rollouts: Sequence[Rollout], tokenizer: Any, config: TrainConfig, causal: bool, *, augment: bool
     ) -> None:
         self.rollouts, self._tokenizer, self._config = rollouts, tokenizer, config
-        self._causal, self._merge = causal, config.merge if augment else 0.0
+        self._causal = causal
+        self._merge, self._cut = (config.merge, config.cut) if augment else (0.0, 0.0)
         self._random = random.Random(config.seed)
         numbers = {question: number for number, question in enumerate(dict.fromkeys(r.question for r in rollouts))}
         self.groups = [numbers[rollout.question] for rollout in rollouts]
@@ -38,8 +41,9 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
 
     def __getitem__(self, item: int) -> list[dict[str, Any]]:
         rollout = self.rollouts[item]
-        merged = [self._random.random() < self._merge for _ in rollout.steps]
-        rows = list(stretches(self._tokenizer, rollout, self._config.max_tokens, merged))
+        shown = replace(rollout, steps=rollout.steps[: self._steps_shown(rollout)])
+        merged = [self._random.random() < self._merge for _ in shown.steps]
+        rows = list(stretches(self._tokenizer, shown, self._config.max_tokens, merged))
         if not self._causal:
             rows = self._chosen([row for stretch in rows for row in one_by_one(stretch)])
         kinds, features = _kinds(rollout), behaviour_features(rollout)
@@ -53,6 +57,13 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
             }
             for row in rows
         ]
+
+    def _steps_shown(self, rollout: Rollout) -> int:
+        """All of them, or those up to the first stated answer and at most two more."""
+        counts = answers_stated(rollout)
+        if 1 not in counts or self._random.random() >= self._cut:
+            return len(counts)
+        return counts.index(1) + 1 + self._random.randint(0, _STEPS_AFTER_ANSWER)
 
     def _chosen(self, rows: list[Stretch]) -> list[Stretch]:
         """The last boundary always, and some of the others."""

@@ -1,8 +1,5 @@
 """What the text classifier is trained for: right labels, right order within a question, and behaviour seen in text."""
 
-from typing import Any
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,7 +19,6 @@ class TrainedModel(nn.Module):
         config: TrainConfig,
         weights: torch.Tensor,
         moments: tuple[torch.Tensor, torch.Tensor],
-        teacher: Any,
     ) -> None:
         super().__init__()
         self.model, self._config = model, config
@@ -30,9 +26,7 @@ class TrainedModel(nn.Module):
         mean, scale = moments
         self.register_buffer("feature_mean", mean, persistent=False)
         self.register_buffer("feature_scale", scale, persistent=False)
-        self._teacher = [teacher]  # in a list: not a part of what is trained and saved
         size = model.plain.config.hidden_size
-        self.surprised = nn.Linear(size, 1) if teacher is not None else None
         self.behaving = nn.Linear(size, len(FEATURE_NAMES)) if config.behaviour and model.causal else None
 
     def forward(
@@ -45,7 +39,7 @@ class TrainedModel(nn.Module):
         features: torch.Tensor,
         group: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
-        logits, states = self.model(input_ids, attention_mask, positions)
+        logits, picked = self.model(input_ids, attention_mask, positions)
         logits = logits.float()
         known = labels != NO_LABEL
         losses = functional.binary_cross_entropy_with_logits(logits, labels.clamp(min=0.0), reduction="none")
@@ -53,20 +47,9 @@ class TrainedModel(nn.Module):
         loss = (losses * weights).sum() / weights.sum().clamp(min=1e-6)
         if self.training and self._config.ranking:
             loss = loss + self._config.ranking * ranking_loss(logits[..., 0], labels[..., 0], kinds, group)
-        if self.training and states is not None and self.surprised is not None:
-            loss = loss + self._config.surprise * self._surprise_loss(states.inner, input_ids, attention_mask)
-        if self.training and states is not None and self.behaving is not None:
-            loss = loss + self._config.behaviour * self._behaviour_loss(states.picked, features)
+        if self.training and picked is not None and self.behaving is not None:
+            loss = loss + self._config.behaviour * self._behaviour_loss(picked, features)
         return {"loss": loss, "logits": logits}
-
-    def _surprise_loss(self, inner: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            predicted = self._teacher[0](input_ids=ids, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-        unlikely = (predicted.gather(2, ids[:, 1:, None])[..., 0] < np.log(_UNLIKELY)).float()
-        assert self.surprised is not None
-        told = self.surprised(inner[:, 1:]).float()[..., 0]
-        real = mask[:, 1:].bool()
-        return functional.binary_cross_entropy_with_logits(told[real], unlikely[real])
 
     def _behaviour_loss(self, picked: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Smooth L1 over standardised features; zero where none is known."""
@@ -82,8 +65,6 @@ class TrainedModel(nn.Module):
 
 
 _CLIP = 5.0
-_UNLIKELY = 0.7
-"""A token to which the Reasoner gave less than this probability counts as one it found unlikely."""
 
 
 def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, group: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -30,9 +31,9 @@ from drr.policy import Score
 from drr.progress import Progress
 from drr.records import Rollout
 from drr.steps import StepRule
-from drr.train import train_text_classifier
+from drr.train import forget_training, grow, load_backbone, train_text_classifier
 from drr.train_config import TrainConfig
-from drr.train_data import label_weights
+from drr.train_data import RolloutDataset, label_weights
 from drr.train_losses import ranking_loss
 
 from .fakes import rollout_of
@@ -208,7 +209,8 @@ def lessons(count: int) -> list[Rollout]:
     ("kind", "options"),
     [
         ("causal", {}),
-        ("causal", {"extra_layers": 1, "surprise": 0.5, "behaviour": 0.5}),
+        ("causal", {"extra_layers": 1, "behaviour": 0.5}),
+        ("causal", {"extra_layers": 2, "freeze": True, "cut": 0.5}),
         ("causal", {"lora_rank": 4, "learning_rate": 2e-2}),
         ("encoder", {"boundaries_per_rollout": 2}),
     ],
@@ -227,6 +229,7 @@ def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, optio
     )
     figures = train_text_classifier(lessons(64), lessons(16), str(backbone), tmp_path / "dm", config)
     assert figures["causal"] is (kind == "causal")
+    forget_training(tmp_path / "dm")
     assert not (tmp_path / "dm" / "checkpoints").exists()
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "dm")
     assert model.config.num_labels == 2
@@ -239,6 +242,41 @@ def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, optio
     with torch.inference_mode():
         alone = model.float().eval()(torch.tensor([last])).logits[0].numpy()
     assert np.allclose(data.text_logits[1], alone, atol=1e-3), "scored as it will be served"
+
+
+def test_freezing_leaves_the_added_layers_and_the_head_to_train(tmp_path: Path) -> None:
+    backbone = str(tiny(tmp_path / "backbone", "causal"))
+    model, _ = load_backbone(backbone, TrainConfig(extra_layers=2, freeze=True))
+    trained = {name for name, own in model.plain.named_parameters() if own.requires_grad}
+    assert {name.split(".")[2] for name in trained if "layers" in name} == {"2", "3"}
+    assert {name for name in trained if "layers" not in name} == {"model.norm.weight", "score.weight"}
+    with pytest.raises(InputError, match="--freeze"):
+        load_backbone(backbone, TrainConfig(freeze=True))
+    with pytest.raises(InputError, match="--extra-layers"):
+        load_backbone(backbone, TrainConfig(extra_layers=3))
+
+
+def test_a_grown_backbone_says_at_first_what_it_said_before(tmp_path: Path) -> None:
+    backbone = str(tiny(tmp_path / "backbone", "causal"))
+    plain, grown = (AutoModelForCausalLM.from_pretrained(backbone).eval() for _ in range(2))
+    grow(grown, 2)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        assert torch.equal(plain(ids).logits, grown(ids).logits)
+
+
+def test_cut_rollouts_end_soon_after_their_first_answer() -> None:
+    rollout = rollout_of(["a\n\n", "So the answer is 3.\n\n", *["b\n\n"] * 9])
+    tokenizer = AutoTokenizer.from_pretrained(reference.reasoner_folder())
+
+    def ends(cut: float, *, augment: bool) -> set[int]:
+        config = TrainConfig(cut=cut, merge=0.0)
+        data = RolloutDataset([rollout], tokenizer, config, causal=True, augment=augment)
+        return {data[0][-1]["stretch"].steps[-1] for _ in range(60)}
+
+    assert ends(1.0, augment=True) == {1, 2, 3}
+    assert ends(0.5, augment=True) == {1, 2, 3, 10}
+    assert ends(1.0, augment=False) == ends(0.0, augment=True) == {10}
 
 
 def test_a_stopped_training_goes_on_and_another_is_refused(tmp_path: Path) -> None:
@@ -261,9 +299,16 @@ def test_a_stopped_training_goes_on_and_another_is_refused(tmp_path: Path) -> No
     other = replace(config, learning_rate=1e-3)
     with pytest.raises(InputError, match=r"field learning_rate: holds a training begun with 0\.01"):
         train_text_classifier(lessons(64), lessons(16), backbone, tmp_path / "dm", other)
+    with pytest.raises(InputError, match="field data"):
+        train_text_classifier(lessons(60), lessons(16), backbone, tmp_path / "dm", config)
+    half_written = tmp_path / "dm" / "checkpoints" / "checkpoint-9"
+    half_written.mkdir()
     figures = train_text_classifier(lessons(64), lessons(16), backbone, tmp_path / "dm", config)
     assert figures["steps"] == 16
     assert figures["resumed_from"] in (4, 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("drr.train.Trainer.train", lambda *_: pytest.fail("trained again"))
+        assert train_text_classifier(lessons(64), lessons(16), backbone, tmp_path / "dm", config) == figures
 
 
 def test_training_ends_early_when_nothing_is_gained(tmp_path: Path) -> None:
