@@ -4,8 +4,17 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from benchmarks.labels import look, relabel, relabelled
 from benchmarks.savings import Answer, Run, compared, first_statement, markdown
+from benchmarks.shift import measure
+from drr import reference
+from drr.distill import close_folder, open_folder, shard_path
+from drr.grading import is_correct
+from drr.records import Rollout, read_rollouts, write_shard
+
+from .fakes import rollout_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,3 +44,47 @@ def test_the_first_statement_is_found_in_tokens() -> None:
 def test_the_readme_says_what_was_recorded() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "savings.json").read_text())
     assert markdown(results) in (ROOT / "README.md").read_text()
+
+
+def attempts(question: str, answers: list[str], difficulty: int = 2) -> list[Rollout]:
+    """One rollout per answer; gold says 3."""
+    rollouts = []
+    for sample, own in enumerate(answers):
+        rollout = rollout_of(["x: 1+2=3.\n\n", f"So the answer is {own}.\n\n", "Let me check.\n\n", f"1+2={own}.\n\n"])
+        rollout.question, rollout.sample, rollout.answer, rollout.difficulty = question, sample, own, difficulty
+        rollout.forced = ["3", own, own, own]
+        rollout.now, rollout.later = [answer == "3" for answer in rollout.forced], own == "3"
+        rollouts.append(rollout)
+    return rollouts
+
+
+def test_majority_labels_need_no_gold(tmp_path: Path) -> None:
+    rollouts = [*attempts("a", ["3", "3", "4"]), *attempts("b", ["5", "3", "5.0"]), *attempts("c", ["1", "2", "3"])]
+    found = relabelled(rollouts, is_correct)
+    assert set(found) == {"a", "b"}
+    assert [own.later for own in found["b"]] == [True, False, True]
+    assert found["b"][0].now == [False, True, True, True]
+    settings = {"grader": "auto", "labels": "gold", "step_rule": "line", "reasoner": {"name": "r", "fingerprint": "f"}}
+    manifest = open_folder(tmp_path / "gold", settings)
+    write_shard(shard_path(tmp_path / "gold", 0), rollouts)
+    close_folder(tmp_path / "gold", manifest, [])
+    figures = relabel(tmp_path / "gold", tmp_path / "majority")
+    assert figures == {"questions": 2, "without_majority": 1, "majority_right": 0.5, "same_later": 0.5}
+    assert {own.gold for own in read_rollouts(tmp_path / "majority")} == {"3", "5"}
+
+
+def test_dms_are_compared_and_shifted_on_recorded_rollouts() -> None:
+    easy = [own for number in range(400) for own in attempts(f"What is {number} + 1?", ["3"])]
+    hard = [own for number in range(40) for own in attempts(f"What is {number} + 2?", ["3", "4"], difficulty=8)]
+    results = measure(reference.dm_folder(), [*easy, *hard], 4)
+    assert results["certified_on"] < 400
+    assert {own["max_lost_correct"] for own in results["risks"]} >= {0.05, 0.1}
+    for own in results["risks"]:
+        assert own["hard"]["right"] == 40
+        assert own["hard"]["lost"] == 0
+    assert results["drift"]["hard"]["responses"] == 80
+    assert results["drift"]["hard"]["warned_after"] is None
+    assert results["drift"]["easy, left out"]["responses"] + results["certified_on"] < 400
+    figures = look(reference.dm_folder(), hard)
+    assert figures["rules"]["default"]["lost_rate"] == pytest.approx(0.0)
+    assert 0 <= figures["auroc"]["first"] <= 1
