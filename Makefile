@@ -28,5 +28,5 @@ test-slow: install ## Run the tests that take minutes
 check-savings: install ## Measure accuracy and tokens on the 500 reference test questions
 	$(BIN)/python -m benchmarks.savings $(ARGS)
 
-reference: install ## Build the reference Reasoner and DM from nothing (about an hour on two cores)
+reference: install ## Build the reference Reasoner and DM from nothing (some hours on two cores)
 	$(BIN)/drr reference build $(ARGS)

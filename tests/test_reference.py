@@ -43,6 +43,9 @@ def test_the_fused_dm_beats_both_of_its_parts_at_stated_answers() -> None:
     metrics = DmCard.load(reference.dm_folder()).metrics
     first = {part: metrics[part]["first"]["auroc"] for part in ("text", "behaviour", "fused")}
     assert first["fused"] > max(first["text"], first["behaviour"])
+    within = {part: metrics[part]["within_question_first"]["auroc"] for part in ("text", "behaviour", "fused")}
+    assert within["fused"] > max(0.8, within["behaviour"])
+    assert within["text"] > 0.75
 
 
 def test_the_reasoner_answers_in_transformers() -> None:

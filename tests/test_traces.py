@@ -2,14 +2,28 @@
 
 import random
 import re
+from dataclasses import replace
+from pathlib import Path
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from drr import reference
 from drr.grading import stated_answer
-from drr.reference.pretrain import PretrainConfig, encode, mixture_at
+from drr.reference.pretrain import (
+    Batch,
+    PretrainConfig,
+    encode,
+    mixture_at,
+    packed_batch,
+    pretrain,
+    training_documents,
+    with_wrong_digits,
+)
 from drr.reference.tokenizer import END, THINK_CLOSE, VOCABULARY_SIZE, train_tokenizer
-from drr.reference.traces import decomposed, first_attempt, full_trace, truncated
+from drr.reference.traces import Mixture, decomposed, first_attempt, full_trace, truncated
 from drr.tasks.arithmetic import apply, make_problem
 
 _SUM = re.compile(r"(\d+)([-+*/])(\d+)=$")
@@ -83,3 +97,47 @@ def test_the_curriculum_turns_to_full_traces_late() -> None:
     assert shares[0] < 0.2 < 0.6 < shares[-1]
     mixture = mixture_at(0.45, config)
     assert abs(mixture.full + mixture.first + mixture.cut - 1) < 1e-9
+
+
+def test_wrong_digits_come_only_where_they_may() -> None:
+    digits = list(range(10, 20))
+    tokens = [10, 11, 5, 12, 6] * 40
+    where = [place >= 100 for place in range(200)]
+    changed = with_wrong_digits(random.Random(0), tokens, where, digits)
+    differ = [place for place, (old, new) in enumerate(zip(tokens, changed, strict=True)) if old != new]
+    assert differ
+    assert min(differ) >= 100
+    assert all(tokens[place] in digits and changed[place] in digits for place in differ)
+    assert len(differ) < 30
+
+
+def test_noisy_documents_teach_surprise_and_nothing_else() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reference.reasoner_folder())
+    config = PretrainConfig(rows_per_step=4, row_length=512, surprise=0.3, noise=0.5)
+
+    def batch(noise: float) -> Batch:
+        rng = random.Random(0)
+        documents = training_documents(rng, Mixture(full=0.0, first=1.0, cut=0.0))
+        return packed_batch(rng, documents, tokenizer, replace(config, noise=noise))
+
+    clean, mixed, noisy = batch(0.0), batch(0.5), batch(1.0)
+    assert (noisy.labels == -100).all()
+    assert 0 < (mixed.labels != -100).sum() < (clean.labels != -100).sum()
+    assert noisy.thought.any()
+    assert not noisy.thought[noisy.ids == tokenizer.pad_token_id].any()
+    assert not noisy.thought[:, 0].any()  # a document begins with its question
+    assert ((clean.labels == -100) | clean.thought).all()
+
+
+def test_pretraining_goes_on_from_a_model_deeper_and_learns_surprise(tmp_path: Path) -> None:
+    config = PretrainConfig(
+        rows_per_step=2, row_length=256, tokens=2 * 256 * 3, extra_layers=1, surprise=0.3, noise=0.5
+    )
+    start = reference.reasoner_folder()
+    figures = pretrain(tmp_path, config, start=start)
+    before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (start, tmp_path))
+    assert after.config.num_hidden_layers == before.config.num_hidden_layers + 1
+    assert figures["tokens"] == 2 * 256 * 3
+    assert figures["parameters"] == sum(own.numel() for own in after.parameters())
+    ids = torch.tensor([[5, 6, 7]])
+    assert not torch.allclose(before(ids).logits.float(), after(ids).logits.float())

@@ -1,18 +1,21 @@
-"""Train the reference Reasoner from nothing on documents written by `traces`.
+"""Train the reference language models on documents written by `traces`: the Reasoner, and the backbone of its DM.
 
-A Qwen2 model of 3.3M parameters: Muon for the matrices, AdamW for the rest, cosine schedule, bf16 autocast.
+The Reasoner is a Qwen2 model of 3.3M parameters, trained from nothing: Muon for the matrices, AdamW for the rest,
+cosine schedule, bf16 autocast. The backbone goes on from the Reasoner, two layers deeper, on first attempts without
+mistakes: a judge must know sums better than whoever it judges, as any pretrained backbone of a user would.
 Every batch is a function of (seed, step), so a run killed at any moment continues from its last checkpoint.
 """
 
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from drr.progress import Progress
@@ -20,6 +23,7 @@ from drr.reference import tokenizer as vocabulary
 from drr.reference.traces import EARLY_MIXTURE, LATE_MIXTURE, Document, Mixture, document
 from drr.tasks.arithmetic import make_problem
 from drr.tasks.questions import Split
+from drr.train import grow
 
 _IGNORE = -100
 _SAMPLING_TEMPERATURE = 0.8
@@ -27,7 +31,13 @@ _SAMPLING_TEMPERATURE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """One pretraining run. Lengths are in tokens; `late_from` is the share of steps after which the mixture turns."""
+    """One pretraining run. Lengths are in tokens; `late_from` is the share of steps after which the mixture turns from
+    `early` to `late`. `extra_layers` are added where a run goes on from another model.
+
+    `surprise` weighs a second loss: telling, once a token has been seen, how unlikely the model itself found it. It
+    has little to learn from where nearly every token is right, so a share `noise` of the documents gets wrong digits;
+    nothing else is learned from these.
+    """
 
     hidden: int = 256
     layers: int = 4
@@ -37,7 +47,12 @@ class PretrainConfig:
     row_length: int = 768
     rows_per_step: int = 24
     tokens: int = 18_000_000
+    early: Mixture = EARLY_MIXTURE
+    late: Mixture = LATE_MIXTURE
     late_from: float = 0.4
+    extra_layers: int = 0
+    surprise: float = 0.0
+    noise: float = 0.0
     matrix_learning_rate: float = 0.02
     other_learning_rate: float = 3e-3
     warmup_steps: int = 20
@@ -48,10 +63,42 @@ class PretrainConfig:
         return max(1, self.tokens // (self.row_length * self.rows_per_step))
 
 
+_DM_MIXTURE = Mixture(full=0.15, first=0.85, cut=0.0)
+
+DM_BACKBONE = PretrainConfig(
+    tokens=8_000_000,
+    early=_DM_MIXTURE,
+    late=_DM_MIXTURE,
+    extra_layers=3,
+    surprise=0.3,
+    noise=0.35,
+    matrix_learning_rate=0.01,
+    other_learning_rate=1e-3,
+)
+"""The backbone of the reference DM."""
+
+_WRONG_DIGITS = 0.12
+"""Share of the digits replaced in a noisy document."""
+
+_OWN_TOKEN = 0.3
+"""Weight, beside that of surprise, of telling which token a state belongs to. A narrow model's last state forgets its
+own token for the next one, and what is forgotten cannot be compared with what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`ids` int64 [rows, length], padded at the end of a row; `labels` the same, -100 where no loss is wanted;
+    `thought` bool [rows, length], whether a token belongs to what the assistant says."""
+
+    ids: torch.Tensor
+    labels: torch.Tensor
+    thought: torch.Tensor
+
+
 def mixture_at(progress: float, config: PretrainConfig) -> Mixture:
     """The document mixture at `progress` (0 to 1): mostly first attempts, then a ramp to full traces."""
     ramp = min(1.0, max(0.0, (progress - config.late_from) / 0.15))
-    early, late = asdict(EARLY_MIXTURE), asdict(LATE_MIXTURE)
+    early, late = asdict(config.early), asdict(config.late)
     return Mixture(**{kind: early[kind] + ramp * (late[kind] - early[kind]) for kind in early})
 
 
@@ -88,12 +135,13 @@ def encode(item: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int
 
 
 def packed_batch(
-    documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, labels), both int64 [rows_per_step, row_length]; whole documents only, padded at the end of a row."""
-    pad = tokenizer.pad_token_id
-    ids = torch.full((config.rows_per_step, config.row_length), pad, dtype=torch.long)
-    labels = torch.full_like(ids, _IGNORE)
+    rng: random.Random, documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
+) -> Batch:
+    """`rows_per_step` rows of `row_length` tokens; whole documents only."""
+    shape = (config.rows_per_step, config.row_length)
+    ids = torch.full(shape, int(tokenizer.pad_token_id))
+    batch = Batch(ids, torch.full_like(ids, _IGNORE), torch.zeros(shape, dtype=torch.bool))
+    digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
     filled = [0] * config.rows_per_step
     misses = 0
     while misses < 8:  # a row is full enough once several documents in a row fit nowhere
@@ -102,11 +150,29 @@ def packed_batch(
         if row is None:
             misses += 1
             continue
+        start = next(place for place, target in enumerate(targets) if target != _IGNORE)
+        thought = [place >= start for place in range(len(tokens))]
+        if rng.random() < config.noise:
+            tokens, targets = with_wrong_digits(rng, tokens, thought, digits), [_IGNORE] * len(tokens)
         span = slice(filled[row], filled[row] + len(tokens))
-        ids[row, span] = torch.tensor(tokens)
-        labels[row, span] = torch.tensor(targets)
+        batch.ids[row, span] = torch.tensor(tokens)
+        batch.labels[row, span] = torch.tensor(targets)
+        batch.thought[row, span] = torch.tensor(thought)
         filled[row] += len(tokens)
-    return ids, labels
+    return batch
+
+
+def with_wrong_digits(
+    rng: random.Random, tokens: Sequence[int], where: Sequence[bool], digits: Sequence[int]
+) -> list[int]:
+    """The tokens with some of the digits among those in `where` replaced by other digits."""
+    own = set(digits)
+    return [
+        rng.choice([digit for digit in digits if digit != token])
+        if inside and token in own and rng.random() < _WRONG_DIGITS
+        else token
+        for token, inside in zip(tokens, where, strict=True)
+    ]
 
 
 def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
@@ -129,8 +195,39 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwe
     )
 
 
+class _Trained(torch.nn.Module):
+    """The model with its losses."""
+
+    def __init__(self, model: Qwen2ForCausalLM, surprise: float) -> None:
+        super().__init__()
+        self.model, self._surprise = model, surprise
+        size = model.config.hidden_size
+        self.probes = torch.nn.ModuleDict(
+            {"own": torch.nn.Linear(size, model.config.vocab_size), "surprise": torch.nn.Linear(size, 1)}
+            if surprise
+            else {}
+        )
+
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
+        """The loss: a scalar."""
+        out = self.model(input_ids=ids, labels=labels, output_hidden_states=bool(self.probes))
+        loss: torch.Tensor = out.loss
+        return loss + self._surprise * self._surprise_loss(out, ids, thought) if self.probes else loss
+
+    def _surprise_loss(self, out: Any, ids: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
+        states, followed = out.hidden_states[-1][:, 1:], thought[:, 1:].float()
+        expected = out.logits[:, :-1].detach().float().log_softmax(-1)
+        unlikely = 1 - expected.gather(2, ids[:, 1:, None])[..., 0].exp()
+        told = self.probes["surprise"](states).float()[..., 0]
+        surprise = functional.binary_cross_entropy_with_logits(told, unlikely, reduction="none")
+        owned = self.probes["own"](states).float().transpose(1, 2)
+        own = functional.cross_entropy(owned, ids[:, 1:], reduction="none")
+        loss: torch.Tensor = ((surprise + _OWN_TOKEN * own) * followed).sum() / followed.sum()
+        return loss
+
+
 def _optimizers(model: torch.nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n and "probes" not in n]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [
@@ -146,32 +243,35 @@ def _learning_rate_factor(step: int, config: PretrainConfig) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def pretrain(out: Path, config: PretrainConfig, *, checkpoint_every: int = 50) -> dict[str, Any]:
-    """Train and save the Reasoner as a plain Hugging Face folder `out`; returns the figures of the run.
+def pretrain(
+    out: Path, config: PretrainConfig, *, start: Path | None = None, name: str = "Reasoner", checkpoint_every: int = 50
+) -> dict[str, Any]:
+    """Train a language model and save it as a plain Hugging Face folder `out`; returns the figures of the run.
 
-    Continues from `out`/checkpoint.pt when one of the same configuration is there.
+    Begins with the model in `start`, its layers and `config.extra_layers` more, or else from nothing. Continues from
+    `out`/checkpoint.pt when one of the same configuration is there.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = _reference_tokenizer(config.seed)
-    model = new_model(config, tokenizer).to(device)
-    optimizers = _optimizers(model, config)
+    tokenizer, model = _beginning(config, start)
+    trained = _Trained(model, config.surprise).to(device)
+    optimizers = _optimizers(trained, config)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
     first_step, loss_value = 0, float("nan")
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["config"] == asdict(config):
-            model.load_state_dict(state["model"])
+            trained.load_state_dict(state["model"])
             for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             first_step = state["step"]
-    compiled = torch.compile(model) if config.steps > 200 else model
+    compiled = torch.compile(trained) if config.steps > 200 else trained
     seen = 0
-    with Progress("Reasoner", config.steps, first_step) as progress:
+    with Progress(name, config.steps, first_step) as progress:
         for step in range(first_step, config.steps):
             rng = random.Random(f"pretrain-{config.seed}-{step}")
             mixture = mixture_at(step / config.steps, config)
-            ids, labels = packed_batch(training_documents(rng, mixture), tokenizer, config)
+            batch = packed_batch(rng, training_documents(rng, mixture), tokenizer, config)
             factor = _learning_rate_factor(step, config)
             for optimizer, rate in zip(
                 optimizers, (config.matrix_learning_rate, config.other_learning_rate), strict=True
@@ -179,20 +279,20 @@ def pretrain(out: Path, config: PretrainConfig, *, checkpoint_every: int = 50) -
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
             with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss = compiled(input_ids=ids.to(device), labels=labels.to(device)).loss
+                loss = compiled(batch.ids.to(device), batch.labels.to(device), batch.thought.to(device))
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            seen += ids.numel()
+            seen += batch.ids.numel()
             loss_value = float(loss.detach())
             progress.advance(f"loss {loss_value:.3f}")
             if (step + 1) % checkpoint_every == 0 and step + 1 < config.steps:
                 state = {
                     "config": asdict(config),
                     "step": step + 1,
-                    "model": model.state_dict(),
+                    "model": trained.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 }
                 torch.save(state, checkpoint.with_suffix(".partial"))
@@ -202,6 +302,16 @@ def pretrain(out: Path, config: PretrainConfig, *, checkpoint_every: int = 50) -
     checkpoint.unlink(missing_ok=True)
     parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": parameters, "tokens": seen, "seconds": round(seconds), "final_loss": round(loss_value, 4)}
+
+
+def _beginning(config: PretrainConfig, start: Path | None) -> tuple[PreTrainedTokenizerFast, Qwen2ForCausalLM]:
+    if start is None:
+        tokenizer = _reference_tokenizer(config.seed)
+        return tokenizer, new_model(config, tokenizer)
+    model = Qwen2ForCausalLM.from_pretrained(start, dtype=torch.float32)
+    if config.extra_layers:
+        grow(model, config.extra_layers)
+    return PreTrainedTokenizerFast.from_pretrained(start), model
 
 
 def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

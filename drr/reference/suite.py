@@ -4,7 +4,7 @@ from drr.tasks import Question, Split
 from drr.tasks.arithmetic import questions
 
 _SEEDS = {Split.TRAIN: 77, Split.CALIBRATION: 12, Split.VALIDATION: 13, Split.TEST: 14}
-SIZES = {Split.TRAIN: 2000, Split.CALIBRATION: 2500, Split.VALIDATION: 250, Split.TEST: 500}
+SIZES = {Split.TRAIN: 2000, Split.CALIBRATION: 8000, Split.VALIDATION: 250, Split.TEST: 500}
 """How many questions of each split the reference build rolls out."""
 
 
