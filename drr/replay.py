@@ -100,6 +100,8 @@ class Replay:
         self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)
         self._spent = np.zeros((size, most))
         self._last = np.asarray([len(rollout.steps) - 1 for rollout in rollouts])
+        # Thinking that was cut off by a budget, or went on, ends after its last boundary and not at it.
+        self._ends_there = np.asarray([sum(rollout.step_tokens) == rollout.thinking_tokens for rollout in rollouts])
         for number, (rollout, own) in enumerate(zip(rollouts, scores, strict=True)):
             steps = len(rollout.steps)
             self._now[number, :steps], self._later[number, :steps] = own[:, 0], own[:, 1]
@@ -125,7 +127,8 @@ class Replay:
                 vain |= later - now <= rule.min_gain
         fires = _in_a_row(sure, rule.patience) | _in_a_row(vain, rule.patience)
         at = np.where(fires.any(1), fires.argmax(1), now.shape[1])
-        stopped = at < last  # at the last boundary the Reasoner stops by itself
+        # A stop at the boundary at which the Reasoner stops by itself is none.
+        stopped = (at < last) | ((at == last) & ~self._ends_there[pick])
         where = np.minimum(at, np.maximum(last, 0))
         rows_of = np.arange(len(pick))
         full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]

@@ -57,16 +57,21 @@ def population(questions: int, seed: int, samples: int = 1) -> tuple[list[Rollou
         st.none() | PROBABILITIES,
         st.none() | st.floats(-1.0, 1.0).map(lambda value: round(value, 2)),
     ),
+    cut_off=st.booleans(),
 )
-def test_replay_stops_where_the_policy_would(scores: list[tuple[float, float]], right: list[bool], rule: Rule) -> None:
+def test_replay_stops_where_the_policy_would(
+    scores: list[tuple[float, float]], right: list[bool], rule: Rule, cut_off: bool
+) -> None:
     rollout = rollout_of(["a\n\n"] * len(scores))
+    if cut_off:  # by a budget, in a step that never ended
+        rollout.thinking_tokens, rollout.total_tokens = rollout.thinking_tokens + 2, rollout.total_tokens + 2
     rollout.now, rollout.later = list(right[: len(scores)]), right[-1]
     seen = [Score(now, later) for now, later in scores]
     at = next(
         (i for i in range(len(seen)) if decide(rule.settings(), seen[: i + 1]).verdict is Verdict.STOP), len(seen)
     )
     outcomes = Replay([rollout], [np.asarray(scores)]).outcomes(rule)
-    if at < len(seen) - 1:
+    if at < len(seen) - (not cut_off):
         assert outcomes.right.tolist() == [rollout.now[at]]
         assert outcomes.tokens.tolist() == [3 * (at + 1) + 9]
     else:
