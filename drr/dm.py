@@ -87,13 +87,16 @@ def read_trained_on(folder: Path) -> set[str]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identifies a model folder's weights: SHA-256 over the names and contents of its weight files.
+    """Identifies a model folder's weights: SHA-256 over the names and contents of its weight files; empty without any.
 
     Files beyond 64 MiB count by their size and their first and last 1 MiB, so that the start of a server does not
     wait for hundreds of gigabytes to be read.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")):
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        return ""
+    for path in weights:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}:".encode())
         with path.open("rb") as file:

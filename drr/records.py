@@ -192,10 +192,11 @@ def read_rollouts(folder: Path) -> list[Rollout]:
 def _read_shard(path: Path) -> Iterator[Rollout]:
     try:
         table = pq.read_table(path)
+        columns = table.column_names  # not text where the file is damaged
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(str(path), f"is not a readable Parquet file: {_first_line(error)}") from error
     for name in _SCHEMA.names:
-        if name not in table.column_names:
+        if name not in columns:
             raise InputError(str(path), "is missing", field=name)
     try:
         rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()

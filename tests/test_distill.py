@@ -96,6 +96,10 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
     ("settings", "option"),
     [
         ({"rollouts": 0}, "--rollouts"),
+        ({"answer_tokens": 0}, "--answer-tokens"),
+        ({"temperature": -1.0}, "--temperature"),
+        ({"top_p": 1.5}, "--top-p"),
+        ({"top_k": -1}, "--top-k"),
         ({"rollouts": 2, "labels": "consistency"}, "--labels"),
         ({"temperature": 0.0}, "--temperature"),
         ({"max_tokens": 1}, "--max-tokens"),

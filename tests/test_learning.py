@@ -57,6 +57,24 @@ def test_training_leaves_a_dm_with_its_figures(trained: Path, records: Path) -> 
     assert "drr calibrate" in text
 
 
+def test_a_finished_dm_is_not_trained_over(trained: Path, records: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert not (trained / "checkpoints").exists()
+    assert main(["train", "--data", str(records), "--backbone", "b", "--out", str(trained)]) == 2
+    assert "holds a finished DM" in capsys.readouterr().err
+    assert DmCard.load(trained).metrics
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--cut", "1.5"), ("--merge", "-0.1"), ("--extra-layers", "-1"), ("--ranking", "-1")]
+)
+def test_training_options_out_of_range_are_named(
+    records: Path, tmp_path: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--data", str(records), "--backbone", "b", "--out", str(tmp_path / "dm"), option, value]
+    assert main(arguments) == 2
+    assert option in capsys.readouterr().err
+
+
 def test_calibration_certifies_what_the_questions_allow(
     trained: Path, records: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,6 +147,9 @@ def test_recorded_solutions_train_a_dm_but_cannot_be_calibrated(
     ]
     source = lines(tmp_path / "solutions.jsonl", *rows, "broken")
     out, dm = tmp_path / "records", tmp_path / "dm"
+    for option, value in (("--limit", "5"), ("--labels", "consistency")):
+        assert main(["distill", source, "--recorded", option, value, "--out", str(out)]) == 2
+        assert option in capsys.readouterr().err
     assert main(["distill", source, "--recorded", "--step-rule", "line", "--out", str(out)]) == 0
     assert "set aside: 1 (row is not JSON)" in capsys.readouterr().out
     backbone = str(tiny(tmp_path / "backbone", "encoder"))

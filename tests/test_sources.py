@@ -193,6 +193,19 @@ def test_corrupted_files_give_errors_that_name_them(
         assert (reject.source, reject.row >= 1, bool(reject.reason)) == (str(path), True, True)
 
 
+def test_a_shard_whose_column_names_are_damaged_is_named(good_files: dict[str, bytes], tmp_path: Path) -> None:
+    good = good_files["shard.parquet"]
+    said = []
+    for place in range(len(good) - 2000, len(good)):
+        (tmp_path / "shard.parquet").write_bytes(good[:place] + b"\x80" + good[place + 1 :])
+        try:
+            read_rollouts(tmp_path)
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 500
+    assert all(own.startswith(str(tmp_path)) for own in said)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -218,3 +231,14 @@ def test_commands_say_what_is_wrong(
     assert error.startswith(f"drr {arguments[0]}: ")
     assert said in error
     assert "Traceback" not in error
+
+
+def test_a_limit_below_one_and_broken_text_in_any_column_are_refused(tmp_path: Path) -> None:
+    source = lines(
+        tmp_path / "q.jsonl", {"question": "1+1?", "answer": 2, "family": "\ud83d"}, {"question": "2+2?", "answer": 4}
+    )
+    with pytest.raises(InputError, match="--limit"):
+        load_questions(source, limit=0)
+    loaded = load_questions(source)
+    assert [own.text for own in loaded.questions] == ["2+2?"]
+    assert (loaded.rejects[0].row, loaded.rejects[0].field) == (1, "family")
