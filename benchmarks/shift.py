@@ -21,6 +21,7 @@ from drr.calibrate_command import replay_of, split_data
 from drr.calibration import DELTA, RISKS, certify, drift_histogram, order_rules
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
+from drr.errors import InputError
 from drr.fusion import with_temperatures
 from drr.records import Rollout, question_key, read_rollouts, share_of
 from drr.replay import Replay, RuleTable, candidate_rules
@@ -35,6 +36,9 @@ def measure(dm: Path, rollouts: Sequence[Rollout], easy_at_most: int) -> dict[st
     hard = [own for own in fresh if own.difficulty > easy_at_most]
     easy = [own for own in fresh if own.difficulty <= easy_at_most]
     left_out = [own for own in easy if share_of(own.question, "shift") < _LEFT_OUT_SHARE]
+    for name, own in (("at most", easy), ("above", hard)):
+        if not own:
+            raise InputError(str(dm), f"no fresh question takes {name} {easy_at_most} operations", field="--easy")
     kept = split_data([own for own in easy if share_of(own.question, "shift") >= _LEFT_OUT_SHARE], trained_on)
 
     def scored(own: Sequence[Rollout], note: str) -> Any:
@@ -42,7 +46,8 @@ def measure(dm: Path, rollouts: Sequence[Rollout], easy_at_most: int) -> dict[st
 
     head = with_temperatures(load_dm_head(dm), scored(kept.temperature, "Temperatures"))
     rules = candidate_rules()
-    order = order_rules(replay_of(kept.order, scored(kept.order, "Order"), head).table(rules))
+    ordering = replay_of(kept.order, scored(kept.order, "Order"), head).table(rules)
+    order = order_rules(ordering, ordering.lost)
     test = replay_of(kept.test, scored(kept.test, "Tests"), head)
     table, histogram = test.table(rules), drift_histogram(test.first_p_later())
     sides = {

@@ -105,10 +105,10 @@ def answers_stated(rollout: Rollout) -> list[int]:
 class BoundaryModel(nn.Module):
     """A Hugging Face sequence classifier with two labels, asked at boundaries."""
 
-    def __init__(self, classifier: Any, *, added_layers: int = 0) -> None:
-        """`added_layers` at the end of the backbone are new."""
+    def __init__(self, classifier: Any, *, fresh: Sequence[str] = (), added_layers: int = 0) -> None:
+        """`fresh` names the modules without pretraining; `added_layers` at the end of the backbone are new, too."""
         super().__init__()
-        self.classifier, self.added_layers = classifier, added_layers
+        self.classifier, self.fresh, self.added_layers = classifier, tuple(fresh), added_layers
 
     @property
     def plain(self) -> Any:

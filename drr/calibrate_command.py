@@ -16,17 +16,18 @@ from drr.calibration import (
     Calibration,
     Certificate,
     certify,
+    choose_default,
     drift_histogram,
     order_rules,
     questions_needed,
 )
 from drr.dm import HEAD_NAME, DmCard, load_dm_head, read_trained_on
-from drr.dm_card import rule_in_words, write_dm_card
+from drr.dm_card import default_in_words, graded_against, write_dm_card
 from drr.errors import InputError
 from drr.fusion import probabilities, with_temperatures
 from drr.head import FusionHead, save_head
 from drr.records import Manifest, Rollout, question_key, read_rollouts, share_of
-from drr.replay import Replay, Rule, RuleTable, candidate_rules, choose_rule
+from drr.replay import Replay, RuleTable, candidate_rules
 
 _SALT = "calibration"
 _TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
@@ -110,12 +111,12 @@ def calibrate(
     test = replay_of(data.test, scored["test"], head)
     rules = candidate_rules()
     ordering, table = order.table(rules), test.table(rules)
-    sequence = order_rules(ordering)
-    certificates, refused = certify_all(table, sequence, risks)
-    default = choose_rule(table, max_lost_points)
+    certificates, refused = certify_all(table, order_rules(ordering, ordering.lost), risks)
+    default, kept = choose_default(table, order_rules(ordering, -ordering.accuracy_change), max_lost_points)
     calibration = Calibration(
         confidence=1 - DELTA,
         source=str(manifest.settings.get("questions_key", "")),
+        labels=str(manifest.settings["labels"]),
         questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
         right=int(table.full_right[table.first_of_each_question()].sum()),
         sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
@@ -125,6 +126,7 @@ def calibrate(
         default={
             "rule": rules[default].to_json(),
             "max_lost_points": max_lost_points,
+            "kept": kept,
             "saved": round(float(table.saved[default]), 4),
             "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
             "lost_correct_rate": round(float(table.lost_rate[default]), 4),
@@ -213,7 +215,9 @@ def show(card: DmCard, folder: Path) -> None:
     assert card.calibration is not None
     own = Calibration.from_json(card.calibration)
     console = Console()
-    table = Table(title=f"Certified with {100 * own.confidence:g} % confidence on {own.right:,} questions")
+    table = Table(
+        title=f"Certified with {100 * own.confidence:g} % confidence on {own.right:,} questions{graded_against(own)}"
+    )
     for column in ("lost at most", "p_now", "in a row", "or p_later", "or gain", "lost", "saved", "accuracy"):
         table.add_column(column, justify="right")
     for one in own.certificates:
@@ -231,10 +235,4 @@ def show(card: DmCard, folder: Path) -> None:
     console.print(table)
     for risk, reason in own.refused.items():
         console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
-    default = own.default
-    console.print(
-        f"Default rule (accuracy down by at most {default['max_lost_points']:g} point by its own 95 % bound): "
-        f"{rule_in_words(Rule(**default['rule']))}; saves {100 * default['saved']:.1f} %, accuracy "
-        f"{default['accuracy_change_points']:+.1f} points. Written into {folder}.",
-        highlight=False,
-    )
+    console.print(f"{default_in_words(own)} Written into {folder}.", highlight=False)

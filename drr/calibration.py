@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from drr.boundaries import Reals
@@ -31,19 +32,19 @@ def questions_needed(epsilon: float, delta: float = DELTA) -> int:
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
-def order_rules(table: RuleTable) -> list[int]:
-    """The rules worth testing, by index, safest first: for every level of saving the one that loses least.
+def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
+    """The rules worth testing, by index, safest first: for every level of saving the one that does least `harm` [R].
 
-    Where several lose the same, the one with the higher threshold and patience is likelier to go on doing so.
+    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so.
     """
-    saved, lost = table.saved, table.lost
+    saved = table.saved
     caution = [(-rule.threshold, -rule.patience) for rule in table.rules]
     order: list[int] = []
     for level in _SAVING_LEVELS:
         enough = np.flatnonzero(saved >= level)
         if not len(enough):
             break
-        least = enough[lost[enough] == lost[enough].min()]
+        least = enough[harm[enough] == harm[enough].min()]
         rule = int(min(least, key=lambda index: caution[index]))
         if rule not in order:
             order.append(rule)
@@ -108,17 +109,33 @@ def certify(table: RuleTable, order: Sequence[int], epsilon: float, delta: float
     )
 
 
+def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: float) -> tuple[int, bool]:
+    """The last rule of `order` that loses at most `max_lost_points` of accuracy with 95 % confidence, and so do all
+    before it; and whether there is one. The first of the order where there is none.
+
+    Losses and gains weigh against each other. The bound is the normal one, so the confidence is approximate.
+    """
+    bounds, passed = table.accuracy_lost_at_most, order[0]
+    for rule in order:
+        if bounds[rule] > max_lost_points:
+            break
+        passed = rule
+    return passed, bool(bounds[order[0]] <= max_lost_points)
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What `drr calibrate` writes into `drr.json`.
 
-    `questions` counts them by use; `right` those of them that the tests were made on. `sampling` is how the Reasoner
-    was sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
+    `questions` counts them by use; `right` those of them that the tests were made on. `labels` says against what
+    answers were graded (`gold` or `consistency`): the promise is about those. `sampling` is how the Reasoner was
+    sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
     `drift` is the histogram of p_later at first boundaries.
     """
 
     confidence: float
     source: str
+    labels: str
     questions: dict[str, int]
     right: int
     sampling: dict[str, Any]

@@ -317,19 +317,15 @@ async def distill(
     *,
     rejects: Sequence[Reject] = (),
     name: str = "Rollouts",
+    source: str = "questions",
 ) -> Manifest:
     """Roll out and grade `questions` into Parquet shards in `out`, a batch of questions at a time.
 
     Batches that are there already are kept: a run killed at any moment and started again repeats none of them. A
-    folder made with other settings or questions is refused, naming the difference.
+    folder made with other settings or questions is refused, naming the difference. `source` is what set-aside
+    questions are said to come from.
     """
-    settings = {
-        **config.recorded(),
-        "reasoner": {"name": reasoner.name, "fingerprint": reasoner.fingerprint},
-        "questions": len(questions),
-        "questions_key": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions)),
-    }
-    manifest = open_folder(out, settings)
+    manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint))
     size = config.shard_questions
     starts = range(0, len(questions), size)
     missing = [start for start in starts if not shard_path(out, start).exists()]
@@ -342,13 +338,26 @@ async def distill(
             batch = questions[start : start + size]
             async for question, own in distiller.rollouts(batch):
                 if isinstance(own, str):
-                    set_aside.append(Reject("questions", start + batch.index(question) + 1, "question", own))
+                    row = question.row or start + batch.index(question) + 1
+                    set_aside.append(Reject(source, row, "question", own))
                 else:
                     rollouts.extend(own)
                 progress.advance(f"{len(rollouts)} rollouts in this batch")
             rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
             write_shard(shard_path(out, start), rollouts, set_aside)
     return close_folder(out, manifest, rejects)
+
+
+def folder_settings(
+    config: DistillConfig, questions: Sequence[Question], reasoner: str, fingerprint: str
+) -> dict[str, Any]:
+    """All that a folder's records depend on."""
+    return {
+        **config.recorded(),
+        "reasoner": {"name": reasoner, "fingerprint": fingerprint},
+        "questions": len(questions),
+        "questions_key": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions)),
+    }
 
 
 def shard_path(out: Path, start: int) -> Path:

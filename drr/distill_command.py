@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from drr.distill import DistillConfig, close_folder, distill, open_folder, shard_path
+from drr.distill import DistillConfig, close_folder, distill, folder_settings, open_folder, shard_path
 from drr.engines import prepare_environment
 from drr.errors import InputError
 from drr.grading import load_grader
 from drr.recorded import load_recorded
-from drr.records import Manifest, write_shard
+from drr.records import MANIFEST_NAME, Manifest, question_key, write_shard
 from drr.steps import StepRule
 from drr.tasks.sources import Loaded, load_questions
 
@@ -62,12 +62,26 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
         limit=options.limit,
     )
     prepare_environment(quiet=True)
-    return asyncio.run(_distill(options, config, loaded))
+    return _finished(options, config, loaded) or asyncio.run(_distill(options, config, loaded))
+
+
+def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest | None:
+    """The manifest of a folder that lacks nothing, before an engine is started for it; InputError where the folder
+    was begun otherwise."""
+    from drr.open_reasoner import reasoner_identity
+
+    if options.server or not options.reasoner or not (options.out / MANIFEST_NAME).exists():
+        return None
+    settings = folder_settings(config, loaded.questions, *reasoner_identity(options.reasoner))
+    manifest = open_folder(options.out, settings)
+    return manifest if manifest.complete else None
 
 
 async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
     async with _reasoner(options) as reasoner:
-        return await distill(reasoner, loaded.questions, options.out, config, rejects=loaded.rejects)
+        return await distill(
+            reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
+        )
 
 
 def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
@@ -101,6 +115,7 @@ def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Mani
         "labels": "recorded",
         "reasoner": {"name": options.reasoner or "recorded solutions", "fingerprint": ""},
         "rollouts": len(rollouts),
+        "rollouts_key": question_key(repr(rollouts)),
     }
     manifest = open_folder(options.out, settings)
     for start in range(0, len(rollouts), _RECORDED_PER_SHARD):

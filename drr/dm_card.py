@@ -46,12 +46,13 @@ def _training(card: DmCard) -> str:
         return ""
     made, questions = card.trained_on["classifier"], card.trained_on["questions"]
     labels = {"gold": "the dataset's answers", "consistency": "the rollouts' majority answers"}
+    since = f" since step {made['resumed_from']:,}" if made["resumed_from"] else ""
     against = labels.get(card.trained_on.get("labels", ""), "recorded outcomes")
     return f"""## Training
 
 A text classifier ({made["parameters"]:,} parameters, from `{made["backbone"]}`) on {made["boundaries"]:,} boundaries of
 {made["rollouts"]:,} rollouts of {questions["text"]:,} questions ({made["steps"]:,} of {made["planned_steps"]:,} steps,
-{made["seconds"]:,} s), and a small head that reads its logits beside the Reasoner's behaviour (token
+{made["seconds"]:,} s{since}), and a small head that reads its logits beside the Reasoner's behaviour (token
 log-probabilities, length, position, stated answers), fitted on {questions["head"]:,} other questions. Labels were
 graded against {against}."""
 
@@ -110,24 +111,39 @@ def _calibration(card: DmCard) -> str:
     refused = [f"- {100 * float(risk):g} %: {reason}" for risk, reason in own.refused.items()]
     questions = ", ".join(f"{count:,} for {use}" for use, count in own.questions.items())
     sampling = ", ".join(f"{name} {value}" for name, value in own.sampling.items())
-    default = own.default
     return f"""## Calibration
 
 On {sum(own.questions.values()):,} questions that training never saw ({questions}),
 sampled with {sampling}. Each line is a promise with
 {100 * own.confidence:g} % confidence, for questions like these and requests sampled like these: of the questions that
-full thinking gets right, no more than this share is lost by stopping early.
+full thinking gets right{graded_against(own)}, no more than this share is lost by stopping early.
 
 | lost at most | `p_now` | in a row | or `p_later` <= | or gain <= | lost | p-value | tokens saved | accuracy, points |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 {chr(10).join(refused)}
 
-The default rule promises nothing: of many rules it is the one that saves most among those whose accuracy, by the rule's
-own one-sided 95 % bound, falls by no more than {default["max_lost_points"]:g} point. It stops at
-{rule_in_words(Rule(**default["rule"]))};
-{100 * default["saved"]:.1f} % of the tokens saved, accuracy {default["accuracy_change_points"]:+.1f} points on the
-calibration questions.""".rstrip()
+{default_in_words(own)}""".rstrip()
+
+
+def default_in_words(own: Calibration) -> str:
+    """The default rule, what it does, and whether it keeps within what it may lose."""
+    default = own.default
+    points = f"{default['max_lost_points']:g} point"
+    kept = (
+        f"accuracy falls by at most {points} with 95 % confidence (approximate, losses and gains together)"
+        if default["kept"]
+        else f"no rule was found that surely loses at most {points}: this is the safest"
+    )
+    return (
+        f"Default rule: {rule_in_words(Rule(**default['rule']))}; {kept}. On the calibration questions it saves "
+        f"{100 * default['saved']:.1f} % of the tokens, accuracy {default['accuracy_change_points']:+.1f} points."
+    )
+
+
+def graded_against(own: Calibration) -> str:
+    """What "right" means where it does not mean the dataset's answers."""
+    return ", graded against the rollouts' majority answers" if own.labels == "consistency" else ""
 
 
 def rule_in_words(rule: Rule) -> str:

@@ -90,18 +90,30 @@ def load_grader(name: str) -> Grader:
     if name in GRADERS:
         return GRADERS[name]
     module_name, _, function_name = name.partition(":")
-    if not function_name:
+    if not module_name or not function_name:
         raise InputError("--grader", f"{name!r} is none of {', '.join(GRADERS)}, nor a module:function")
     sys.path.insert(0, str(Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise InputError("--grader", f"{name!r} cannot be loaded: {error}") from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise InputError("--grader", f"{name!r} cannot be loaded: {error!r}") from error
     finally:
         sys.path.pop(0)
     if not callable(function):
         raise InputError("--grader", f"{name!r} is not a function")
-    return lambda response, gold: bool(function(response, gold))
+    return _reporting(name, function)
+
+
+def _reporting(name: str, function: Callable[[str, str], Any]) -> Grader:
+    def grade(response: str, gold: str) -> bool:
+        try:
+            return bool(function(response, gold))
+        except Exception as error:  # whatever the user's function does
+            raise InputError(
+                "--grader", f"{name!r} failed on the answer {response!r}, gold {gold!r}: {error!r}"
+            ) from error
+
+    return grade
 
 
 def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:

@@ -73,8 +73,7 @@ async def open_engine(model: str, parser: str = "", **options: Any) -> AsyncIter
             engine.renderer.tokenizer,
             known_format(engine.renderer.tokenizer, parser),
             engine.model_config.max_model_len,
-            model.rstrip("/").rpartition("/")[2],
-            _fingerprint(model),
+            *reasoner_identity(model),
         )
     finally:
         engine.shutdown()
@@ -93,7 +92,7 @@ async def open_server(
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT) as client:
         served = await _served_model(client, url, model)
-        loaded = AutoTokenizer.from_pretrained(tokenizer)
+        loaded = _tokenizer(AutoTokenizer, tokenizer)
         yield OpenReasoner(
             _Completions(client, served["id"]).generate,
             loaded,
@@ -102,6 +101,11 @@ async def open_server(
             served["id"],
             _fingerprint(tokenizer),
         )
+
+
+def reasoner_identity(model: str) -> tuple[str, str]:
+    """A model's name and its fingerprint."""
+    return model.rstrip("/").rpartition("/")[2], _fingerprint(model)
 
 
 def _fingerprint(model: str) -> str:
@@ -114,9 +118,24 @@ def _fingerprint(model: str) -> str:
         return ""
 
 
+def _tokenizer(loader: Any, name: str) -> Any:
+    try:
+        return loader.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError("--tokenizer", f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
 def known_format(tokenizer: Any, parser: str) -> ThinkingFormat:
-    """The Reasoner's thinking markers; InputError where they are not known."""
-    form = thinking_format(tokenizer, parser)
+    """The Reasoner's thinking markers; InputError where they are not known, or it cannot be asked a question."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("--reasoner", "its tokenizer has no chat template: it cannot be asked a question")
+    try:
+        form = thinking_format(tokenizer, parser)
+    except KeyError as error:
+        known = ", ".join(sorted(ReasoningParserManager.list_registered()))
+        raise InputError("--reasoning-parser", f"vLLM knows no {parser!r}; it knows {known}") from error
+    except (RuntimeError, ValueError) as error:  # a parser whose markers this tokenizer does not have
+        raise InputError("--reasoning-parser", f"{parser} does not fit this Reasoner: {error}") from error
     if form is None:
         raise InputError("--reasoning-parser", f"{parser} does not say how thinking is marked")
     return form

@@ -40,7 +40,8 @@ def check_promise(table: RuleTable, epsilon: float, splits: int, seed: int = 0) 
     trials: list[Trial | None] = []
     for _ in range(splits):
         place = rng.permutation(len(names))[numbers] / len(names)
-        order = order_rules(table.of(np.flatnonzero(place < ORDER_SHARE)))
+        ordering = table.of(np.flatnonzero(place < ORDER_SHARE))
+        order = order_rules(ordering, ordering.lost)
         found = certify(table.of(np.flatnonzero((place >= ORDER_SHARE) & (place < 1 - TEST_SHARE))), order, epsilon)
         trials.append(
             None
@@ -89,7 +90,7 @@ def write_promise(results: list[dict[str, Any]], folder: Path) -> None:
         axes.hlines(100 * epsilon, place - 0.4, place + 0.4, color="black", linewidth=1.5)
         axes.annotate(
             f"{own['within']} of {own['splits']} within",
-            (place, 100 * epsilon),
+            (place, 100 * max([epsilon, *rates])),
             ha="center",
             textcoords="offset points",
             xytext=(0, 5),

@@ -233,14 +233,3 @@ class RuleTable:
         _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
         by_question = np.stack([np.bincount(numbers, own) for own in lost]) / sizes * 100
         return np.asarray(by_question.mean(1) + _ONE_SIDED_95 * by_question.std(1) / np.sqrt(len(sizes)))
-
-
-def choose_rule(table: RuleTable, max_lost_points: float) -> int:
-    """The rule that saves most among those that lose at most `max_lost_points` of accuracy by their own 95 % bound.
-
-    A bound of one rule, not of the best of many: nothing is promised. Losses and gains weigh against each other. Falls
-    back to the rule that is likely to lose least. Returns its index.
-    """
-    bounds, saved = table.accuracy_lost_at_most, table.saved
-    good = np.flatnonzero(bounds <= max_lost_points)
-    return int(good[saved[good].argmax()] if len(good) else bounds.argmin())

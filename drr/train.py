@@ -68,8 +68,8 @@ class _QuestionTrainer(Trainer):
 def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
     """The parameters that no pretraining has seen: the heads and the layers that `grow` added."""
     plain = trained.model.plain
-    head = plain.score if trained.model.causal else plain.classifier
-    yield from head.parameters()
+    for module in trained.model.fresh:
+        yield from plain.get_submodule(module).parameters()
     if trained.behaving is not None:
         yield from trained.behaving.parameters()
     if trained.model.added_layers:
@@ -94,13 +94,15 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
     """A backbone as a classifier with two labels, and its tokenizer; InputError where it cannot be one."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone)
-        classifier = AutoModelForSequenceClassification.from_pretrained(
+        classifier, loading = AutoModelForSequenceClassification.from_pretrained(
             backbone,
             num_labels=2,
             id2label={0: "now", 1: "later"},
             label2id={"now": 0, "later": 1},
             problem_type="multi_label_classification",
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # a head for other labels is begun anew
+            output_loading_info=True,
         )
     except (OSError, ValueError) as error:
         raise InputError("--backbone", f"{backbone} cannot be loaded: {str(error).splitlines()[0]}") from error
@@ -120,7 +122,13 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
             task_type="SEQ_CLS", r=config.lora_rank, lora_alpha=2 * config.lora_rank, target_modules="all-linear"
         )
         classifier = get_peft_model(classifier, adapters)
-    return BoundaryModel(classifier, added_layers=config.extra_layers), tokenizer
+    return BoundaryModel(classifier, fresh=_fresh_modules(loading), added_layers=config.extra_layers), tokenizer
+
+
+def _fresh_modules(loading: dict[str, Any]) -> tuple[str, ...]:
+    """The modules whose weights the backbone's files do not hold, or hold in another size."""
+    mismatched = (own if isinstance(own, str) else own[0] for own in loading["mismatched_keys"])
+    return tuple(sorted({name.rpartition(".")[0] for name in (*loading["missing_keys"], *mismatched)}))
 
 
 def grow(classifier: Any, layers: int) -> None:
@@ -148,10 +156,13 @@ def grow(classifier: Any, layers: int) -> None:
     backbone.norm.requires_grad_(True)
 
 
-def input_limit(model: BoundaryModel, config: TrainConfig) -> int:
-    """The longest input, in tokens, that both the configuration and the backbone allow."""
+def input_limit(model: BoundaryModel, tokenizer: Any, config: TrainConfig) -> int:
+    """The longest input, in tokens, that the configuration, the tokenizer and the backbone allow."""
     most = getattr(model.plain.config, "max_position_embeddings", None) or config.max_tokens
-    return int(min(config.max_tokens, most))
+    table = getattr(getattr(model.plain.base_model, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)  # RoBERTa counts positions from behind its padding's
+    reserved = 0 if padding is None else padding + 1
+    return int(min(config.max_tokens, most - reserved, tokenizer.model_max_length))
 
 
 def train_text_classifier(
@@ -165,7 +176,7 @@ def train_text_classifier(
     """
     settings = {"backbone": backbone, "data": _data_key([*rollouts, *held_back]), **asdict(config)}
     model, tokenizer = load_backbone(backbone, config)
-    config_used = _with_limit(config, input_limit(model, config))
+    config_used = _with_limit(config, input_limit(model, tokenizer, config))
     train = RolloutDataset(rollouts, tokenizer, config_used, model.causal, augment=True)
     held = RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
     per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
@@ -193,6 +204,7 @@ def train_text_classifier(
         save_strategy="steps",
         save_steps=every,
         save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=bool(held_back),
         metric_for_best_model="eval_loss" if held_back else None,
         prediction_loss_only=True,

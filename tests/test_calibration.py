@@ -13,6 +13,7 @@ from drr.calibration import (
     Calibration,
     Certificate,
     certify,
+    choose_default,
     drift_histogram,
     order_rules,
     questions_needed,
@@ -21,7 +22,7 @@ from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch, stability_index
 from drr.errors import InputError
 from drr.policy import Score, Verdict, decide
 from drr.records import Rollout, question_key
-from drr.replay import Replay, Rule, candidate_rules, choose_rule
+from drr.replay import Replay, Rule, candidate_rules
 
 from .fakes import rollout_of
 
@@ -91,7 +92,8 @@ def test_certified_rules_keep_their_promise_on_new_questions() -> None:
     true_risk = dict(zip(rules, Replay(*population(20_000, 999)).table(rules).lost_rate, strict=True))
     broken = certified = 0
     for seed in range(200):
-        order = order_rules(Replay(*population(60, 2 * seed)).table(rules))
+        ordering = Replay(*population(60, 2 * seed)).table(rules)
+        order = order_rules(ordering, ordering.lost)
         found = certify(Replay(*population(300, 2 * seed + 1)).table(rules), order, 0.05)
         certified += found is not None
         broken += found is not None and true_risk[found.rule] > 0.05
@@ -117,7 +119,7 @@ def test_every_question_counts_once() -> None:
 
 def test_the_order_goes_from_little_to_much_saved() -> None:
     table = Replay(*population(300, 1)).table(candidate_rules())
-    order = order_rules(table)
+    order = order_rules(table, table.lost)
     assert len(order) > 5
     saved, lost = table.saved[order].tolist(), table.lost[order].tolist()
     assert saved[0] < 0.2
@@ -127,18 +129,29 @@ def test_the_order_goes_from_little_to_much_saved() -> None:
 
 def test_too_few_questions_are_refused_with_the_number_needed() -> None:
     table = Replay(*population(150, 1)).table(candidate_rules()[::7])
-    certificates, refused = certify_all(table, order_rules(table), (0.01, 0.1))
+    certificates, refused = certify_all(table, order_rules(table, table.lost), (0.01, 0.1))
     assert "needs at least 299" in refused["0.01"]
     assert [own.max_lost_correct for own in certificates] == [0.1]
 
 
-def test_the_default_rule_loses_no_more_than_a_point() -> None:
-    replay = Replay(*population(500, 1, samples=2))
-    table = replay.table(candidate_rules()[::7])
-    chosen = choose_rule(table, 1.0)
-    assert table.saved[chosen] > 0.2
-    assert Replay(*population(5000, 2)).outcomes(table.rules[chosen]).accuracy_change > -1.0
-    assert choose_rule(replay.table([Rule(0.0), Rule(0.1)]), 1.0) in (0, 1), "the least bad where none is good"
+def test_the_default_rule_keeps_its_promise_on_new_questions() -> None:
+    """Over 100 calibrations the true loss of the default rule is above two points in no more than 5 % (here: 9)."""
+    rules = candidate_rules()[::7]
+    truly = Replay(*population(20_000, 999)).table(rules).accuracy_change
+    broken, saved = 0, []
+    for seed in range(100):
+        ordering = Replay(*population(100, 2 * seed)).table(rules)
+        table = Replay(*population(500, 2 * seed + 1)).table(rules)
+        chosen, kept = choose_default(table, order_rules(ordering, -ordering.accuracy_change), 2.0)
+        broken += kept and truly[chosen] < -2.0
+        saved.append(table.saved[chosen])
+    assert broken <= binom.ppf(0.99, 100, DELTA)
+    assert np.mean(saved) > 0.2
+
+
+def test_the_safest_rule_is_the_default_where_none_loses_little_enough() -> None:
+    table = Replay(*population(500, 1, samples=2)).table([Rule(0.0), Rule(0.1)])
+    assert choose_default(table, [1, 0], 1.0) == (1, False)
 
 
 def test_replay_needs_graded_boundaries() -> None:
@@ -166,13 +179,20 @@ def calibration(*certificates: Certificate) -> Calibration:
     return Calibration(
         0.95,
         "key",
+        "gold",
         {"test": 500},
         400,
         {"temperature": 0.8},
         certificates,
         {"0.005": "too few"},
         drift_histogram(np.linspace(0, 1, 1000)),
-        {"rule": Rule(0.5).to_json(), "saved": 0.5, "max_lost_points": 1.0, "accuracy_change_points": -0.3},
+        {
+            "rule": Rule(0.5).to_json(),
+            "saved": 0.5,
+            "max_lost_points": 1.0,
+            "kept": True,
+            "accuracy_change_points": -0.3,
+        },
     )
 
 

@@ -6,17 +6,24 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
+from drr import reference
+from drr.cli import main
 from drr.distill import DistillConfig, distill
+from drr.dm import fingerprint
 from drr.errors import InputError
 from drr.grading import is_correct
+from drr.open_reasoner import known_format
 from drr.records import MANIFEST_NAME, REJECTED_NAME, Manifest, Rollout, behaviour_features, read_rollouts, shards
 from drr.steps import StepRule
 from drr.tasks import Question, Split
 from drr.tasks.arithmetic import questions
+from drr.tasks.sources import load_questions
 
 from .fake_engine import FakeEngine, distil
 
@@ -77,8 +84,21 @@ def test_questions_that_cannot_be_graded_or_read_are_set_aside(tmp_path: Path) -
     manifest = asyncio.run(distill(engine.reasoner(reasoner_limit), [*ASKED, long], tmp_path, CONFIG))
     assert manifest.counts["questions"] == len(ASKED)
     rejected = [json.loads(line) for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
-    assert [(own["row"], own["field"]) for own in rejected] == [(13, "question")]
+    assert [(own["source"], own["row"], own["field"]) for own in rejected] == [("questions", 13, "question")]
     assert "tokens long" in rejected[0]["reason"]
+
+
+def test_a_question_that_is_set_aside_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    rows = ["broken", *(json.dumps({"question": own.text, "answer": own.answer}) for own in ASKED[:2])]
+    rows.append(json.dumps({"question": "What is " + "1 + " * 400 + "1?", "answer": "401"}))
+    source = tmp_path / "questions.jsonl"
+    source.write_text("\n".join(rows))
+    loaded = load_questions(str(source))
+    reasoner, out = FakeEngine(loaded.questions).reasoner(600), tmp_path / "records"
+    work = distill(reasoner, loaded.questions, out, CONFIG, rejects=loaded.rejects, source=str(source))
+    assert asyncio.run(work).counts["rejected"] == 2
+    rejected = [json.loads(line) for line in (out / REJECTED_NAME).read_text().splitlines()]
+    assert [(own["source"], own["row"]) for own in rejected] == [(str(source), 1), (str(source), 4)]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -108,6 +128,35 @@ def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], option: str) -> None:
     with pytest.raises(InputError, match=option):
         DistillConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_reasoner_that_cannot_be_asked_is_refused() -> None:
+    plain = AutoTokenizer.from_pretrained(reference.reasoner_folder())
+    assert known_format(plain, "").close_text == "</think>"
+    with pytest.raises(InputError, match=r"--reasoning-parser: vLLM knows no 'nix'; it knows .*qwen3"):
+        known_format(plain, "nix")
+    for parser, said in (("mistral", "does not fit this Reasoner"), ("granite", "does not say how thinking is marked")):
+        with pytest.raises(InputError, match=f"--reasoning-parser: {parser} {said}"):
+            known_format(plain, parser)
+    plain.chat_template = None
+    with pytest.raises(InputError, match="no chat template"):
+        known_format(plain, "")
+
+
+def test_a_finished_folder_is_shown_without_an_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reasoner, rows, out = reference.reasoner_folder(), tmp_path / "q.jsonl", tmp_path / "records"
+    rows.write_text("\n".join(json.dumps({"question": own.text, "answer": own.answer}) for own in ASKED))
+    config = DistillConfig(rollouts=2, extra_rollouts=0)
+    engine = replace(FakeEngine(ASKED).reasoner(), name=reasoner.name, fingerprint=fingerprint(reasoner))
+    asyncio.run(distill(engine, load_questions(str(rows)).questions, out, config))
+    monkeypatch.setattr("drr.open_reasoner.open_engine", lambda *_: pytest.fail("an engine was started"))
+    command = ["distill", str(rows), "--reasoner", str(reasoner), "--out", str(out), "--extra-rollouts", "0"]
+    assert main([*command, "--rollouts", "2"]) == 0
+    assert "12 questions" in capsys.readouterr().out
+    assert main([*command, "--rollouts", "3"]) == 2
+    assert "field rollouts: was begun with 2, not 3" in capsys.readouterr().err
 
 
 def test_the_step_rule_is_the_one_asked_for(tmp_path: Path) -> None:

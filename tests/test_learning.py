@@ -146,12 +146,16 @@ def test_recorded_solutions_train_a_dm_but_cannot_be_calibrated(
         for n in range(400)
     ]
     source = lines(tmp_path / "solutions.jsonl", *rows, "broken")
+    (tmp_path / "other").mkdir()
     out, dm = tmp_path / "records", tmp_path / "dm"
     for option, value in (("--limit", "5"), ("--labels", "consistency")):
         assert main(["distill", source, "--recorded", option, value, "--out", str(out)]) == 2
         assert option in capsys.readouterr().err
     assert main(["distill", source, "--recorded", "--step-rule", "line", "--out", str(out)]) == 0
     assert "set aside: 1 (row is not JSON)" in capsys.readouterr().out
+    other = lines(tmp_path / "other" / "solutions.jsonl", *rows[::-1])
+    assert main(["distill", other, "--recorded", "--step-rule", "line", "--out", str(out)]) == 2
+    assert "field rollouts_key" in capsys.readouterr().err
     backbone = str(tiny(tmp_path / "backbone", "encoder"))
     arguments = ["--backbone", backbone, "--epochs", "1", "--boundaries-per-rollout", "1"]
     assert main(["train", "--data", str(out), "--out", str(dm), *arguments]) == 0

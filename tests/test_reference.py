@@ -14,8 +14,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from drr import reference
 from drr.dm import DmCard, fingerprint, load_dm_head
 from drr.dm_input import DmInput
+from drr.errors import InputError
 from drr.features import FEATURE_NAMES
 from drr.grading import is_correct
+from drr.reference.build import build
 from drr.reference.suite import reference_questions
 from drr.steps import StepRule
 from drr.tasks import Split
@@ -102,6 +104,13 @@ def _build(out: Path) -> None:
     command = [sys.executable, "-m", "drr.cli", "reference", "build", "--quick", "--out", str(out)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("quick", "seed", "named"), [(True, 1, "seed"), (False, 0, "quick")])
+def test_another_build_in_the_same_folder_is_refused(tmp_path: Path, quick: bool, seed: int, named: str) -> None:
+    (tmp_path / "build.json").write_text('{"quick": true, "seed": 0}')
+    with pytest.raises(InputError, match=f"field {named}"):
+        build(tmp_path, quick=quick, seed=seed)
 
 
 @pytest.mark.timeout(600)

@@ -116,6 +116,7 @@ CALIBRATED = replace(
     calibration=Calibration(
         confidence=0.95,
         source="key",
+        labels="gold",
         questions={"test": 500},
         right=400,
         sampling={"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024},

@@ -214,6 +214,7 @@ def test_a_shard_whose_column_names_are_damaged_is_named(good_files: dict[str, b
         (["distill", "q.jsonl", "--out", "o", "--reasoner", "r", "--step-rule", "word"], "--step-rule"),
         (["distill", "q.jsonl", "--out", "o", "--reasoner", "r", "--grader", "no:such"], "--grader"),
         (["distill", "q.jsonl", "--out", "o", "--server", "http://127.0.0.1:9"], "--tokenizer: is needed"),
+        (["distill", "q.jsonl", "--out", "o", "--server", "http://127.0.0.1:9", "--tokenizer", "t"], "--server: http"),
         (["train", "--data", "nowhere", "--backbone", "b", "--out", "o"], "nowhere: holds no behaviour records"),
         (["calibrate", "--dm", "nowhere", "--data", "d"], "nowhere: is no DM"),
         (["inspect", "nowhere"], "nowhere: is no DM"),

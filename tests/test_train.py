@@ -16,6 +16,8 @@ from transformers import (
     BertModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    RobertaConfig,
+    RobertaModel,
 )
 
 from drr import reference
@@ -31,7 +33,7 @@ from drr.policy import Score
 from drr.progress import Progress
 from drr.records import Rollout
 from drr.steps import StepRule
-from drr.train import forget_training, grow, load_backbone, train_text_classifier
+from drr.train import forget_training, grow, input_limit, load_backbone, train_text_classifier
 from drr.train_config import TrainConfig
 from drr.train_data import RolloutDataset, label_weights
 from drr.train_losses import ranking_loss
@@ -188,6 +190,10 @@ def tiny(folder: Path, kind: str) -> Path:
     torch.manual_seed(0)
     if kind == "causal":
         Qwen2ForCausalLM(Qwen2Config(**size, num_key_value_heads=2, intermediate_size=64)).save_pretrained(folder)
+    elif kind == "roberta":
+        RobertaModel(
+            RobertaConfig(**size, intermediate_size=64, max_position_embeddings=256, pad_token_id=1)
+        ).save_pretrained(folder)
     else:
         BertModel(BertConfig(**size, intermediate_size=64, max_position_embeddings=256)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -242,6 +248,28 @@ def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, optio
     with torch.inference_mode():
         alone = model.float().eval()(torch.tensor([last])).logits[0].numpy()
     assert np.allclose(data.text_logits[1], alone, atol=1e-3), "scored as it will be served"
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("encoder", 256), ("roberta", 254), ("causal", 1024)])
+def test_inputs_keep_within_what_the_backbone_can_read(tmp_path: Path, kind: str, limit: int) -> None:
+    model, tokenizer = load_backbone(str(tiny(tmp_path / "backbone", kind)), TrainConfig())
+    assert input_limit(model, tokenizer, TrainConfig()) == limit
+    longest = torch.full((1, limit), 5)
+    model(longest, torch.ones_like(longest), torch.tensor([[limit - 1]]))
+    tokenizer.model_max_length = 100
+    assert input_limit(model, tokenizer, TrainConfig()) == 100
+
+
+def test_a_head_for_other_labels_is_begun_anew(tmp_path: Path) -> None:
+    backbone = tiny(tmp_path / "backbone", "encoder")
+    assert load_backbone(str(backbone), TrainConfig())[0].fresh == ("classifier",)
+    for labels, fresh in ((5, ("classifier",)), (2, ())):
+        AutoModelForSequenceClassification.from_pretrained(
+            backbone, num_labels=labels, ignore_mismatched_sizes=True
+        ).save_pretrained(backbone)
+        model, _ = load_backbone(str(backbone), TrainConfig())
+        assert model.plain.classifier.out_features == 2
+        assert model.fresh == fresh
 
 
 def test_freezing_leaves_the_added_layers_and_the_head_to_train(tmp_path: Path) -> None:

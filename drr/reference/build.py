@@ -19,10 +19,11 @@ from drr.distill import DistillConfig, distill
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.dm_card import write_dm_card
 from drr.engines import prepare_environment
+from drr.errors import InputError
 from drr.features import FEATURE_NAMES
 from drr.fusion import fit_head, with_temperatures
 from drr.plots import draw_dm
-from drr.records import Manifest, read_rollouts, write_whole
+from drr.records import Manifest, read_json_object, read_rollouts, write_whole
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE, PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
@@ -48,7 +49,7 @@ TRAINING = TrainConfig(epochs=2.5, extra_layers=1, freeze=True, cut=0.7, ranking
 def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Run every stage that has not been run in `out`. `quick` makes toys in two minutes, for tests."""
     prepare_environment(quiet=True)
-    out.mkdir(parents=True, exist_ok=True)
+    _begin(out, {"quick": quick, "seed": seed})
     pretraining = PretrainConfig(seed=seed)
     backbone = replace(DM_BACKBONE, seed=seed)
     training = replace(TRAINING, seed=seed)
@@ -65,6 +66,19 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     _stage(out, "dm", lambda: _finish_dm(out, seed))
     _stage(out, "calibration", lambda: _calibrate(out, risks=(0.5,) if quick else None))
     write_reasoner_card(out)
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> None:
+    """Note what is built in `out`; InputError where another build was begun there."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "build.json"
+    if not path.exists():
+        write_whole(path, json.dumps(settings) + "\n")
+    before = read_json_object(path)
+    for name, value in settings.items():
+        if before.get(name) != value:
+            reason = f"holds a build begun with {before.get(name)!r}, not {value!r}; choose another folder"
+            raise InputError(str(out), reason, field=name)
 
 
 def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:

@@ -257,16 +257,15 @@ def pretrain(
     optimizers = _optimizers(trained, config)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
-    first_step, loss_value = 0, float("nan")
+    first_step, loss_value, seen, spent = 0, float("nan"), 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         if state["config"] == asdict(config):
             trained.load_state_dict(state["model"])
             for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            first_step = state["step"]
+            first_step, seen, spent = state["step"], state["seen"], state["seconds"]
     compiled = torch.compile(trained) if config.steps > 200 else trained
-    seen = 0
     with Progress(name, config.steps, first_step) as progress:
         for step in range(first_step, config.steps):
             rng = random.Random(f"pretrain-{config.seed}-{step}")
@@ -292,12 +291,14 @@ def pretrain(
                 state = {
                     "config": asdict(config),
                     "step": step + 1,
+                    "seen": seen,
+                    "seconds": spent + progress.seconds,
                     "model": trained.state_dict(),
                     "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 }
                 torch.save(state, checkpoint.with_suffix(".partial"))
                 os.replace(checkpoint.with_suffix(".partial"), checkpoint)
-        seconds = progress.seconds
+        seconds = spent + progress.seconds
     export(model, tokenizer, out)
     checkpoint.unlink(missing_ok=True)
     parameters = sum(p.numel() for p in model.parameters())

@@ -26,13 +26,15 @@ class Split(StrEnum):
 class Question:
     """One question with its gold answer.
 
-    `difficulty` counts the operations a solution needs; `family` names the kind of question.
+    `difficulty` counts the operations a solution needs; `family` names the kind of question; `row` is its place in
+    the file or dataset it was read from, counted from 1, 0 where it comes from none.
     """
 
     text: str
     answer: str
     family: str
     difficulty: int
+    row: int = 0
 
     @property
     def split(self) -> Split:

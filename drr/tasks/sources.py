@@ -79,7 +79,7 @@ def load_questions(
             raise BadRowError(question_name, f"is the same question as row {seen[text]}")
         gold = gold_field(row, answer_name, need_answer)
         seen[text] = number
-        return Question(text, gold, _encodable("family", str(row.get("family") or "")), _difficulty(row))
+        return Question(text, gold, _encodable("family", str(row.get("family") or "")), _difficulty(row), number)
 
     for question in keep_good(source, rows, question_of, loaded.rejects):
         if limit is not None and len(loaded.questions) >= limit:
