@@ -1,6 +1,7 @@
 """The `drr` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,9 +117,17 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    _bound_kernel_caches()
     from drr.train_command import run
 
     run(options)
+
+
+def _bound_kernel_caches() -> None:
+    """Keep few CPU kernels: batches differ in length, every length gets kernels of its own, and a training that keeps
+    them all grows by some 10 GB in a thousand steps. Read when torch is first used."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "16")
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +140,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
+    _bound_kernel_caches()
     from drr.calibrate_command import run
 
     run(options)
