@@ -21,6 +21,7 @@ from drr.errors import InputError
 from drr.grading import Grader, answer_in, load_grader, majority_answer
 from drr.open_reasoner import OpenReasoner
 from drr.policy import PolicySettings, Score
+from drr.probing import Probe
 from drr.progress import Progress
 from drr.reasoner import ThinkingFormat, Token
 from drr.records import (
@@ -110,7 +111,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.boundaries: list[Boundary] = []
 
-    def session(self, question: str) -> "_Recorder":
+    def session(self, question: str, probe: Probe | None = None) -> "_Recorder":
         return self
 
     async def score(self, boundary: Boundary) -> Score:

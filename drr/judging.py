@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from drr.policy import Score, StopCause
+from drr.probing import Probe
 from drr.scorers import Boundary, Scorer, ScorerUnavailableError
 from drr.steps import Step
 
@@ -41,8 +42,15 @@ class Gate:
 class Judge:
     """Scores one response's boundaries. `notify` is called with a gate that has something to resolve."""
 
-    def __init__(self, scorer: Scorer | None, question: str, deadline: float, notify: Callable[[Gate], None]) -> None:
-        self._session = scorer.session(question) if scorer is not None else None
+    def __init__(
+        self,
+        scorer: Scorer | None,
+        question: str,
+        deadline: float,
+        notify: Callable[[Gate], None],
+        probe: Probe | None = None,
+    ) -> None:
+        self._session = scorer.session(question, probe) if scorer is not None else None
         self._deadline, self._notify = deadline, notify
         self.late = self.failed = 0
         self.lost = False

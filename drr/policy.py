@@ -11,6 +11,7 @@ class Verdict(StrEnum):
     CONTINUE = "continue"
     STOP = "stop"
     NUDGE = "nudge"
+    RETHINK = "rethink"
 
 
 class StopCause(StrEnum):
@@ -23,6 +24,8 @@ class StopCause(StrEnum):
     DM_UNAVAILABLE = "dm_unavailable"
     OFF = "off"
     UNCERTIFIED = "uncertified"
+    RETHINK_LIMIT = "rethink_limit"
+    ABSTAINED = "abstained"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,9 @@ class PolicySettings:
     `threshold` is the p_now that stops thinking. Thinking also stops where it will not help any more: where p_later
     is at most `hopeless`, or exceeds p_now by no more than `min_gain` (None: never). `patience` is how many boundaries
     in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops unconditionally. A
-    close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. `acts` is False in
-    shadow mode.
+    close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An attempt that ends,
+    or that thinking will not help any more, is rejected where p_now is below `accept` (None: never). `acts` is False
+    in shadow mode.
     """
 
     threshold: float = 0.9
@@ -56,9 +60,16 @@ class PolicySettings:
     acts: bool = True
     hopeless: float | None = None
     min_gain: float | None = None
+    accept: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("threshold", 0.0), ("nudge_below", 0.0), ("hopeless", 0.0), ("min_gain", -1.0)):
+        for name, least in (
+            ("threshold", 0.0),
+            ("nudge_below", 0.0),
+            ("hopeless", 0.0),
+            ("min_gain", -1.0),
+            ("accept", 0.0),
+        ):
             value = getattr(self, name)
             if value is not None and not least <= value <= 1.0:
                 raise ValueError(f"{name} must be between {least:g} and 1, not {value}")
@@ -91,18 +102,27 @@ def decide(
     newest = scores[-1]
     if closing:
         doubted = newest is not None and newest.p_now < settings.nudge_below
-        return Decision(Verdict.NUDGE) if doubted and nudges < settings.nudge else _CONTINUE
+        if doubted and nudges < settings.nudge:
+            return Decision(Verdict.NUDGE)
+        return Decision(Verdict.RETHINK) if rejects(settings, scores) else _CONTINUE
     if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
         recent = scores[-settings.patience :]
         known = [score for score in recent if score is not None]
-        if len(known) == len(recent) and (
-            all(score.p_now >= settings.threshold for score in known)
-            or all(_will_not_help(settings, score) for score in known)
-        ):
+        if len(known) == len(recent) and all(score.p_now >= settings.threshold for score in known):
             return Decision(Verdict.STOP, StopCause.DM_STOP)
+        if len(known) == len(recent) and all(_will_not_help(settings, score) for score in known):
+            rejected = rejects(settings, scores)
+            return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.DM_STOP)
     if settings.max_steps is not None and len(scores) >= settings.max_steps:
-        return Decision(Verdict.STOP, StopCause.MAX_STEPS)
+        rejected = rejects(settings, scores)
+        return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.MAX_STEPS)
     return _CONTINUE
+
+
+def rejects(settings: PolicySettings, scores: Sequence[Score | None]) -> bool:
+    """Whether an attempt that ends here is rejected. One without a score is not: nobody has anything against it."""
+    newest = scores[-1] if scores else None
+    return settings.accept is not None and newest is not None and newest.p_now < settings.accept
 
 
 def _will_not_help(settings: PolicySettings, score: Score) -> bool:

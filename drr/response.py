@@ -1,11 +1,12 @@
 """The data of one response: what governs it, what happens in it, what it amounts to."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from drr.policy import PolicySettings, StopCause, Verdict
+from drr.policy import PolicySettings, Score, StopCause, Verdict
 from drr.reasoner import Token
 
-_LEAST_THINKING = 8
+LEAST_THINKING = 8
 """With less room than this inside `max_tokens`, thinking is not worth starting."""
 
 
@@ -32,7 +33,15 @@ class LoopSettings:
     def thinking_room(self) -> int:
         """Tokens that may be generated before the answer's reserve is touched."""
         room = self.max_tokens - min(self.answer_tokens, max(1, self.max_tokens // 2))
-        return room if room >= _LEAST_THINKING else 0
+        return room if room >= LEAST_THINKING else 0
+
+
+@dataclass(slots=True)
+class Spent:
+    """What all attempts of a response have used up together, in tokens."""
+
+    generated: int = 0
+    thought: int = 0
 
 
 @dataclass(slots=True)
@@ -46,22 +55,45 @@ class StepReport:
     verdict: Verdict
     ms: float | None
     late: bool = False
+    attempt: int = 0
+
+
+class Fate(StrEnum):
+    """What became of an attempt."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    ABANDONED = "abandoned"
+    """Another one, running at the same time, was accepted first."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptReport:
+    """One attempt of a response. Tokens are counted as in Outcome; `p_now` is its last score, None without one."""
+
+    thinking_tokens: int
+    generated_tokens: int
+    p_now: float | None
+    fate: Fate
 
 
 @dataclass(slots=True)
 class Outcome:
     """The account of one response. Every generated token is in exactly one of thinking, discarded or the rest
-    (markers and answer); injected tokens were never generated."""
+    (markers and answer); injected tokens were never generated. Probe tokens, which a scorer had generated beside the
+    output, come on top."""
 
     stop_cause: StopCause = StopCause.NATURAL
     thinking_tokens: int = 0
     discarded_tokens: int = 0
     injected_tokens: int = 0
     generated_tokens: int = 0
+    probe_tokens: int = 0
     nudges: int = 0
     late: int = 0
     failed: int = 0
     steps: list[StepReport] = field(default_factory=list)
+    attempts: list[AttemptReport] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +105,18 @@ class Emit:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """The thinking is over and stands; what is emitted from here on is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The last event of an attempt that the scorer rejects: nothing runs any more, no answer was given."""
+
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The last event of a response."""
 
@@ -81,4 +125,4 @@ class Finished:
     stop_reason: int | str | None
 
 
-Event = Emit | StepReport | Finished
+Event = Emit | StepReport | Accepted | Rejected | Finished

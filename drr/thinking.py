@@ -9,15 +9,17 @@ A scorer that is late, failing or dead never fails a request: without a score th
 """
 
 import asyncio
+import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from enum import Enum, auto
 
 from drr.features import BehaviourFeatures
 from drr.judging import Gate, Judge
-from drr.policy import Decision, Score, StopCause, Verdict, decide
+from drr.policy import Decision, Score, StopCause, Verdict, decide, rejects
+from drr.probing import Probe
 from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
-from drr.response import Emit, Event, Finished, LoopSettings, Outcome, StepReport
+from drr.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, StepReport
 from drr.scorers import Boundary, Scorer
 from drr.segments import SegmentStream, StreamFailed
 from drr.steps import Step, StepRule, StepSegmenter
@@ -35,7 +37,7 @@ _Message = Delta | StreamFailed | Gate
 
 
 class ThinkingLoop:
-    """One response. Iterate `run()` to its end, or close it: either way every engine request is freed."""
+    """One attempt at a response. Iterate `run()` to its end, or close it: either way every engine request is freed."""
 
     def __init__(
         self,
@@ -46,13 +48,21 @@ class ThinkingLoop:
         settings: LoopSettings,
         prompt_ids: Sequence[int],
         question: str,
+        *,
+        spent: Spent | None = None,
+        attempt: int = 0,
+        probe: Probe | None = None,
     ) -> None:
+        """`spent` is shared by all attempts of a response, whose number this is `attempt`. `probe` is for scorers that
+        ask the Reasoner."""
         self._form, self._rule, self._settings = form, rule, settings
         self._prompt_ids = list(prompt_ids)
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
         self._stream = SegmentStream(reasoner, self._mailbox.put_nowait)
-        self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait)
-        self._outcome = Outcome()
+        self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe)
+        self._probe = probe
+        self._outcome, self._spent, self._attempt = Outcome(), spent or Spent(), attempt
+        self._rejected: Score | None = None
         self._scores: list[Score | None] = []
         self._features = BehaviourFeatures()
         self._gates: deque[Gate] = deque()
@@ -66,15 +76,47 @@ class ThinkingLoop:
         self._segmenter = StepSegmenter(rule)
         self._stage = _Stage.UNDECIDED
 
+    @property
+    def outcome(self) -> Outcome:
+        """The account so far."""
+        self._count_up()
+        return self._outcome
+
+    @property
+    def last_score(self) -> Score | None:
+        """The newest score there is."""
+        return next((score for score in reversed(self._scores) if score is not None), None)
+
+    @property
+    def thinking(self) -> tuple[Token, ...]:
+        """What has been thought and kept, the opening marker included where the Reasoner made it."""
+        return tuple(self._tokens[: self._thinking_to])
+
     async def run(self) -> AsyncGenerator[Event, None]:
-        """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
+        """The attempt's events, in order; the last one is Finished, or Rejected. Engine errors are raised as they
+        came."""
+        async with contextlib.aclosing(self._drive(self._begin())) as events:
+            async for event in events:
+                yield event
+
+    async def answer(self, cause: StopCause) -> AsyncGenerator[Event, None]:
+        """Answer from the thinking of a rejected attempt after all; the last event is Finished."""
+        async with contextlib.aclosing(self._drive(self._answer(len(self._tokens), cause))) as events:
+            async for event in events:
+                yield event
+
+    async def _drive(self, start: Awaitable[None]) -> AsyncGenerator[Event, None]:
         try:
-            await self._begin()
+            await start
             while True:
                 await self._pass_gates()
                 self._release()
                 while self._events:
                     yield self._events.popleft()
+                if self._rejected is not None:
+                    self._count_up()
+                    yield Rejected(self._rejected)
+                    return
                 if self._finish is not None and not self._gates:
                     yield self._finished(*self._finish)
                     return
@@ -109,10 +151,17 @@ class ThinkingLoop:
     def _has_room(self, tokens: int = 1) -> bool:
         """Whether this many more thinking tokens may be generated."""
         limit = self._settings.max_thinking_tokens
-        thought = self._thinking_to - self._thinking_from
-        return (limit is None or thought + tokens <= limit) and (
-            self._outcome.generated_tokens + tokens <= self._settings.thinking_room
+        return (limit is None or self._spent.thought + tokens <= limit) and (
+            self._spent.generated + tokens <= self._settings.thinking_room
         )
+
+    def _count(self, tokens: int) -> None:
+        self._outcome.generated_tokens += tokens
+        self._spent.generated += tokens
+
+    def _think_up_to(self, end: int) -> None:
+        self._spent.thought += end - self._thinking_to
+        self._thinking_to = end
 
     # Streams -----------------------------------------------------------------------------------------------
 
@@ -123,7 +172,7 @@ class ThinkingLoop:
             number=self._segments,
             ids=[*self._prompt_ids, *carried],
             carried=carried,
-            max_tokens=max(1, self._settings.max_tokens - self._outcome.generated_tokens),
+            max_tokens=max(1, self._settings.max_tokens - self._spent.generated),
         )
         self._segments += 1
         self._stream.open(segment)
@@ -137,7 +186,7 @@ class ThinkingLoop:
             if isinstance(message, Gate):
                 gates.append(message)
             elif isinstance(message, Delta):
-                self._outcome.generated_tokens += len(message.tokens)
+                self._count(len(message.tokens))
                 self._outcome.discarded_tokens += len(message.tokens)
         for gate in gates:
             self._mailbox.put_nowait(gate)
@@ -156,7 +205,7 @@ class ThinkingLoop:
             await self._take_thinking(message)
 
     def _take_answer(self, delta: Delta) -> None:
-        self._outcome.generated_tokens += len(delta.tokens)
+        self._count(len(delta.tokens))
         self._release()  # whatever the thinking left goes first
         if delta.tokens or delta.text:
             self._tokens.extend(delta.tokens)
@@ -178,7 +227,7 @@ class ThinkingLoop:
                 await self._give_up_rest(len(delta.tokens) - position)
                 self._end(StopCause.BUDGET)
                 return
-            self._outcome.generated_tokens += 1
+            self._count(1)
         if delta.finish_reason is None:
             return
         if self._stage is _Stage.THINKING and delta.finish_reason not in ("abort", "error"):
@@ -189,7 +238,7 @@ class ThinkingLoop:
 
     async def _give_up_rest(self, tokens: int) -> None:
         """End the stream in the middle of a delta, whose last `tokens` tokens are of no use."""
-        self._outcome.generated_tokens += tokens
+        self._count(tokens)
         self._outcome.discarded_tokens += tokens
         await self._close_stream()
 
@@ -205,7 +254,7 @@ class ThinkingLoop:
             return True
         self._tokens.append(token)
         if self._ends_with(self._form.close_ids):
-            self._thinking_to = len(self._tokens) - len(self._form.close_ids)
+            self._think_up_to(len(self._tokens) - len(self._form.close_ids))
             # Markers of several tokens: all but the last were taken for thinking until now.
             self._segmenter.drop(len(self._form.close_ids) - 1)
             self._stage = _Stage.CLOSED
@@ -218,7 +267,7 @@ class ThinkingLoop:
         return True
 
     def _feed(self, token: Token) -> None:
-        self._thinking_to = len(self._tokens)
+        self._think_up_to(len(self._tokens))
         step = self._segmenter.feed(token.text)
         if step is not None:
             self._add_gate(step)
@@ -246,11 +295,15 @@ class ThinkingLoop:
 
     def _add_gate(self, step: Step, *, closing: bool = False) -> None:
         tokens = self._tokens[step.start : step.end]
-        features = self._features.close_step(step.text, [t.logprob for t in tokens if not t.injected])
+        logprobs = [token.logprob for token in tokens if not token.injected]
+        features = self._features.close_step(step.text, logprobs)
         gate = Gate(step.end, step=step, closing=closing, holds=self._holds(closing))
         self._gates.append(gate)
         index = len(self._scores) + sum(1 for waiting in self._gates if waiting.step is not None) - 1
-        self._judge.submit(gate, Boundary(index, step.text, features))
+        self._judge.submit(gate, Boundary(index, step.text, features, logprobs, lambda: self._context(step.end)))
+
+    def _context(self, end: int) -> list[int]:
+        return [*self._prompt_ids, *(token.id for token in self._tokens[:end])]
 
     def _close_gate(self) -> None:
         """The Reasoner closed its thinking: judge the last step, or the last boundary again if nothing followed it."""
@@ -264,7 +317,7 @@ class ThinkingLoop:
         policy = self._settings.policy
         if not policy.acts or not self._judge.available:
             return False
-        return not closing or self._outcome.nudges < policy.nudge
+        return not closing or policy.accept is not None or self._outcome.nudges < policy.nudge
 
     def _end(self, cause: StopCause) -> None:
         """The thinking's stream is over without a close; an answer follows once the gates before are passed."""
@@ -276,7 +329,11 @@ class ThinkingLoop:
         while self._gates and self._gates[0].resolved:
             gate = self._gates.popleft()
             if gate.forced is not None:
-                await self._answer(gate.end, gate.forced)
+                policy = self._settings.policy
+                if policy.acts and rejects(policy, self._scores):
+                    await self._reject(gate.end)
+                else:
+                    await self._answer(gate.end, gate.forced)
                 return
             if gate.step is not None:
                 self._scores.append(gate.score)
@@ -290,6 +347,9 @@ class ThinkingLoop:
             if decision.verdict is Verdict.STOP and decision.cause is not None:
                 await self._answer(gate.end, decision.cause)
                 return
+            if decision.verdict is Verdict.RETHINK:
+                await self._reject(gate.end)
+                return
             if decision.verdict is Verdict.NUDGE:
                 await self._nudge(gate.end)
             elif gate.closing and self._stage is _Stage.CLOSED:
@@ -302,7 +362,7 @@ class ThinkingLoop:
         begun meanwhile has used up what another one would need.
         """
         if decision.verdict is Verdict.STOP:
-            affordable = self._outcome.generated_tokens <= self._settings.thinking_room
+            affordable = self._spent.generated <= self._settings.thinking_room
             return not self._closes_at(gate.end) and (affordable or self._stage is not _Stage.CLOSED)
         if decision.verdict is Verdict.NUDGE:
             return self._has_room(1 + len(self._settings.nudge_cue_ids))
@@ -328,6 +388,7 @@ class ThinkingLoop:
             verdict=decision.verdict,
             ms=gate.ms,
             late=gate.late,
+            attempt=self._attempt,
         )
         self._outcome.steps.append(report)
         self._events.append(report)
@@ -342,12 +403,17 @@ class ThinkingLoop:
         self._gates.clear()
         self._outcome.discarded_tokens += len(self._tokens) - end
         del self._tokens[end:]
-        self._thinking_to = min(self._thinking_to, end)
+        self._think_up_to(min(self._thinking_to, end))
         self._finish = None
+
+    async def _reject(self, end: int) -> None:
+        await self._cut(end)
+        self._rejected = self._scores[-1]
 
     async def _answer(self, end: int, cause: StopCause) -> None:
         await self._cut(end)
-        self._outcome.stop_cause = cause
+        self._outcome.stop_cause, self._rejected = cause, None
+        self._events.append(Accepted())
         self._inject(self._form.close_ids, self._form.close_text)
         self._stage = _Stage.ANSWERING
         self._open_stream(Phase.ANSWER)
@@ -363,15 +429,21 @@ class ThinkingLoop:
 
     async def _accept_close(self) -> None:
         """The natural close stands: the answer goes on in the same stream, or in its own where that is needed."""
+        self._events.append(Accepted())
         if self._settings.separate_answer:
             await self._cut(self._thinking_to + len(self._form.close_ids) if self._thinking_started else 0)
             self._open_stream(Phase.ANSWER)
         self._stage = _Stage.ANSWERING
 
-    def _finished(self, finish_reason: str, stop_reason: int | str | None) -> Finished:
+    def _count_up(self) -> None:
         outcome = self._outcome
         outcome.thinking_tokens = self._thinking_to - self._thinking_from
         outcome.late, outcome.failed = self._judge.late, self._judge.failed
+        outcome.probe_tokens = 0 if self._probe is None else self._probe.tokens
+
+    def _finished(self, finish_reason: str, stop_reason: int | str | None) -> Finished:
+        self._count_up()
+        outcome = self._outcome
         if self._judge.lost and outcome.stop_cause is StopCause.NATURAL:
             outcome.stop_cause = StopCause.DM_UNAVAILABLE
         return Finished(outcome, finish_reason, stop_reason)

@@ -5,6 +5,7 @@ Requests that carry a plan (put there by the HTTP layer) run through the loop; a
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,18 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from drr.drift import DriftWatch
 from drr.reasoner import ThinkingFormat, Token
 from drr.response import Emit, Event, Finished, Outcome, StepReport
+from drr.rethink import RethinkLoop
 from drr.scorers import Scorer
 from drr.steps import StepRule
 from drr.thinking import ThinkingLoop
+from drr.vllm_probe import VllmProbe
 from drr.vllm_reasoner import VllmReasoner
 from server import metrics
 from server.report import ResponsePlan
 from server.schema import Defaults
+
+_GREEDY = 1e-5
+"""Below this temperature vLLM samples nothing."""
 
 PLAN_KEY = "drr"
 """Where the HTTP layer puts a request's plan: `SamplingParams.extra_args[PLAN_KEY]`."""
@@ -34,7 +40,7 @@ class DrrRuntime:
 
     form: ThinkingFormat | None
     rule: StepRule
-    scorer: Scorer | None
+    scorers: dict[str, Scorer]
     defaults: Defaults
     drift: DriftWatch | None = None
 
@@ -79,22 +85,22 @@ class ThinkingEngine(AsyncLLM):
         options: Mapping[str, Any],
     ) -> AsyncGenerator[RequestOutput, None]:
         choices = [self._choice(plan, prompt, params, request_id, options, index) for index in range(params.n)]
-        assembler = OutputAssembler(request_id, prompt, params, [reasoner for reasoner, _ in choices])
-        streams = [loop.run() for _, loop in choices]
+        assembler = OutputAssembler(request_id, prompt, params, choices[0].first)
+        streams = [choice.loop.run() for choice in choices]
         async with contextlib.aclosing(_merged(streams)) as events:
             async for index, event in events:
                 if isinstance(event, StepReport):
                     metrics.observe_step(event)
-                    self._watch_drift(event)
+                    self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
                 elif isinstance(event, Finished):
                     metrics.observe_outcome(plan.settings.mode, event.outcome)
                 output = assembler.add(index, event)
                 if output is not None:
                     yield output
 
-    def _watch_drift(self, step: StepReport) -> None:
+    def _watch_drift(self, step: StepReport, *, dm_judged: bool) -> None:
         watch = self.drr.drift if self.drr is not None else None
-        if watch is not None and step.index == 0 and step.p_later is not None:
+        if watch is not None and dm_judged and step.index == step.attempt == 0 and step.p_later is not None:
             metrics.observe_first_score(watch, step.p_later)
 
     def _choice(
@@ -105,7 +111,7 @@ class ThinkingEngine(AsyncLLM):
         request_id: str,
         options: Mapping[str, Any],
         index: int,
-    ) -> tuple[VllmReasoner, ThinkingLoop]:
+    ) -> "_Choice":
         drr = self.drr
         assert drr is not None
         assert drr.form is not None, "settings that need the loop are refused where thinking cannot be closed"
@@ -115,17 +121,46 @@ class ThinkingEngine(AsyncLLM):
             own.seed += index  # as vLLM does for the choices of one request
         prompt_ids = prompt["prompt_token_ids"]
         max_tokens = own.max_tokens or self.model_config.max_model_len - len(prompt_ids)
-        reasoner = VllmReasoner(super().generate, self.renderer.tokenizer, prompt, own, request_id, options)
-        loop = ThinkingLoop(
-            reasoner,
-            drr.scorer if plan.settings.judged else None,
-            drr.form,
-            drr.rule,
-            plan.settings.loop_settings(drr.defaults, max_tokens, separate_answer=bool(own.stop)),
-            prompt_ids,
-            plan.question,
+        generate, tokenizer = super().generate, self.renderer.tokenizer
+        first = VllmReasoner(generate, tokenizer, prompt, own, request_id, options)
+        form, scorer = drr.form, drr.scorers[plan.settings.scorer] if plan.settings.scorer is not None else None
+
+        def reasoner(number: int) -> tuple[VllmReasoner, VllmProbe]:
+            attempt_id = f"{request_id}-{number}" if number else request_id
+            probe = VllmProbe(generate, tokenizer, form, attempt_id)
+            if number == 0:
+                return first, probe
+            params = attempt_params(own, number, plan.settings.rethink_temperature)
+            return VllmReasoner(generate, tokenizer, prompt, params, attempt_id, options), probe
+
+        settings = plan.settings.loop_settings(drr.defaults, max_tokens, separate_answer=bool(own.stop))
+        if not plan.settings.rejects:
+            probe = reasoner(0)[1]
+            loop = ThinkingLoop(first, scorer, form, drr.rule, settings, prompt_ids, plan.question, probe=probe)
+            return _Choice(first, loop)
+        rethink = plan.settings.rethink_settings(drr.defaults)
+        return _Choice(
+            first, RethinkLoop(reasoner, scorer, form, drr.rule, settings, rethink, prompt_ids, plan.question)
         )
-        return reasoner, loop
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """One choice of a response: its loop, and the Reasoner of its first attempt."""
+
+    first: VllmReasoner
+    loop: ThinkingLoop | RethinkLoop
+
+
+def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
+    """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
+    (a greedy attempt repeated is the same attempt)."""
+    own = params.clone()
+    if own.seed is not None:
+        own.seed = random.Random(f"{own.seed}/attempt/{number}").getrandbits(62)
+    if own.temperature < _GREEDY:
+        own.temperature = temperature
+    return own
 
 
 def _without_plan(params: SamplingParams) -> SamplingParams:
@@ -178,9 +213,9 @@ class OutputAssembler:
     """
 
     def __init__(
-        self, request_id: str, prompt: Mapping[str, Any], params: SamplingParams, reasoners: list[VllmReasoner]
+        self, request_id: str, prompt: Mapping[str, Any], params: SamplingParams, reasoner: VllmReasoner
     ) -> None:
-        self._request_id, self._prompt, self._reasoners = request_id, prompt, reasoners
+        self._request_id, self._prompt, self._reasoner = request_id, prompt, reasoner
         self._kind = params.output_kind
         self._logprobs = params.logprobs is not None
         self._open = params.n
@@ -195,6 +230,8 @@ class OutputAssembler:
                 return self._emit(index, event)
             case Finished():
                 return self._finish(index, event)
+            case _:
+                return None
 
     def _emit(self, index: int, event: Emit) -> RequestOutput | None:
         if self._kind is RequestOutputKind.DELTA:
@@ -226,7 +263,7 @@ class OutputAssembler:
         )
 
     def _output(self, completions: list[CompletionOutput], extra: DrrExtra | None = None) -> RequestOutput:
-        first, last = self._reasoners[0].first_output, self._reasoners[0].last_output
+        first, last = self._reasoner.first_output, self._reasoner.last_output
         output = RequestOutput(
             request_id=self._request_id,
             prompt=self._prompt.get("prompt"),

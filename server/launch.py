@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -33,12 +33,14 @@ from drr.dm import DmCard, DmMismatchError, fingerprint, load_dm_head
 from drr.drift import DriftWatch
 from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, on_cpu, prepare_environment
 from drr.open_reasoner import thinking_format
+from drr.reasoner import Token
 from drr.replay import Rule
 from drr.scorers.dm import DmScorer, tokenizer_of
+from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
 from server import metrics
 from server.engine import DrrRuntime, ThinkingEngine
-from server.schema import Defaults
+from server.schema import Defaults, Insertions
 from server.serving import DrrServingChat, RefuseHeaderElsewhere, list_aliases, refuse_drr
 
 logger = logging.getLogger("drr")
@@ -50,6 +52,12 @@ _OTHER_HANDLERS = (
     "openai_serving_chat_batch",
     "anthropic_serving_messages",
 )
+_RETHINK_CUE = "\n\nWait, that is not right. Let me start again.\n\n"
+_SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
+_REFUSAL = "\n\nI am not sure enough of any answer to give one."
+_TEMPERATURE = 0.8
+"""Of attempts after a greedy one, where the model recommends none."""
+
 _FALLBACK_PARSER = "deepseek_r1"
 """For models that mark thinking with <think> and </think> and were started without a reasoning parser."""
 
@@ -78,6 +86,9 @@ def make_parser() -> FlexibleArgumentParser:
     group.add_argument("--dm-gpu-memory-utilization", type=float, default=0.1, help="share of the GPU for the DM")
     group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
     group.add_argument(
+        "--drr-scorer", choices=get_args(ScorerName), help="who judges where a request does not say; default: the DM"
+    )
+    group.add_argument(
         "--drr-step-rule", default="blank_line", help="blank_line, line, sentence, marker, tokens:N, attempt"
     )
     group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
@@ -94,8 +105,10 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         args.model = str(reference.reasoner_folder())
         args.dm = args.dm or str(reference.dm_folder())
         args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
-    if args.drr_mode in ("auto", "shadow") and not args.dm:
-        parser.error(f"--drr-mode {args.drr_mode} needs --dm")
+    if args.drr_mode in ("auto", "shadow") and not args.dm and not args.drr_scorer:
+        parser.error(f"--drr-mode {args.drr_mode} needs --dm or --drr-scorer")
+    if args.drr_scorer == "dm" and not args.dm:
+        parser.error("--drr-scorer dm needs --dm")
     if args.dm_deadline_ms <= 0 or args.drr_answer_tokens < 1:
         parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
     if args.dm and not on_cpu() and args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
@@ -176,7 +189,7 @@ def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
 
 
 def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
-    if args.dm and not args.structured_outputs_config.reasoning_parser:
+    if (args.dm or args.drr_scorer) and not args.structured_outputs_config.reasoning_parser:
         args.reasoning_parser = args.structured_outputs_config.reasoning_parser = _FALLBACK_PARSER
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -232,7 +245,7 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         default = Rule(**calibration.default["rule"])
     cue = card.nudge_cue if card is not None else "Wait,"
     defaults = Defaults(
-        mode=args.drr_mode or ("auto" if dm is not None else "off"),
+        mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
         threshold=default.threshold if default is not None else None,
         patience=default.patience if default is not None else 1,
         hopeless=default.hopeless if default is not None else None,
@@ -242,12 +255,28 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         nudge_below=card.nudge_below if card is not None else 0.5,
         nudge_cue=cue,
         nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
+        scorer=args.drr_scorer or ("dm" if dm is not None else None),
+        insertions=Insertions(*(_inserted(tokenizer, text) for text in (_RETHINK_CUE, _SEPARATOR, _REFUSAL))),
+        rethink_temperature=_sampling_temperature(engine),
         answer_tokens=args.drr_answer_tokens,
         deadline=args.dm_deadline_ms / 1000,
         can_stop=form is not None,
     )
     drift = DriftWatch(calibration.drift) if calibration is not None else None
-    return DrrRuntime(form, rule, dm.scorer if dm is not None else None, defaults, drift)
+    scorers = {**training_free(), **({"dm": dm.scorer} if dm is not None else {})}
+    return DrrRuntime(form, rule, scorers, defaults, drift)
+
+
+def _inserted(tokenizer: Any, text: str) -> tuple[Token, ...]:
+    """A text as tokens that nobody generated."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    return tuple(Token(own, "" if place else text, injected=True) for place, own in enumerate(ids))
+
+
+def _sampling_temperature(engine: AsyncLLM) -> float:
+    """The temperature that the model's makers recommend, else 0.8."""
+    temperature = engine.model_config.get_diff_sampling_param().get("temperature")
+    return float(temperature) if temperature else _TEMPERATURE
 
 
 def _health(engine: AsyncLLM, dm: Dm | None) -> Any:

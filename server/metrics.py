@@ -13,9 +13,11 @@ RESPONSES = Counter("drr_responses", "Responses by mode and by what ended their 
 DECISIONS = Counter("drr_decisions", "Verdicts at step boundaries.", ["verdict"])
 TOKENS = Counter(
     "drr_tokens",
-    "Tokens by fate: thinking and answer were kept, discarded were generated in vain, injected were never generated.",
+    "Tokens by fate: thinking and answer were kept, discarded were generated in vain, probes by a "
+    "scorer's questions, injected were never generated.",
     ["kind"],
 )
+ATTEMPTS = Counter("drr_attempts", "Attempts of responses that may reject some, by their fate.", ["fate"])
 NUDGES = Counter("drr_nudges", "Closes of the thinking that were refused.")
 LATE = Counter("drr_dm_late", "Scores that missed their deadline.")
 FAILED = Counter("drr_dm_failed", "Scores that failed.")
@@ -73,9 +75,12 @@ def observe_outcome(mode: str, outcome: Outcome) -> None:
     answer = outcome.generated_tokens - outcome.discarded_tokens - outcome.thinking_tokens
     TOKENS.labels("thinking").inc(outcome.thinking_tokens)
     TOKENS.labels("discarded").inc(outcome.discarded_tokens)
+    TOKENS.labels("probe").inc(outcome.probe_tokens)
     TOKENS.labels("injected").inc(outcome.injected_tokens)
     TOKENS.labels("answer").inc(max(0, answer))
     NUDGES.inc(outcome.nudges)
+    for attempt in outcome.attempts:
+        ATTEMPTS.labels(attempt.fate.value).inc()
     LATE.inc(outcome.late)
     FAILED.inc(outcome.failed)
     THINKING.observe(outcome.thinking_tokens)

@@ -6,7 +6,7 @@ from typing import Any
 
 from drr.calibration import Calibration
 from drr.policy import StopCause
-from drr.response import Outcome, StepReport
+from drr.response import AttemptReport, Outcome, StepReport
 from server.schema import Settings
 
 
@@ -16,13 +16,14 @@ class ResponsePlan:
 
     settings: Settings
     question: str
-    dm_id: str | None
+    scorer_id: str | None
     risk: dict[str, Any] | None = None
 
 
 def step_object(step: StepReport) -> dict[str, Any]:
     """One step as the client sees it; probabilities are null where no score came in time."""
     return {
+        "attempt": step.attempt,
         "index": step.index,
         "tokens": step.tokens,
         "p_now": _rounded(step.p_now, 4),
@@ -30,6 +31,15 @@ def step_object(step: StepReport) -> dict[str, Any]:
         "verdict": step.verdict.value,
         "ms": _rounded(step.ms, 2),
         "late": step.late,
+    }
+
+
+def _attempt_object(attempt: AttemptReport) -> dict[str, Any]:
+    return {
+        "thinking_tokens": attempt.thinking_tokens,
+        "generated_tokens": attempt.generated_tokens,
+        "p_now": _rounded(attempt.p_now, 4),
+        "fate": attempt.fate.value,
     }
 
 
@@ -41,7 +51,8 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
         "thinking_tokens": outcome.thinking_tokens,
         "discarded_tokens": outcome.discarded_tokens,
         "injected_tokens": outcome.injected_tokens,
-        "attempts": 1,
+        "probe_tokens": outcome.probe_tokens,
+        "attempts": max(1, len(outcome.attempts)),
         "nudges": outcome.nudges,
         "settings": plan.settings.as_dict(),
         "risk": plan.risk,
@@ -49,9 +60,11 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
     }
     if plan.settings.report == "steps":
         report["steps"] = [step_object(step) for step in outcome.steps]
-    if plan.dm_id is not None and plan.settings.judged:
+        if plan.settings.rejects:
+            report["attempt_details"] = [_attempt_object(attempt) for attempt in outcome.attempts]
+    if plan.scorer_id is not None and plan.settings.judged:
         report["dm"] = {
-            "id": plan.dm_id,
+            "id": plan.scorer_id,
             "decisions": len(timed),
             "late": outcome.late,
             "failed": outcome.failed,
@@ -81,6 +94,7 @@ def risk_object(
     broken = [name for name, value in calibration.sampling.items() if _differs(name, sampling.get(name), value)]
     broken += [name for name in ("max_steps", "max_thinking_tokens") if getattr(settings, name) is not None]
     broken += ["nudge"] if settings.nudge else []
+    broken += ["max_rethinks"] if settings.rejects else []
     broken += ["min_steps"] if settings.min_steps > 1 else []
     return {
         "max_lost_correct": settings.max_lost_correct,

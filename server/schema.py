@@ -3,17 +3,20 @@
 Every key is checked; nothing is ever ignored. An error names the key and becomes HTTP 400.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drr.calibration import Calibration, Certificate
 from drr.policy import PolicySettings
+from drr.reasoner import Token
 from drr.replay import Rule
 from drr.response import LoopSettings
+from drr.rethink import Kind, OnExhausted, RethinkSettings
+from drr.scorers.registry import THRESHOLDS, ScorerName
 
-Mode = Literal["auto", "off", "shadow", "stop"]
+Mode = Literal["auto", "off", "shadow", "stop", "rethink"]
 Report = Literal["summary", "steps", "none"]
 
 
@@ -39,6 +42,13 @@ class DrrRequest(BaseModel):
     max_thinking_tokens: int | None = Field(None, ge=0)
     answer_tokens: int | None = Field(None, ge=1)
     nudge: int | None = Field(None, ge=0)
+    max_rethinks: int | None = Field(None, ge=0, le=63)
+    rethink: Kind | None = None
+    accept: float | None = Field(None, ge=0.0, le=1.0)
+    on_exhausted: OnExhausted | None = None
+    parallel: int | None = Field(None, ge=1, le=64)
+    rethink_temperature: float | None = Field(None, gt=0.0, le=2.0)
+    scorer: ScorerName | None = None
     report: Report | None = None
 
     @classmethod
@@ -64,13 +74,29 @@ class DrrRequest(BaseModel):
         return {name for name in self.model_fields_set if getattr(self, name) is not None}
 
 
-_JUDGED_KEYS = ("threshold", "max_lost_correct", "min_steps", "patience", "nudge")
-"""Keys that mean nothing unless a DM judges."""
+PROBE_DEADLINE = 30.0
+"""Seconds to the verdict of a scorer that asks the Reasoner itself, which answers between its other work."""
+
+_REJECTING_KEYS = ("max_rethinks", "rethink", "accept", "on_exhausted", "parallel", "rethink_temperature")
+"""Keys that mean nothing unless attempts may be rejected."""
+
+_JUDGED_KEYS = ("scorer", "threshold", "max_lost_correct", "min_steps", "patience", "nudge", *_REJECTING_KEYS)
+"""Keys that mean nothing unless somebody judges."""
+
+
+@dataclass(frozen=True, slots=True)
+class Insertions:
+    """What is shown around attempts, in the Reasoner's tokens."""
+
+    cue: tuple[Token, ...] = ()
+    separator: tuple[Token, ...] = ()
+    refusal: tuple[Token, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The server's side of every setting. Without a DM, `threshold` is None."""
+    """The server's side of every setting. Without a DM, `threshold` is None; `scorer` is who judges where a request
+    does not say, None for nobody."""
 
     mode: Mode
     threshold: float | None
@@ -78,10 +104,16 @@ class Defaults:
     hopeless: float | None = None
     min_gain: float | None = None
     calibration: Calibration | None = None
+    scorer: ScorerName | None = "dm"
     nudge: int = 0
     nudge_below: float = 0.5
     nudge_cue: str = "Wait,"
     nudge_cue_ids: tuple[int, ...] = ()
+    max_rethinks: int = 3
+    """Of requests in mode rethink that do not say."""
+    accept: float = 0.5
+    rethink_temperature: float = 0.8
+    insertions: Insertions = Insertions()
     answer_tokens: int = 256
     deadline: float = 1.0
     can_stop: bool = True
@@ -107,6 +139,13 @@ class Settings:
     max_thinking_tokens: int | None
     answer_tokens: int
     nudge: int
+    max_rethinks: int
+    rethink: Kind
+    accept: float | None
+    on_exhausted: OnExhausted
+    parallel: int
+    rethink_temperature: float
+    scorer: ScorerName | None
     report: Report
     explicit: bool
     """Whether the client spoke of DRR at all; one that did not is never sent chunks it does not expect."""
@@ -131,6 +170,23 @@ class Settings:
         """Whether the response needs the thinking loop at all; if not, it is plain vLLM."""
         return self.judged or self.max_thinking_tokens is not None or self.max_steps is not None
 
+    @property
+    def rejects(self) -> bool:
+        """Whether attempts may be rejected."""
+        return self.accept is not None
+
+    def rethink_settings(self, defaults: Defaults) -> RethinkSettings:
+        texts = defaults.insertions
+        return RethinkSettings(
+            self.max_rethinks,
+            self.rethink,
+            self.on_exhausted,
+            self.parallel,
+            texts.cue,
+            texts.separator,
+            texts.refusal,
+        )
+
     def loop_settings(self, defaults: Defaults, max_tokens: int, separate_answer: bool) -> LoopSettings:
         policy = PolicySettings(
             threshold=1.0 if self.threshold is None else self.threshold,
@@ -142,13 +198,14 @@ class Settings:
             acts=self.mode != "shadow",
             hopeless=self.hopeless,
             min_gain=self.min_gain,
+            accept=self.accept,
         )
         return LoopSettings(
             policy=policy,
             max_tokens=max_tokens,
             max_thinking_tokens=self.max_thinking_tokens,
             answer_tokens=self.answer_tokens,
-            deadline=defaults.deadline,
+            deadline=defaults.deadline if self.scorer in (None, "dm") else max(defaults.deadline, PROBE_DEADLINE),
             nudge_cue=defaults.nudge_cue,
             nudge_cue_ids=defaults.nudge_cue_ids,
             separate_answer=separate_answer,
@@ -165,24 +222,36 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
     if forced_mode is not None and asked.mode not in (None, forced_mode):
         raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
     mode = asked.mode or forced_mode or defaults.mode
-    has_dm = defaults.threshold is not None
-    if not has_dm:
-        if mode in ("stop", "shadow"):
-            raise DrrError("drr.mode", f"{mode} needs a DM, and this server was started without one (--dm)")
-        _refuse(asked, _JUDGED_KEYS, "needs a DM, and this server was started without one (--dm)")
+    defaults = _of_scorer(asked, defaults)
+    if defaults.threshold is None:
+        why = "needs a judge, and this server was started without a DM (--dm); name one with drr.scorer"
+        if mode in ("stop", "shadow", "rethink"):
+            raise DrrError("drr.mode", f"{mode} {why}")
+        _refuse(asked, _JUDGED_KEYS, why)
         mode = "off"
+    elif asked.mode is None and forced_mode is None and asked.scorer is not None:
+        mode = "auto"  # a server without a DM does not judge by itself
     if mode == "off":
         _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
     if mode == "shadow":
-        _refuse(asked, ("nudge",), "has no effect in mode shadow")
+        _refuse(asked, ("nudge", *_REJECTING_KEYS), "has no effect in mode shadow")
+    if mode == "stop":
+        _refuse(asked, _REJECTING_KEYS, "has no effect in mode stop, which rejects nothing; use auto or rethink")
+    if mode == "rethink":
+        why = "belongs to stopping early, which mode rethink does not do; mode auto does both"
+        _refuse(asked, ("threshold", "max_lost_correct", "patience"), why)
     if not defaults.can_stop:
         _refuse(asked, ("max_thinking_tokens", "max_steps"), "this server does not know how the model closes thinking")
     certificate = _certificate(asked, mode, defaults)
     judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
-    rule = _rule(asked, certificate, defaults) if judged else Rule(threshold=1.0)
+    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(threshold=1.0)
+    max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
+    rejects = judged and mode != "shadow" and (max_rethinks > 0 or asked.on_exhausted == "abstain")
+    _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
+    accept = defaults.accept if asked.accept is None else asked.accept
     return Settings(
         mode=mode,
-        threshold=rule.threshold if judged else None,
+        threshold=rule.threshold if judged and mode != "rethink" else None,
         hopeless=rule.hopeless,
         min_gain=rule.min_gain,
         max_lost_correct=asked.max_lost_correct,
@@ -192,10 +261,54 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         max_thinking_tokens=asked.max_thinking_tokens,
         answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens),
         nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),
+        max_rethinks=max_rethinks,
+        rethink=asked.rethink or "fresh",
+        accept=accept if rejects else None,
+        on_exhausted=asked.on_exhausted or "best",
+        parallel=_first(asked.parallel, 1),
+        rethink_temperature=asked.rethink_temperature or defaults.rethink_temperature,
+        scorer=defaults.scorer if judged else None,
         report=asked.report or "steps",
         explicit=explicit,
         certificate=certificate,
     )
+
+
+def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
+    """The defaults where `asked.scorer` judges, or who judges by default."""
+    name = asked.scorer or defaults.scorer
+    if name == "dm" and defaults.threshold is None:
+        if asked.scorer == "dm":
+            raise DrrError("drr.scorer", "this server was started without a DM (--dm)")
+        return defaults
+    if name in (None, "dm"):
+        return defaults
+    if not defaults.can_stop:
+        raise DrrError("drr.scorer", "this server does not know how the model closes thinking")
+    assert name is not None
+    return replace(
+        defaults,
+        scorer=name,
+        threshold=THRESHOLDS[name],
+        patience=1,
+        hopeless=None,
+        min_gain=None,
+        calibration=None,
+        nudge=0,
+    )
+
+
+def _check_rethinking(asked: DrrRequest, max_rethinks: int, *, rejects: bool, can_stop: bool) -> None:
+    if rejects and not can_stop:
+        raise DrrError("drr.max_rethinks", "this server does not know how the model closes thinking")
+    if max_rethinks == 0:
+        _refuse(asked, ("rethink", "parallel", "rethink_temperature"), "has no effect without max_rethinks")
+    if not rejects:
+        _refuse(asked, ("accept", "on_exhausted"), "has no effect without max_rethinks")
+    if _first(asked.parallel, 1) > max_rethinks + 1:
+        raise DrrError("drr.parallel", f"is more than the {max_rethinks + 1} attempts that max_rethinks allows")
+    if asked.rethink == "in_context" and _first(asked.parallel, 1) > 1:
+        raise DrrError("drr.parallel", "attempts at the same time cannot see each other; use rethink fresh")
 
 
 def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certificate | None:
@@ -215,8 +328,11 @@ def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certifica
     return found
 
 
-def _rule(asked: DrrRequest, certificate: Certificate | None, defaults: Defaults) -> Rule:
-    """The stopping rule: the certified one, the client's threshold, or the DM's own."""
+def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaults: Defaults) -> Rule:
+    """The stopping rule: the certified one, the client's threshold, or the DM's own; in mode rethink what there is of
+    the latter to give a hopeless attempt up."""
+    if mode == "rethink":
+        return Rule(1.0, defaults.patience, defaults.hopeless)
     if certificate is not None:
         return certificate.rule
     patience = _first(asked.patience, defaults.patience)

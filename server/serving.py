@@ -85,7 +85,7 @@ class Tap:
     def correct(self, usage: dict[str, Any]) -> None:
         """Make `usage` say what was generated: discarded tokens count, injected ones do not."""
         if self.plan.settings.loops:
-            completion = sum(outcome.generated_tokens for outcome in self._outcomes.values())
+            completion = sum(outcome.generated_tokens + outcome.probe_tokens for outcome in self._outcomes.values())
             thinking = sum(outcome.thinking_tokens for outcome in self._outcomes.values())
             usage["completion_tokens"] = completion
             usage["total_tokens"] = usage["prompt_tokens"] + completion
@@ -136,7 +136,7 @@ class DrrServingChat(OpenAIServingChat):
             settings = self._settings(request, raw_request)
         except DrrError as error:
             return self.create_error_response(str(error), param=error.param)
-        scorer = self.runtime.scorer
+        scorer = self.runtime.scorers[settings.scorer] if settings.scorer is not None else None
         plan = ResponsePlan(
             settings,
             question_text([message for message in request.messages if isinstance(message, dict)]),

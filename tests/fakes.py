@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from drr.policy import Score
+from drr.probing import Probe
 from drr.reasoner import Delta, Phase, Segment, ThinkingFormat, Token
 from drr.records import Rollout
 from drr.scorers import Boundary
@@ -85,7 +86,7 @@ class FakeScorer:
     seen: list[Boundary] = field(default_factory=list)
     running: int = 0
 
-    def session(self, question: str) -> "FakeScorer":
+    def session(self, question: str, probe: Probe | None = None) -> "FakeScorer":
         return self
 
     async def score(self, boundary: Boundary) -> Score:

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator
 from drr import reference
 from drr.engines import cpu_engine_defaults, prepare_environment
 from drr.policy import PolicySettings, Score
+from drr.probing import Probe
 from drr.reasoner import Delta, Phase, Segment, ThinkingFormat
 from drr.reference.suite import reference_questions
 from drr.response import LoopSettings
@@ -31,7 +32,7 @@ class SlowScorer:
     def __init__(self, delay: float) -> None:
         self._delay = delay
 
-    def session(self, question: str) -> "SlowScorer":
+    def session(self, question: str, probe: Probe | None = None) -> "SlowScorer":
         return self
 
     async def score(self, boundary: Boundary) -> Score:

@@ -32,7 +32,13 @@ def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: D
         ({"threshold": True}, "drr.threshold"),
         ({"threshold": float("nan")}, "drr.threshold"),
         ({"mode": "fast"}, "drr.mode"),
-        ({"mode": "rethink"}, "drr.mode"),
+        ({"mode": "think"}, "drr.mode"),
+        ({"max_rethinks": -1}, "drr.max_rethinks"),
+        ({"rethink": "again"}, "drr.rethink"),
+        ({"accept": 1.5}, "drr.accept"),
+        ({"on_exhausted": "cry"}, "drr.on_exhausted"),
+        ({"parallel": 0}, "drr.parallel"),
+        ({"rethink_temperature": 0}, "drr.rethink_temperature"),
         ({"threshold": 0.9, "max_lost_correct": 0.01}, "drr.max_lost_correct"),
         ({"max_lost_correct": 0}, "drr.max_lost_correct"),
         ({"min_steps": -1}, "drr.min_steps"),
@@ -61,6 +67,18 @@ def test_malformed_objects_name_the_key(asked: Any, param: str) -> None:
         ({"mode": "off", "nudge": 1}, None, WITH_DM, "drr.nudge"),
         ({"mode": "shadow", "nudge": 1}, None, WITH_DM, "drr.nudge"),
         ({"mode": "stop"}, "off", WITH_DM, "drr.mode"),
+        ({"mode": "off", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
+        ({"mode": "shadow", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
+        ({"mode": "stop", "on_exhausted": "abstain"}, None, WITH_DM, "drr.on_exhausted"),
+        ({"mode": "rethink", "threshold": 0.9}, None, WITH_DM, "drr.threshold"),
+        ({"mode": "rethink"}, None, WITHOUT_DM, "drr.mode"),
+        ({"max_rethinks": 2}, None, WITHOUT_DM, "drr.max_rethinks"),
+        ({"rethink": "fresh"}, None, WITH_DM, "drr.rethink"),
+        ({"accept": 0.5}, None, WITH_DM, "drr.accept"),
+        ({"on_exhausted": "best"}, None, WITH_DM, "drr.on_exhausted"),
+        ({"max_rethinks": 2, "parallel": 4}, None, WITH_DM, "drr.parallel"),
+        ({"max_rethinks": 2, "parallel": 2, "rethink": "in_context"}, None, WITH_DM, "drr.parallel"),
+        ({"max_rethinks": 2}, None, replace(WITH_DM, can_stop=False), "drr.max_rethinks"),
         ({"threshold": 0.5}, "off", WITH_DM, "drr.threshold"),
         ({"mode": "stop"}, None, WITHOUT_DM, "drr.mode"),
         ({"mode": "shadow"}, None, WITHOUT_DM, "drr.mode"),
@@ -98,6 +116,47 @@ def test_aliases_choose_the_mode() -> None:
 def test_without_a_dm_only_budgets_remain() -> None:
     plain = settings({"mode": "auto", "max_thinking_tokens": 5}, None, WITHOUT_DM)
     assert (plain.mode, plain.loops, plain.threshold) == ("off", True, None)
+
+
+def test_rethinking_is_asked_for_by_mode_or_by_number() -> None:
+    assert not settings().rejects
+    assert not settings({"mode": "rethink", "max_rethinks": 0}).rejects
+    full = settings({"mode": "rethink"})
+    assert (full.max_rethinks, full.accept, full.threshold) == (3, 0.5, None)
+    assert full.loop_settings(WITH_DM, 100, separate_answer=False).policy.threshold == 1.0
+    both = settings({"max_rethinks": 1, "accept": 0.7, "parallel": 2})
+    assert (both.mode, both.threshold, both.accept) == ("auto", 0.8, 0.7)
+    assert both.loop_settings(WITH_DM, 100, separate_answer=False).policy.accept == 0.7
+    assert both.rethink_settings(WITH_DM).parallel == 2
+    assert settings({"on_exhausted": "abstain"}).rejects, "an answer that is doubted may be withheld at once"
+
+
+def test_any_scorer_judges_where_it_is_asked_for() -> None:
+    free = settings({"scorer": "confidence"}, None, WITHOUT_DM)
+    assert (free.mode, free.scorer, free.threshold, free.judged) == ("auto", "confidence", 0.95, True)
+    calibrated = settings({"scorer": "entropy", "threshold": 0.5}, None, CALIBRATED)
+    assert (calibrated.scorer, calibrated.threshold, calibrated.hopeless, calibrated.patience) == (
+        "entropy",
+        0.5,
+        None,
+        1,
+    )
+    assert settings({"scorer": "dm"}).scorer == settings().scorer == "dm"
+    assert settings({"mode": "off"}).scorer is None
+    by_default = replace(WITHOUT_DM, mode="auto", scorer="logprob")
+    assert settings(None, None, by_default).scorer == "logprob"
+    assert settings({"mode": "rethink", "scorer": "self_critique"}, None, WITHOUT_DM).rejects
+    for asked, defaults, param in (
+        ({"scorer": "dm"}, WITHOUT_DM, "drr.scorer"),
+        ({"scorer": "confidence"}, replace(WITHOUT_DM, can_stop=False), "drr.scorer"),
+        ({"scorer": "confidence", "max_lost_correct": 0.01}, CALIBRATED, "drr.max_lost_correct"),
+        ({"mode": "off", "scorer": "confidence"}, WITH_DM, "drr.scorer"),
+    ):
+        with pytest.raises(DrrError) as caught:
+            settings(asked, None, defaults)
+        assert caught.value.param == param
+    slow = settings({"scorer": "critique"}).loop_settings(WITH_DM, 100, separate_answer=False)
+    assert slow.deadline > WITH_DM.deadline
 
 
 def test_every_effective_setting_is_reported() -> None:

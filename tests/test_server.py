@@ -98,6 +98,75 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     stop(running)
 
 
+def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None:
+    drr = {"mode": "rethink", "accept": 1.0, "max_rethinks": 2}
+    response = server.ask(drr=drr)
+    own, message = response.drr, response.choices[0].message
+    assert (own["stop_cause"], own["attempts"]) == ("rethink_limit", 3)
+    fates = [attempt["fate"] for attempt in own["attempt_details"]]
+    beliefs = [attempt["p_now"] for attempt in own["attempt_details"]]
+    assert sorted(fates) == ["accepted", "rejected", "rejected"]
+    assert fates[beliefs.index(max(beliefs))] == "accepted", "the best one answers after all"
+    assert message.content.strip().startswith("The answer is")
+    generated = sum(attempt["generated_tokens"] for attempt in own["attempt_details"])
+    assert response.usage.completion_tokens == generated
+    assert own["thinking_tokens"] + own["discarded_tokens"] < generated
+    assert len({step["attempt"] for step in own["steps"]}) == 3
+    starts = [
+        attempt.strip()[:200] for attempt in message.reasoning.split("[this attempt was rejected; here is another]")
+    ]
+    assert len(starts) == 3
+    assert len(set(starts)) > 1, "an attempt is not the one before again"
+    again = server.ask(drr=drr)
+    assert again.choices[0].message.content == message.content, "a seed decides everything"
+
+
+def test_a_doubted_answer_can_be_withheld(server: Server) -> None:
+    response = server.ask(drr={"accept": 1.0, "threshold": 1.0, "on_exhausted": "abstain"})
+    assert response.drr["stop_cause"] == "abstained"
+    assert response.choices[0].message.content.strip() == "I am not sure enough of any answer to give one."
+    assert response.choices[0].finish_reason == "stop"
+    assert response.drr["thinking_tokens"] == 0
+    assert response.usage.completion_tokens == response.drr["discarded_tokens"]
+
+
+@pytest.mark.parametrize("drr", [{"parallel": 3}, {"rethink": "in_context"}, {}])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_attempts_stream_in_every_form(server: Server, drr: dict[str, Any], temperature: float) -> None:
+    asked = {"mode": "rethink", "accept": 1.0, "max_rethinks": 2, **drr}
+    content, attempts, summary = "", set(), None
+    for chunk in server.ask(stream=True, temperature=temperature, drr=asked):
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+        own = getattr(chunk, "drr", None) or {}
+        if "step" in own:
+            attempts.add(own["step"]["attempt"])
+        summary = own if "stop_cause" in own else summary
+    assert summary is not None
+    assert attempts == {0, 1, 2}
+    assert summary["stop_cause"] == "rethink_limit"
+    assert content.strip().startswith("The answer is")
+    assert server.metric("drr_attempts_total") >= 3
+
+
+@pytest.mark.parametrize("scorer", ["confidence", "entropy", "answer_probe", "self_critique", "critique", "logprob"])
+def test_any_scorer_can_judge_and_what_it_asks_is_counted(server: Server, scorer: str) -> None:
+    shadow = server.ask(drr={"scorer": scorer, "mode": "shadow"})
+    own = shadow.drr
+    assert own["dm"]["id"] == scorer
+    assert own["dm"]["failed"] == own["dm"]["late"] == 0
+    scores = [step["p_now"] for step in own["steps"]]
+    assert all(0 <= score <= 1 for score in scores)
+    critic = "critique" in scorer  # the reference Reasoner was never taught to say yes or no
+    assert set(scores) == {0.5} if critic else len(set(scores)) > 1
+    assert (own["probe_tokens"] > 0) is (scorer != "logprob")
+    off = server.ask(drr={"mode": "off"})
+    assert shadow.choices[0].message.content == off.choices[0].message.content
+    assert shadow.usage.completion_tokens == off.usage.completion_tokens + own["probe_tokens"]
+    stopped = server.ask(drr={"scorer": scorer, "threshold": max(scores)})
+    assert stopped.drr["stop_cause"] in ("dm_stop", "natural")
+
+
 def test_unchanged_client_code_streams_reasoning_then_content(server: Server) -> None:
     kinds: list[str] = []
     times: list[float] = []

@@ -71,6 +71,7 @@ async def transcript(asked: dict[str, Any] | None, usage: bool = False) -> list[
 
 
 STEP_OBJECT = {
+    "attempt": 0,
     "index": 0,
     "tokens": 3,
     "p_now": 0.9512,

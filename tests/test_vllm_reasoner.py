@@ -8,6 +8,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from drr.reasoner import Phase, Segment
 from drr.reference.tokenizer import train_tokenizer
 from drr.vllm_reasoner import TextDecoder, _thinking_delta, segment_params
+from server.engine import attempt_params
 
 TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
 
@@ -84,3 +85,13 @@ def test_the_end_token_adds_no_text() -> None:
     delta = _thinking_delta(completion, TextDecoder(TOKENIZER, [], skip_special_tokens=False), keep_stop=False)
     assert delta.text == "so"
     assert delta.tokens[-1].id == end
+
+
+def test_later_attempts_have_noise_of_their_own() -> None:
+    seeded = SamplingParams(temperature=0.7, seed=5)
+    first, second = attempt_params(seeded, 1, 0.9), attempt_params(seeded, 2, 0.9)
+    assert len({first.seed, second.seed, 5}) == 3
+    assert first.temperature == seeded.temperature
+    greedy = SamplingParams(temperature=0.0)
+    assert attempt_params(greedy, 1, 0.9).temperature == 0.9
+    assert greedy.temperature == 0.0

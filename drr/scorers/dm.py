@@ -16,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from drr.dm_input import DmInput, Tokenizer
 from drr.head import FusionHead
 from drr.policy import Score
+from drr.probing import Probe
 from drr.scorers.protocol import Boundary, ScorerUnavailableError
 
 Encode = Callable[..., AsyncGenerator[PoolingRequestOutput, None]]
@@ -42,7 +43,7 @@ class DmScorer:
         self._max_tokens, self._on_death = max_tokens, on_death
         self._numbers = itertools.count()
 
-    def session(self, question: str) -> "DmSession":
+    def session(self, question: str, probe: Probe | None = None) -> "DmSession":
         return DmSession(self, DmInput(self._tokenizer, question, self._max_tokens))
 
     async def logits(self, ids: list[int]) -> tuple[float, float]:

@@ -1,22 +1,31 @@
 """The protocol that every scorer follows."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from drr.policy import Score
+from drr.probing import Probe
 
 
 class ScorerUnavailableError(Exception):
     """The scorer cannot answer any more (its engine is gone); the request goes on without it."""
 
 
+def _no_context() -> list[int]:
+    return []
+
+
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """A closed step: its index in the attempt, its text, and the behaviour features there (None if unknown)."""
+    """A closed step: its index in the attempt, its text, the behaviour features there (None if unknown), its sampled
+    tokens' natural-log probabilities (None where unknown), and the whole context up to here, as token ids."""
 
     index: int
     text: str
     features: list[float] | None
+    logprobs: Sequence[float | None] = ()
+    context: Callable[[], list[int]] = _no_context
 
 
 class ScoringSession(Protocol):
@@ -35,6 +44,6 @@ class Scorer(Protocol):
 
     id: str
 
-    def session(self, question: str) -> ScoringSession:
-        """A session for one attempt at `question`."""
+    def session(self, question: str, probe: Probe | None = None) -> ScoringSession:
+        """A session for one attempt at `question`. Scorers that ask the Reasoner itself do so by `probe`."""
         ...

@@ -1,0 +1,41 @@
+"""The scorers that need no training, by name."""
+
+from typing import Literal
+
+from drr.scorers.answer_probe import AnswerProbeScorer
+from drr.scorers.confidence import ConfidenceScorer
+from drr.scorers.controls import LogprobScorer, RandomScorer, StepIndexScorer
+from drr.scorers.entropy import EntropyScorer
+from drr.scorers.protocol import Scorer
+from drr.scorers.self_critique import SelfCritiqueScorer
+
+ScorerName = Literal[
+    "dm", "confidence", "logprob", "entropy", "answer_probe", "self_critique", "critique", "random", "step_index"
+]
+
+THRESHOLDS: dict[str, float] = {
+    "confidence": 0.95,
+    "logprob": 0.98,
+    "entropy": 0.9,
+    "answer_probe": 1.0,
+    "self_critique": 0.9,
+    "critique": 0.9,
+    "random": 0.95,
+    "step_index": 0.8,
+}
+"""Scores that stop thinking where nobody says otherwise: the papers' own where they give one, and no promise."""
+
+
+def training_free() -> dict[str, Scorer]:
+    """One scorer of every kind that needs no DM."""
+    scorers: list[Scorer] = [
+        ConfidenceScorer(),
+        LogprobScorer(),
+        EntropyScorer(),
+        AnswerProbeScorer(),
+        SelfCritiqueScorer(),
+        SelfCritiqueScorer(thinks=True),
+        RandomScorer(),
+        StepIndexScorer(),
+    ]
+    return {scorer.id: scorer for scorer in scorers}

@@ -1,0 +1,56 @@
+"""Probes on vLLM: greedy requests of their own beside the thinking, which share its prefix cache."""
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from drr.probing import ProbedToken
+from drr.reasoner import ThinkingFormat
+from drr.vllm_reasoner import Generate
+
+
+class VllmProbe:
+    """Asks a Reasoner; `generate` is AsyncLLM.generate, `request_id` begins the ids of its requests."""
+
+    def __init__(self, generate: Generate, tokenizer: Any, form: ThinkingFormat, request_id: str) -> None:
+        self.form, self.tokens = form, 0
+        self._generate, self._tokenizer = generate, tokenizer
+        self._ids = (f"{request_id}-probe-{number}" for number in itertools.count())
+
+    async def complete(self, ids: Sequence[int], max_tokens: int, likeliest: int = 0) -> list[ProbedToken]:
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=max_tokens,
+            logprobs=likeliest,
+            skip_special_tokens=False,
+            output_kind=RequestOutputKind.DELTA,
+        )
+        probed: list[ProbedToken] = []
+        outputs = self._generate(tokens_input(list(ids)), params, next(self._ids))
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                completion = output.outputs[0]
+                self.tokens += len(completion.token_ids)
+                for token, detail in zip(completion.token_ids, completion.logprobs or (), strict=True):
+                    texts = {self._text(own): logprob.logprob for own, logprob in detail.items()}
+                    probed.append(ProbedToken(self._text(token), detail[token].logprob, texts))
+                if completion.finish_reason == "stop" and completion.stop_reason is None:
+                    del probed[-1:]  # the end of the turn
+        return probed
+
+    def ask(self, message: str, *, think: bool) -> list[int]:
+        rendered = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
+        )
+        ids: list[int] = self._tokenizer.encode(rendered, add_special_tokens=False)
+        opened = self.form.starts_open(ids)
+        if think or opened is False:
+            return ids
+        return [*ids, *(() if opened else self.form.open_ids), *self.form.close_ids]
+
+    def _text(self, token: int) -> str:
+        return str(self._tokenizer.decode([token]))

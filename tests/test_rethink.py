@@ -1,0 +1,284 @@
+"""Attempts at one response, against scripted Reasoners and scores."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from drr.policy import PolicySettings, StopCause, Verdict
+from drr.probing import Probe
+from drr.reasoner import Token
+from drr.response import Emit, Fate, Finished, LoopSettings, Outcome, StepReport
+from drr.rethink import RethinkLoop, RethinkSettings
+from drr.steps import StepRule
+
+from .fakes import CLOSE, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Vocabulary
+
+SETTINGS = LoopSettings(PolicySettings(threshold=0.9, accept=0.5), max_tokens=1000, answer_tokens=50, deadline=0.5)
+VOCABULARY = Vocabulary()
+SEPARATOR = (Token(901, "|2|", injected=True),)
+CUE = (Token(902, "Again: ", injected=True),)
+REFUSAL = (Token(903, "I do not know.", injected=True),)
+RETHINK = RethinkSettings(max_rethinks=3, separator=SEPARATOR, cue=CUE, refusal=REFUSAL)
+
+
+def thinking(name: str) -> tuple[str, ...]:
+    return (name, "\n\n", name + "!", "\n\n", "</think>", f" answer {name}", "")
+
+
+@dataclass
+class Bench:
+    """Attempt i thinks `scripts[i]` and is scored with `scores[i]`, boundary by boundary."""
+
+    scripts: Sequence[Sequence[str]]
+    scores: Sequence[Sequence[float | Exception | None]]
+    delays: Sequence[float] = (0.0,) * 9
+    id: str = "fake"
+    reasoners: list[FakeReasoner] = field(default_factory=list)
+    scorers: list[FakeScorer] = field(default_factory=list)
+
+    def reasoner(self, number: int) -> tuple[FakeReasoner, None]:
+        assert number == len(self.reasoners)
+        name = self.scripts[number][0]
+        made = FakeReasoner(self.scripts[number], answer=(f" forced {name}", ""), vocabulary=VOCABULARY)
+        self.reasoners.append(made)
+        return made, None
+
+    def session(self, question: str, probe: Probe | None = None) -> FakeScorer:
+        number = len(self.scorers)
+        self.scorers.append(FakeScorer(self.scores[number], delay=self.delays[number]))
+        return self.scorers[-1]
+
+    def loop(self, rethink: RethinkSettings = RETHINK, given: LoopSettings = SETTINGS) -> RethinkLoop:
+        return RethinkLoop(self.reasoner, self, FORM, StepRule(), given, rethink, (PROMPT, OPEN), "question")
+
+    @property
+    def running(self) -> int:
+        return sum(own.running for own in (*self.reasoners, *self.scorers))
+
+
+@dataclass
+class Response:
+    tokens: list[Token]
+    text: str
+    steps: list[StepReport]
+    outcome: Outcome
+    finish_reason: str
+
+
+async def respond(loop: RethinkLoop) -> Response:
+    tokens, text, steps = list[Token](), "", list[StepReport]()
+    async for event in loop.run():
+        match event:
+            case Emit():
+                tokens.extend(event.tokens)
+                text += event.text
+            case StepReport():
+                steps.append(event)
+            case Finished():
+                return Response(tokens, text, steps, event.outcome, event.finish_reason)
+            case _:
+                raise AssertionError(f"{event} is not for the client")
+    raise AssertionError("no Finished event")
+
+
+def check_account(response: Response, bench: Bench) -> None:
+    outcome = response.outcome
+    assert outcome.generated_tokens == sum(own.generated for own in bench.reasoners)
+    assert outcome.generated_tokens == sum(own.generated_tokens for own in outcome.attempts)
+    assert outcome.thinking_tokens + outcome.discarded_tokens <= outcome.generated_tokens + outcome.injected_tokens
+    assert outcome.steps == response.steps
+    assert bench.running == 0
+
+
+THREE = [thinking("a"), thinking("b"), thinking("c"), thinking("d")]
+
+
+async def test_an_accepted_first_attempt_is_all_there_is() -> None:
+    bench = Bench(THREE, [[0.6]])
+    response = await respond(bench.loop())
+    assert response.text == "a\n\na!\n\n</think> answer a"
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert [own.fate for own in response.outcome.attempts] == [Fate.ACCEPTED]
+    check_account(response, bench)
+
+
+async def test_rejected_attempts_are_shown_apart_and_only_the_accepted_one_answers() -> None:
+    bench = Bench(THREE, [[0.1, 0.2], [0.3, 0.4], [0.6, 0.95]])
+    response = await respond(bench.loop())
+    assert response.text == "a\n\na!\n\n|2|b\n\nb!\n\n|2|c\n\nc!\n\n</think> answer c"
+    assert [own.fate for own in response.outcome.attempts] == [Fate.REJECTED, Fate.REJECTED, Fate.ACCEPTED]
+    assert [step.attempt for step in response.steps] == [0, 0, 1, 1, 2, 2]
+    assert [own.p_now for own in response.outcome.attempts] == [0.2, 0.4, 0.95]
+    assert response.outcome.thinking_tokens == 4
+    assert all(list(own.segments[0].ids) == [PROMPT, OPEN] for own in bench.reasoners)
+    check_account(response, bench)
+
+
+async def test_an_attempt_may_stop_early_and_still_be_the_one() -> None:
+    bench = Bench(THREE, [[0.1, 0.2], [0.95]])
+    response = await respond(bench.loop())
+    assert response.text == "a\n\na!\n\n|2|b\n\n</think> forced b"
+    assert response.outcome.stop_cause is StopCause.DM_STOP
+
+
+async def test_in_context_the_next_attempt_sees_the_rejected_one() -> None:
+    bench = Bench(THREE, [[0.1], [0.2], [0.8]])
+    response = await respond(bench.loop(replace(RETHINK, kind="in_context")))
+    assert response.text == "a\n\na!\n\nAgain: b\n\nb!\n\nAgain: c\n\nc!\n\n</think> answer c"
+    context = list(bench.reasoners[2].segments[0].ids)
+    shown = [token.id for token in response.tokens]
+    assert context == [PROMPT, OPEN, *shown[: len(context) - 2]]
+    assert response.outcome.thinking_tokens == 12, "what the answer rests on"
+    check_account(response, bench)
+
+
+async def test_hopeless_attempts_end_before_their_end() -> None:
+    bench = Bench(THREE, [[0.05], [0.6, 0.95]])
+    given = replace(SETTINGS, policy=replace(SETTINGS.policy, hopeless=0.1))
+    response = await respond(bench.loop(given=given))
+    assert response.text == "a\n\n|2|b\n\nb!\n\n</think> answer b"
+    assert response.steps[0].verdict is Verdict.RETHINK
+    check_account(response, bench)
+
+
+@pytest.mark.parametrize(
+    ("on_exhausted", "said", "cause"),
+    [
+        ("best", " forced b", StopCause.RETHINK_LIMIT),
+        ("last", " forced d", StopCause.RETHINK_LIMIT),
+        ("abstain", "I do not know.", StopCause.ABSTAINED),
+    ],
+)
+async def test_when_every_attempt_is_rejected(on_exhausted: str, said: str, cause: StopCause) -> None:
+    bench = Bench(THREE, [[0.1], [0.4], [0.3], [0.2]])
+    response = await respond(bench.loop(replace(RETHINK, on_exhausted=on_exhausted)))  # type: ignore[arg-type]
+    assert response.text == "a\n\na!\n\n|2|b\n\nb!\n\n|2|c\n\nc!\n\n|2|d\n\nd!\n\n</think>" + said
+    assert response.outcome.stop_cause is cause
+    assert response.finish_reason == "stop"
+    assert response.outcome.thinking_tokens == (0 if on_exhausted == "abstain" else 4)
+    chosen = {"best": 1, "last": 3}.get(on_exhausted)
+    if chosen is not None:
+        answer = bench.reasoners[chosen].segments[-1]
+        assert VOCABULARY.text(answer.ids[2:-1]) == "".join(THREE[chosen][:4])
+        assert answer.ids[-1] == CLOSE
+    check_account(response, bench)
+
+
+async def test_the_first_accepted_of_parallel_attempts_wins_and_the_others_end() -> None:
+    bench = Bench(THREE, [[0.1], [0.95], [0.95], [0.1]], delays=(0.0, 0.02, 0.2, 0.0))
+    response = await respond(bench.loop(replace(RETHINK, parallel=4)))
+    assert response.text == "b\n\n</think> forced b"
+    fates = [own.fate for own in response.outcome.attempts]
+    assert fates[1] is Fate.ACCEPTED
+    assert fates[2] is Fate.ABANDONED
+    check_account(response, bench)
+
+
+async def test_parallel_attempts_that_are_all_rejected_leave_the_best() -> None:
+    bench = Bench(THREE, [[0.1], [0.2], [0.4], [0.3]])
+    response = await respond(bench.loop(replace(RETHINK, parallel=2)))
+    assert response.text == "c\n\nc!\n\n</think> forced c"
+    assert len(response.outcome.attempts) == 4
+    check_account(response, bench)
+
+
+@pytest.mark.parametrize(
+    ("change", "attempts"),
+    [
+        ({"max_thinking_tokens": 12}, 2),
+        ({"max_tokens": 40, "answer_tokens": 25}, 2),
+        ({"policy": replace(SETTINGS.policy, max_steps=3)}, 2),
+        ({}, 4),
+    ],
+)
+async def test_limits_hold_across_attempts(change: dict[str, object], attempts: int) -> None:
+    bench = Bench(THREE, [[0.1]] * 4)
+    given = replace(SETTINGS, **change)  # type: ignore[arg-type]
+    response = await respond(bench.loop(given=given))
+    assert len(response.outcome.attempts) == attempts
+    assert response.outcome.generated_tokens <= given.max_tokens
+    if given.policy.max_steps is not None:
+        assert len(response.steps) <= given.policy.max_steps
+    assert "forced" in response.text
+    check_account(response, bench)
+
+
+async def test_without_scores_nothing_is_rejected() -> None:
+    bench = Bench(THREE, [[ValueError("dead")]])
+    response = await respond(bench.loop())
+    assert response.text == "a\n\na!\n\n</think> answer a"
+    assert len(response.outcome.attempts) == 1
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+async def test_engine_errors_are_raised_and_nothing_is_left(parallel: int) -> None:
+    bench = Bench(THREE, [[0.1], [0.1], [0.1]], delays=(0.01,) * 9)
+    loop = bench.loop(replace(RETHINK, parallel=parallel))
+    made = bench.reasoner
+
+    def failing(number: int) -> tuple[FakeReasoner, None]:
+        reasoner, _ = made(number)
+        reasoner.fails_after = 3 if number == 1 else None
+        return reasoner, None
+
+    loop._make_reasoner = failing
+    with pytest.raises(RuntimeError, match="engine died"):
+        await respond(loop)
+    await asyncio.sleep(0)
+    assert bench.running == 0
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    scores=st.lists(
+        st.lists(st.sampled_from([0.1, 0.4, 0.6, 0.95, None, ValueError("x")]), min_size=1, max_size=3),
+        min_size=4,
+        max_size=4,
+    ),
+    delays=st.lists(st.sampled_from([0.0, 0.001, 0.003]), min_size=4, max_size=4),
+    parallel=st.integers(1, 4),
+    kind=st.sampled_from(["fresh", "in_context"]),
+    on_exhausted=st.sampled_from(["best", "last", "abstain"]),
+    budget=st.none() | st.integers(0, 30),
+    hopeless=st.sampled_from([None, 0.2]),
+    stop_after=st.none() | st.integers(1, 12),
+)
+def test_nothing_is_lost_or_left_running_whatever_happens(
+    scores: list[list[float | Exception | None]],
+    delays: list[float],
+    parallel: int,
+    kind: str,
+    on_exhausted: str,
+    budget: int | None,
+    hopeless: float | None,
+    stop_after: int | None,
+) -> None:
+    bench = Bench(THREE, scores, delays)
+    given = replace(
+        SETTINGS, max_thinking_tokens=budget, deadline=0.01, policy=replace(SETTINGS.policy, hopeless=hopeless)
+    )
+    rethink = replace(RETHINK, parallel=parallel, kind=kind, on_exhausted=on_exhausted)  # type: ignore[arg-type]
+
+    async def leave_early() -> None:
+        assert stop_after is not None
+        async with contextlib.aclosing(bench.loop(rethink, given).run()) as run:
+            for _ in range(stop_after):
+                if await anext(run, None) is None:
+                    return
+
+    if stop_after is not None:
+        asyncio.run(leave_early())
+        assert bench.running == 0
+        return
+    response = asyncio.run(respond(bench.loop(rethink, given)))
+    check_account(response, bench)
+    assert 1 <= len(response.outcome.attempts) <= 4
+    assert [token.id for token in response.tokens].count(CLOSE) == 1, "thinking is closed exactly once"
+    if budget is not None:
+        thought = sum(own.thinking_tokens for own in response.outcome.attempts)
+        assert thought <= budget
