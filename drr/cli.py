@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="fit a DM to behaviour records"))
     _add_calibrate(commands.add_parser("calibrate", help="certify a DM's thresholds on questions it never saw"))
     _add_inspect(commands.add_parser("inspect", help="what a DM was trained on, measures and promises"))
+    _add_eval(commands.add_parser("eval", help="strategies side by side: accuracy against tokens"))
     reference = commands.add_parser("reference", help="the tiny reference models").add_subparsers(
         dest="action", required=True
     )
@@ -154,6 +155,34 @@ def _add_inspect(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from drr.inspect_command import run
+
+    run(options)
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_eval)
+    parser.add_argument("questions", help="as for drr distill")
+    parser.add_argument("--reasoner", required=True, help="Hugging Face folder or id")
+    parser.add_argument("--dm", type=Path, help="its DM; without one only what needs none is run")
+    parser.add_argument("--out", type=Path, required=True, help="folder for outcomes, table and picture")
+    parser.add_argument("--scorer", action="append", help="a scorer without training to compare; may be repeated")
+    parser.add_argument("--attempts", type=int, action="append", help="attempts or samples; default: 2, 4 and 8")
+    parser.add_argument("--strategy", action="append", metavar="PART", help="only strategies whose name has this part")
+    parser.add_argument("--report", action="store_true", help="run nothing: table and picture of what is there")
+    parser.add_argument("--question-column", help="default: the usual names")
+    parser.add_argument("--answer-column", help="default: the usual names")
+    parser.add_argument("--limit", type=int, help="only the first so many questions")
+    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    parser.add_argument("--grader", default="auto", help="auto, math, choice, text, or your own module:function")
+    parser.add_argument("--temperature", type=float, default=0.8)
+    parser.add_argument("--max-tokens", type=int, default=1024, help="of one attempt")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step-rule", default="blank_line", help="as it will be served")
+    parser.add_argument("--concurrency", type=int, default=48, help="questions under way at once")
+
+
+def _eval(options: argparse.Namespace) -> None:
+    from drr.eval_command import run
 
     run(options)
 

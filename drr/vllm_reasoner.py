@@ -18,6 +18,9 @@ from drr.reasoner import Delta, Phase, Segment, Token
 
 Generate = Callable[..., AsyncGenerator[RequestOutput, None]]
 
+_GREEDY = 1e-5
+"""Below this temperature vLLM samples nothing."""
+
 # How much of the context the text decoder is shown: enough for any character or merge that straddles its end.
 _DECODER_CONTEXT = 16
 
@@ -87,6 +90,17 @@ def segment_params(params: SamplingParams, segment: Segment) -> SamplingParams:
         own.detokenize = params.logprobs is not None  # text is decoded here, token by token
     if segment.carried and (params.presence_penalty or params.frequency_penalty):
         own.logit_bias = _carried_penalties(params, segment.carried)
+    return own
+
+
+def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
+    """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
+    (a greedy attempt repeated is the same attempt)."""
+    own = params.clone()
+    if own.seed is not None:
+        own.seed = random.Random(f"{own.seed}/attempt/{number}").getrandbits(62)
+    if own.temperature < _GREEDY:
+        own.temperature = temperature
     return own
 
 

@@ -5,7 +5,6 @@ Requests that carry a plan (put there by the HTTP layer) run through the loop; a
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +21,10 @@ from drr.scorers import Scorer
 from drr.steps import StepRule
 from drr.thinking import ThinkingLoop
 from drr.vllm_probe import VllmProbe
-from drr.vllm_reasoner import VllmReasoner
+from drr.vllm_reasoner import VllmReasoner, attempt_params
 from server import metrics
 from server.report import ResponsePlan
 from server.schema import Defaults
-
-_GREEDY = 1e-5
-"""Below this temperature vLLM samples nothing."""
 
 PLAN_KEY = "drr"
 """Where the HTTP layer puts a request's plan: `SamplingParams.extra_args[PLAN_KEY]`."""
@@ -150,17 +146,6 @@ class _Choice:
 
     first: VllmReasoner
     loop: ThinkingLoop | RethinkLoop
-
-
-def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
-    """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
-    (a greedy attempt repeated is the same attempt)."""
-    own = params.clone()
-    if own.seed is not None:
-        own.seed = random.Random(f"{own.seed}/attempt/{number}").getrandbits(62)
-    if own.temperature < _GREEDY:
-        own.temperature = temperature
-    return own
 
 
 def _without_plan(params: SamplingParams) -> SamplingParams:

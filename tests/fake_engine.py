@@ -51,8 +51,9 @@ class FakeEngine:
                 part = tokens if whole else tokens[start : start + 5]
                 last = start + len(part) >= len(tokens)
                 logprobs: Any = None if params.logprobs is None else [{t: Logprob(-rng.random())} for t in part]
+                reason = "stop" if last else None
                 completion = CompletionOutput(
-                    0, text if whole else "", part, None, logprobs, finish_reason="stop" if last else None
+                    0, text if whole else TOKENIZER.decode(part), part, None, logprobs, finish_reason=reason
                 )
                 yield RequestOutput(request_id, None, ids, None, [completion], last)
         finally:

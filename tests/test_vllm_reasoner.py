@@ -7,8 +7,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from drr.reasoner import Phase, Segment
 from drr.reference.tokenizer import train_tokenizer
-from drr.vllm_reasoner import TextDecoder, _thinking_delta, segment_params
-from server.engine import attempt_params
+from drr.vllm_reasoner import TextDecoder, _thinking_delta, attempt_params, segment_params
 
 TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
 

@@ -1,9 +1,10 @@
-"""Controls: what a scorer that knows nothing, or nothing but the time, achieves."""
+"""Controls: what a scorer achieves that knows nothing, or next to nothing."""
 
 import math
 import random
 from itertools import count
 
+from drr.grading import stated_answer
 from drr.policy import Score
 from drr.probing import Probe
 from drr.scorers.protocol import Boundary
@@ -42,6 +43,19 @@ class StepIndexScorer:
 
     async def score(self, boundary: Boundary) -> Score:
         value = 1 - math.exp(-(boundary.index + 1) / _STEPS)
+        return Score(value, value)
+
+
+class StatedScorer:
+    """1 where the step states an answer, else 0: stop at the first one."""
+
+    id = "stated"
+
+    def session(self, question: str, probe: Probe | None = None) -> "StatedScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        value = float(stated_answer(boundary.text) is not None)
         return Score(value, value)
 
 

@@ -4,13 +4,22 @@ from typing import Literal
 
 from drr.scorers.answer_probe import AnswerProbeScorer
 from drr.scorers.confidence import ConfidenceScorer
-from drr.scorers.controls import LogprobScorer, RandomScorer, StepIndexScorer
+from drr.scorers.controls import LogprobScorer, RandomScorer, StatedScorer, StepIndexScorer
 from drr.scorers.entropy import EntropyScorer
 from drr.scorers.protocol import Scorer
 from drr.scorers.self_critique import SelfCritiqueScorer
 
 ScorerName = Literal[
-    "dm", "confidence", "logprob", "entropy", "answer_probe", "self_critique", "critique", "random", "step_index"
+    "dm",
+    "confidence",
+    "logprob",
+    "entropy",
+    "answer_probe",
+    "self_critique",
+    "critique",
+    "random",
+    "step_index",
+    "stated",
 ]
 
 THRESHOLDS: dict[str, float] = {
@@ -22,6 +31,7 @@ THRESHOLDS: dict[str, float] = {
     "critique": 0.9,
     "random": 0.95,
     "step_index": 0.8,
+    "stated": 1.0,
 }
 """Scores that stop thinking where nobody says otherwise: the papers' own where they give one, and no promise."""
 
@@ -37,5 +47,6 @@ def training_free() -> dict[str, Scorer]:
         SelfCritiqueScorer(thinks=True),
         RandomScorer(),
         StepIndexScorer(),
+        StatedScorer(),
     ]
     return {scorer.id: scorer for scorer in scorers}

@@ -54,8 +54,8 @@ def load_questions(
     need_answer: bool = True,
     limit: int | None = None,
 ) -> Loaded:
-    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `arithmetic:COUNT[:SEED]`, or a Hugging Face
-    dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
+    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `arithmetic:COUNT[:SEED[:SPLIT]]`, or a Hugging
+    Face dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
 
     Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
     A question that occurs twice is kept once.
@@ -239,7 +239,10 @@ def _difficulty(row: dict[str, Any]) -> int:
 
 def _arithmetic(source: str) -> list[Question]:
     parts = source.split(":")[1:]
-    if not 1 <= len(parts) <= 2 or not all(part.isdecimal() for part in parts) or int(parts[0]) < 1:
-        raise InputError(source, "must be arithmetic:COUNT or arithmetic:COUNT:SEED")
-    seed = int(parts[1]) if len(parts) == 2 else 1
-    return arithmetic_questions(seed, Split.TRAIN, int(parts[0]))
+    numbers, splits = parts[:2], parts[2:] or [Split.TRAIN.value]
+    if not numbers or not all(part.isdecimal() for part in numbers) or int(numbers[0]) < 1 or len(splits) > 1:
+        raise InputError(source, "must be arithmetic:COUNT, arithmetic:COUNT:SEED or arithmetic:COUNT:SEED:SPLIT")
+    if splits[0] not in set(Split):
+        raise InputError(source, f"{splits[0]!r} is no split; there are {', '.join(Split)}")
+    seed = int(numbers[1]) if len(numbers) == 2 else 1
+    return arithmetic_questions(seed, Split(splits[0]), int(numbers[0]))

@@ -1,0 +1,226 @@
+"""Strategies side by side on one set of questions, through the real engine and the loop that serves.
+
+Every question has the same noise under every strategy, so that they can be compared question by question. Outcomes are
+kept in one Parquet file per strategy; a run that was stopped goes on with the strategies that are missing.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from vllm.inputs.engine import tokens_input
+from vllm.sampling_params import SamplingParams
+
+from drr.distill import draw_seed
+from drr.errors import InputError
+from drr.grading import Grader, answer_in
+from drr.open_reasoner import OpenReasoner
+from drr.progress import Progress
+from drr.records import question_key, read_json_object, write_whole
+from drr.response import Emit, Finished, LoopSettings, Outcome
+from drr.rethink import RethinkLoop
+from drr.scorers import Scorer
+from drr.steps import StepRule
+from drr.strategies import Strategy
+from drr.tasks import Question
+from drr.thinking import ThinkingLoop
+from drr.vllm_probe import VllmProbe
+from drr.vllm_reasoner import VllmReasoner, attempt_params
+
+SETTINGS_NAME = "eval.json"
+_DEADLINE = 120.0
+"""Seconds to a verdict: here no score is given up."""
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """How answers are drawn. `max_tokens` bounds one attempt, `answer_tokens` of them are kept for its answer."""
+
+    temperature: float = 0.8
+    max_tokens: int = 1024
+    answer_tokens: int = 256
+    seed: int = 0
+    step_rule: StepRule = field(default_factory=StepRule)
+    nudge_cue: str = "Wait,"
+    concurrency: int = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer. `tokens` are all that were generated or put in, probes and rejected attempts too; `p_now` is the
+    last score of the attempt that answered, NaN where nobody scored."""
+
+    question: int
+    sample: int
+    answer: str
+    right: bool
+    tokens: int
+    thinking_tokens: int
+    probe_tokens: int
+    attempts: int
+    p_now: float
+    stop_cause: str
+
+
+class Evaluator:
+    """Runs strategies on a Reasoner; `scorers` by name."""
+
+    def __init__(self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grade: Grader, config: EvalConfig) -> None:
+        self._reasoner, self._scorers, self._grade, self._config = reasoner, scorers, grade, config
+        cue = reasoner.tokenizer.encode(config.nudge_cue, add_special_tokens=False)
+        self._cue_ids = tuple(cue)
+        self._slots = asyncio.Semaphore(config.concurrency)
+
+    async def run(self, strategy: Strategy, questions: Sequence[Question]) -> list[Row]:
+        """The strategy's answers to all questions, in order."""
+        with Progress(strategy.name, len(questions) * strategy.samples) as progress:
+
+            async def one(number: int, sample: int) -> Row:
+                async with self._slots:
+                    row = await self._answer(strategy, questions[number], number, sample)
+                progress.advance()
+                return row
+
+            tasks = [(number, sample) for number in range(len(questions)) for sample in range(strategy.samples)]
+            return list(await asyncio.gather(*(one(number, sample) for number, sample in tasks)))
+
+    async def _answer(self, strategy: Strategy, question: Question, number: int, sample: int) -> Row:
+        text, outcome = "", Outcome()
+        async for event in self._loop(strategy, question, sample).run():
+            if isinstance(event, Emit):
+                text += event.text
+            elif isinstance(event, Finished):
+                outcome = event.outcome
+        answer = text.rsplit(self._reasoner.form.close_text, 1)[-1].strip()
+        scores = [step for step in outcome.steps if step.p_now is not None]
+        accepted = [own.p_now for own in outcome.attempts if own.fate == "accepted" and own.p_now is not None]
+        p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
+        return Row(
+            number,
+            sample,
+            answer_in(answer),
+            await asyncio.to_thread(self._grade, answer, question.answer),
+            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
+            outcome.thinking_tokens,
+            outcome.probe_tokens,
+            max(1, len(outcome.attempts)),
+            float("nan") if p_now is None else p_now,
+            outcome.stop_cause.value,
+        )
+
+    def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
+        reasoner, config = self._reasoner, self._config
+        prompt = reasoner.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
+        )
+        ids = reasoner.tokenizer.encode(prompt, add_special_tokens=False)
+        params = SamplingParams(
+            temperature=0.0 if strategy.greedy else config.temperature,
+            seed=None if strategy.greedy else draw_seed(config.seed, question.text, f"{sample}"),
+        )
+        request_id = f"eval-{question_key(question.text)}-{sample}"
+
+        def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
+            own = attempt_params(params, number, config.temperature) if number else params
+            if number and own.seed is None:
+                own.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
+            name = f"{request_id}-{number}"
+            return (
+                VllmReasoner(reasoner.generate, reasoner.tokenizer, tokens_input(ids), own, name, {}),
+                VllmProbe(reasoner.generate, reasoner.tokenizer, reasoner.form, name),
+            )
+
+        attempts = 1 if strategy.rethink is None else 1 + strategy.rethink.max_rethinks
+        room = min(config.max_tokens, reasoner.max_model_len - len(ids) - 1)
+        settings = LoopSettings(
+            policy=strategy.policy,
+            max_tokens=room * attempts,
+            max_thinking_tokens=strategy.max_thinking_tokens,
+            answer_tokens=config.answer_tokens,
+            deadline=_DEADLINE,
+            nudge_cue=config.nudge_cue,
+            nudge_cue_ids=self._cue_ids,
+        )
+        scorer = None if strategy.scorer is None else self._scorers[strategy.scorer]
+        common = (scorer, reasoner.form, config.step_rule, settings)
+        if strategy.rethink is not None:
+            return RethinkLoop(attempt, *common, strategy.rethink, ids, question.text)
+        first, probe = attempt(0)
+        return ThinkingLoop(first, *common, ids, question.text, probe=probe)
+
+
+async def evaluate(
+    evaluator: Evaluator,
+    strategies: Sequence[Strategy],
+    questions: Sequence[Question],
+    out: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions."""
+    _begin(out, {**settings, "questions": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions))})
+    for strategy in strategies:
+        path = rows_path(out, strategy.name)
+        if path.exists():
+            continue
+        started = time.monotonic()
+        rows = await evaluator.run(strategy, questions)
+        table = pa.table({own.name: [getattr(row, own.name) for row in rows] for own in fields(Row)})
+        about = {"strategy": strategy.name, "family": strategy.family, "seconds": round(time.monotonic() - started, 1)}
+        partial = path.with_suffix(".partial")
+        pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
+        partial.replace(path)
+
+
+def rows_path(out: Path, name: str) -> Path:
+    """Where a strategy's outcomes are kept."""
+    return out / f"{''.join(c if c.isalnum() or c in '.+' else '_' for c in name)}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What one strategy did."""
+
+    name: str
+    family: str
+    seconds: float
+    rows: list[Row]
+
+
+def read_outcomes(out: Path) -> list[Outcomes]:
+    """Every strategy's outcomes in a folder; InputError where there are none."""
+    found = []
+    for path in sorted(out.glob("*.parquet")):
+        table = pq.read_table(path)
+        about = json.loads((table.schema.metadata or {}).get(b"drr", b"{}"))
+        if not about:
+            raise InputError(str(path), "holds no outcomes of drr eval")
+        rows = [Row(**row) for row in table.to_pylist()]
+        found.append(Outcomes(about["strategy"], about["family"], about["seconds"], rows))
+    if not found:
+        raise InputError(str(out), "holds no outcomes: run drr eval")
+    return found
+
+
+def recorded(config: EvalConfig) -> dict[str, Any]:
+    """What every outcome depends on."""
+    settings = asdict(config)
+    del settings["concurrency"]
+    return {**settings, "step_rule": str(config.step_rule)}
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / SETTINGS_NAME
+    if not path.exists():
+        write_whole(path, json.dumps(settings, indent=1) + "\n")
+    before = read_json_object(path)
+    for name in {**before, **settings}:
+        if before.get(name) != settings.get(name):
+            reason = f"was begun with {before.get(name)!r}, not {settings.get(name)!r}; choose another folder"
+            raise InputError(str(out), reason, field=name)

@@ -1,0 +1,163 @@
+"""Strategies side by side, on a fake engine: every token counted, nothing run twice, honest figures."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from drr.cli import main
+from drr.errors import InputError
+from drr.eval_command import RESULTS_NAME
+from drr.eval_report import PLOT_NAME, Line, figures, lines
+from drr.evaluate import EvalConfig, Evaluator, Outcomes, Row, evaluate, read_outcomes, recorded
+from drr.grading import is_correct
+from drr.policy import PolicySettings
+from drr.replay import Rule
+from drr.scorers.registry import training_free
+from drr.strategies import FULL, Strategy, standard
+from drr.tasks import Split
+from drr.tasks.arithmetic import questions
+
+from .fake_engine import FakeEngine
+
+ASKED = questions(3, Split.TEST, 10)
+CONFIG = EvalConfig()
+SCORERS = ["confidence", "answer_probe", "logprob"]
+
+
+def strategies() -> list[Strategy]:
+    everything = standard({}, SCORERS, (2, 4))  # type: ignore[arg-type]
+    wanted = (
+        FULL,
+        "greedy",
+        "first stated answer",
+        "budget 32",
+        "2 attempts by answer_probe",
+        "stop at confidence 0.5",
+    )
+    return [own for own in everything if own.name in wanted]
+
+
+def run(out: Path, engine: FakeEngine, config: EvalConfig = CONFIG, asked: int = 10) -> None:
+    evaluator = Evaluator(engine.reasoner(), dict(training_free()), is_correct, config)
+    asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded(config)))
+
+
+def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_path: Path) -> None:
+    engine = FakeEngine(ASKED)
+    run(tmp_path, engine)
+    assert engine.running == 0
+    outcomes = {own.name: own for own in read_outcomes(tmp_path)}
+    assert set(outcomes) == {own.name for own in strategies()}
+    for own in outcomes.values():
+        samples = 4 if own.name == FULL else 1
+        assert sorted((row.question, row.sample) for row in own.rows) == [
+            (q, s) for q in range(10) for s in range(samples)
+        ]
+        for row in own.rows:
+            assert row.right is is_correct(row.answer, ASKED[row.question].answer)
+    full = {row.question: row for row in outcomes[FULL].rows if row.sample == 0}
+    for row in outcomes["first stated answer"].rows:
+        assert row.thinking_tokens < full[row.question].thinking_tokens
+    for row in outcomes["stop at confidence 0.5"].rows:
+        assert row.probe_tokens > 0
+        assert row.tokens > row.probe_tokens + row.thinking_tokens
+    assert {row.attempts for row in outcomes["2 attempts by answer_probe"].rows} == {1, 2}
+    assert all(np.isnan(row.p_now) for row in outcomes["budget 32"].rows)
+
+
+def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Path) -> None:
+    first = FakeEngine(ASKED)
+    run(tmp_path, first)
+    missing = tmp_path / "greedy.parquet"
+    before = missing.read_bytes()
+    missing.unlink()
+    again = FakeEngine(ASKED)
+    run(tmp_path, again)
+    assert 0 < again.requests < first.requests / 4
+    assert read_outcomes(tmp_path)[-1].rows
+    assert len(missing.read_bytes()) == pytest.approx(len(before), rel=0.1)
+    with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
+        run(tmp_path, again, EvalConfig(temperature=0.5))
+    with pytest.raises(InputError, match="field questions"):
+        run(tmp_path, again, asked=5)
+
+
+def row(question: int, sample: int, answer: str, right: bool, tokens: int, p_now: float) -> Row:
+    return Row(question, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, "natural")
+
+
+def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
+    drawn = [
+        [("3", True, 0.2), ("4", False, 0.9), ("3", True, 0.3), ("5", False, 0.1)],
+        [("7", False, 0.1), ("8", True, 0.8), ("7", False, 0.2), ("7", False, 0.3)],
+    ]
+    rows = [row(q, s, *own[:2], 100, own[2]) for q, samples in enumerate(drawn) for s, own in enumerate(samples)]
+    found = {own.name: own for own in lines([Outcomes(FULL, "full", 8.0, rows)], is_correct)}
+    assert found[FULL].right.tolist() == [1, 0]
+    assert found[FULL].tokens.tolist() == [100, 100]
+    assert found["self-consistency, 4"].right.tolist() == [1, 0]
+    assert found["best of 4 by DM"].right.tolist() == [0, 1]
+    assert found["any of 4 (oracle)"].right.tolist() == [1, 1]
+    assert found["self-consistency, 4"].tokens.tolist() == [400, 400]
+    assert (found[FULL].seconds, found["best of 2 by DM"].seconds) == (2.0, 4.0)
+
+
+def test_figures_are_paired_with_full_thinking() -> None:
+    rng = np.random.default_rng(0)
+    right, tokens = (rng.random(400) < 0.7).astype(float), rng.integers(100, 300, 400).astype(float)
+    half = Line("half", "x", right, tokens / 2, 10.0, 1.0)
+    worse = Line("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, 10.0, 1.0)
+    full, cheap, bad = figures([Line(FULL, "full", right, tokens, 20.0, 2.0), half, worse])
+    assert (full["gain_points"], full["gain_interval"], full["saved"]) == (0.0, [0.0, 0.0], 0.0)
+    assert (cheap["saved"], cheap["saved_interval"], cheap["lost_correct"]) == (0.5, [0.5, 0.5], 0)
+    assert bad["gain_interval"][1] < 0
+    assert bad["lost_correct"] == round(-4 * bad["gain_points"])
+    assert bad["gained_correct"] == 0
+
+
+def test_a_dm_brings_its_rules_and_thinking_again() -> None:
+    found = standard({"default": Rule(0.4, 2, 0.3), "1 % lost": Rule(0.97)}, ["logprob"], (2, 4))
+    names = [own.name for own in found]
+    assert len(set(names)) == len(names)
+    by_name = {own.name: own for own in found}
+    assert by_name["DM, 1 % lost"].policy == PolicySettings(0.97)
+    both = by_name["stop + 4 attempts by dm"]
+    assert (both.policy.threshold, both.policy.hopeless, both.policy.accept) == (0.4, 0.3, 0.5)
+    assert both.rethink is not None
+    assert both.rethink.max_rethinks == 3
+    assert not by_name[FULL].policy.acts, "full thinking is scored for the best of k, and left alone"
+
+
+def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, FakeEngine(ASKED))
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), "--report"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "self-consistency, 4" in printed
+    assert len(json.loads((tmp_path / RESULTS_NAME).read_text())) == len(strategies()) + 4
+    assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scorer", "dm"], "--scorer"),
+        (["--scorer", "guess"], "--scorer"),
+        (["--attempts", "1"], "--attempts"),
+        (["--strategy", "magic"], "--strategy: fits none of: full thinking"),
+        (["--temperature", "0"], "--temperature"),
+        (["--max-tokens", "3"], "--max-tokens"),
+        (["--step-rule", "word"], "--step-rule"),
+        (["--dm", "nowhere"], "nowhere: is no DM"),
+        (["--report"], "holds no outcomes"),
+    ],
+)
+def test_what_cannot_be_run_is_named(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), *arguments]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err
