@@ -361,9 +361,11 @@ class ThinkingLoop:
         It does not where the Reasoner stopped at this very boundary by itself, nor where the answer that it has
         begun meanwhile has used up what another one would need.
         """
+        affordable = self._stage is not _Stage.CLOSED or self._spent.generated <= self._settings.thinking_room
         if decision.verdict is Verdict.STOP:
-            affordable = self._spent.generated <= self._settings.thinking_room
-            return not self._closes_at(gate.end) and (affordable or self._stage is not _Stage.CLOSED)
+            return not self._closes_at(gate.end) and affordable
+        if decision.verdict is Verdict.RETHINK:
+            return affordable
         if decision.verdict is Verdict.NUDGE:
             return self._has_room(1 + len(self._settings.nudge_cue_ids))
         return True

@@ -208,6 +208,18 @@ async def test_limits_hold_across_attempts(change: dict[str, object], attempts: 
     check_account(response, bench)
 
 
+async def test_an_answer_that_used_up_the_room_is_kept_however_it_is_judged() -> None:
+    long = ("a", "\n\n", "a!", "\n\n", "</think>", *("w",) * 20, "")
+    tight = replace(SETTINGS, max_tokens=32, answer_tokens=16)
+    bench = Bench([long], [[0.1]], delays=(0.05,))
+    response = await respond(bench.loop(given=tight))
+    assert response.text == "a\n\na!\n\n</think>" + "w" * 20
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    roomy = Bench([long], [[0.1]], delays=(0.05,))
+    forced = await respond(roomy.loop(replace(RETHINK, max_rethinks=0)))
+    assert forced.text.endswith(" forced a")
+
+
 async def test_without_scores_nothing_is_rejected() -> None:
     bench = Bench(THREE, [[ValueError("dead")]])
     response = await respond(bench.loop())
