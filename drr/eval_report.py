@@ -147,7 +147,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_xscale("log")
     axes.set(xlabel="tokens per question, all of them", ylabel="right answers, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, ncols=2, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
