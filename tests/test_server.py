@@ -451,8 +451,11 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         assert server.ask().drr["stop_cause"] == "off"
         budget = server.ask(drr={"max_thinking_tokens": 9})
         assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["dm"]) == ("budget", 9, None)
-        with pytest.raises(openai.BadRequestError, match="started without one"):
+        with pytest.raises(openai.BadRequestError, match="started without a DM"):
             server.ask(drr={"threshold": 0.5})
+        probed = server.ask(drr={"scorer": "answer_probe", "threshold": 0.5})
+        assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("dm_stop", "answer_probe")
+        assert probed.drr["probe_tokens"] > 0
         assert httpx.get(f"{server.url}/health").json()["dm"] == "none"
     finally:
         assert stop(server) == 0
