@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_distill(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_distill)
     parser.add_argument(
-        "questions", help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, or arithmetic:COUNT[:SEED]"
+        "questions", help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, or TASK:COUNT[:SEED[:SPLIT]]"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
     parser.add_argument("--reasoner", default="", help="Hugging Face folder or id; with --server the name it serves")

@@ -11,6 +11,7 @@ from typing import Any
 from math_verify import parse, verify
 
 from drr.errors import InputError
+from drr.tasks.countdown import makes, read_gold
 
 # math-verify reports every unreadable expression as an error; here that is simply a wrong answer.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -73,8 +74,11 @@ def is_text(response: str, gold: str) -> bool:
 
 
 def is_correct(response: str, gold: str) -> bool:
-    """Graded by what gold looks like: a single letter is a choice, anything with a digit or TeX is mathematics,
-    the rest is text."""
+    """Graded by what gold looks like: a single letter is a choice, a Countdown task is checked, anything else with a
+    digit or TeX is mathematics, the rest is text."""
+    task = read_gold(gold)
+    if task is not None:
+        return makes(answer_in(response), *task)
     if _GOLD_CHOICE.fullmatch(gold.strip()):
         return is_choice(response, gold)
     if any(character.isdigit() for character in gold) or "\\" in gold:

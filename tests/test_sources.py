@@ -18,6 +18,7 @@ from drr.grading import is_correct
 from drr.recorded import load_recorded, split_text
 from drr.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, write_shard
 from drr.steps import StepRule
+from drr.tasks import Split
 from drr.tasks.sources import load_questions
 
 from .fakes import rollout_of
@@ -94,7 +95,12 @@ def test_parquet_folders_and_tasks(tmp_path: Path) -> None:
     folder.mkdir()
     datasets.Dataset.from_dict(rows).to_json(folder / "train.jsonl")
     assert [own.answer for own in load_questions(str(folder)).questions] == ["1", "2"]
-    assert len(load_questions("arithmetic:5").questions) == 5
+    for task in ("arithmetic", "countdown", "logic"):
+        assert len(load_questions(f"{task}:5").questions) == 5
+    assert {own.split for own in load_questions("logic:9:1:validation").questions} == {Split.VALIDATION}
+    for bad in ("countdown", "countdown:0", "countdown:x", "logic:5:1:exam", "logic:5:1:test:2"):
+        with pytest.raises(InputError, match=bad):
+            load_questions(bad)
     assert load_questions("arithmetic:5:1").questions != load_questions("arithmetic:5:2").questions
 
 

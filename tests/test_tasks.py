@@ -1,15 +1,18 @@
 """The procedural questions: solvable as stated, and never in two splits."""
 
 import random
+import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drr.grading import is_correct
 from drr.reference.pretrain import training_documents
 from drr.reference.suite import SIZES, reference_questions
 from drr.reference.traces import LATE_MIXTURE
-from drr.tasks import Split, split_of
+from drr.tasks import Split, countdown, logic, split_of
 from drr.tasks.arithmetic import apply, make_problem
 
 
@@ -43,6 +46,85 @@ def test_bare_expressions_are_true() -> None:
 def test_sizes_outside_the_range_are_refused() -> None:
     with pytest.raises(ValueError, match="operations must be 2 to 8"):
         make_problem(random.Random(0), 9)
+
+
+@given(seed=st.integers(0, 3000), size=st.integers(3, 5))
+def test_countdown_puzzles_have_the_solution_they_carry(seed: int, size: int) -> None:
+    puzzle = countdown.make_puzzle(random.Random(seed), size)
+    stated = countdown.expression(puzzle.numbers, puzzle.solution)
+    assert len(puzzle.numbers) == puzzle.question.difficulty == size
+    assert countdown.read_gold(puzzle.question.answer) == (puzzle.target, list(puzzle.numbers))
+    assert is_correct(f"The answer is {stated}.", puzzle.question.answer)
+    assert not is_correct(f"The answer is {stated}+1.", puzzle.question.answer)
+    assert not is_correct(f"The answer is {puzzle.target}.", puzzle.question.answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("4*(5+1)", True),
+        ("(1+5)*4", True),
+        ("4*5+1*4", False),
+        ("4*6", False),
+        ("24", False),
+        ("4*(5+1))", False),
+        ("4*(5+1)/(5-5)", False),
+        ("__import__('os')", False),
+        ("9**9**9", False),
+        ("(" * 5000, False),
+        ("", False),
+    ],
+)
+def test_countdown_answers_are_checked_and_never_run(text: str, right: bool) -> None:
+    assert countdown.makes(text, 24, [1, 4, 5]) is right
+
+
+def solved(puzzle: logic.Puzzle) -> str:
+    """The answer by reading the question alone."""
+    text = puzzle.question.text
+    if puzzle.question.family == "row":
+        person = re.findall(r"(\w+) is first", text)[0]
+        behind = {before: after for after, before in re.findall(r"(\w+) stands right behind (\w+)", text)}
+        for _ in range(len(puzzle.inferences)):
+            person = behind[person]
+        return str(person)
+    if puzzle.question.family == "walk":
+        steps = [(int(count), way) for count, way in re.findall(r"Then (\d+) (\w+)", text)]
+        x, y = (
+            sum(n * (w == plus) - n * (w == minus) for n, w in steps)
+            for plus, minus in (("right", "left"), ("up", "down"))
+        )
+        return f"{x} {y}"
+    said = {
+        who: (of, how == "never") for who, of, how in re.findall(r"(\w+) says that (\w+) (never|always) lies", text)
+    }
+    person, how = re.findall(r"(?<!that )\b(\w+) (never|always) lies\.", text)[0]
+    honest = how == "never"
+    while person in said:
+        person, claim = said[person]
+        honest = claim == honest
+    return "never lies" if honest else "always lies"
+
+
+@given(seed=st.integers(0, 5000), size=st.integers(3, 8))
+def test_logic_puzzles_are_solved_by_what_they_tell(seed: int, size: int) -> None:
+    puzzle = logic.make_puzzle(random.Random(seed), size)
+    assert puzzle.options[puzzle.letter] == solved(puzzle)
+    assert len(set(puzzle.options.values())) == len(puzzle.options)
+    assert is_correct(f"The answer is {puzzle.letter}.", puzzle.question.answer)
+    last = puzzle.inferences[-1]
+    assert last.concluded not in last.wrong
+
+
+@pytest.mark.parametrize("task", [countdown, logic])
+def test_every_task_gives_distinct_questions_of_its_split(task: Any) -> None:
+    drawn = task.questions(5, Split.TEST, 40)
+    assert len({question.text for question in drawn}) == 40
+    assert {question.split for question in drawn} == {Split.TEST}
+    assert drawn == task.questions(5, Split.TEST, 40)
+    assert drawn != task.questions(6, Split.TEST, 40)
+    with pytest.raises(ValueError, match="size must be 3"):
+        task.make_puzzle(random.Random(0), 2)
 
 
 def test_splits_never_meet() -> None:

@@ -6,11 +6,10 @@ with the question is its own affair.
 
 import itertools
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from drr.tasks.questions import Question, Split
+from drr.tasks.questions import Question, Split, seeded
 
 Operator = Literal["+", "-", "*", "/"]
 
@@ -237,23 +236,7 @@ def make_problem(rng: random.Random, operations: int | None = None) -> Problem:
     return Problem(Question(text, str(steps[-1].result), family, size), tuple(steps))
 
 
-def problems(seed: int, split: Split, *, operations: int | None = None) -> Iterator[Problem]:
-    """An endless, seeded stream of distinct problems that belong to `split`."""
-    rng = random.Random(f"arithmetic-{seed}-{split}")
-    seen: set[str] = set()
-    while True:
-        problem = make_problem(rng, operations)
-        if problem.question.split is split and problem.question.text not in seen:
-            seen.add(problem.question.text)
-            yield problem
-
-
 def questions(seed: int, split: Split, count: int) -> list[Question]:
     """`count` distinct questions of `split`, every difficulty equally often, in a shuffled order."""
-    sizes = itertools.cycle(range(MIN_OPERATIONS, MAX_OPERATIONS + 1))
-    streams = {
-        size: problems(seed * 100 + size, split, operations=size) for size in range(MIN_OPERATIONS, MAX_OPERATIONS + 1)
-    }
-    picked = [next(streams[size]).question for size in itertools.islice(sizes, count)]
-    random.Random(seed).shuffle(picked)
-    return picked
+    sizes = range(MIN_OPERATIONS, MAX_OPERATIONS + 1)
+    return seeded("arithmetic", lambda rng, size: make_problem(rng, size).question, sizes, seed, split, count)

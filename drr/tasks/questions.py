@@ -5,6 +5,9 @@ talked to each other, with different seeds, still agree that a test question is 
 """
 
 import hashlib
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -39,6 +42,29 @@ class Question:
     @property
     def split(self) -> Split:
         return split_of(self.text)
+
+
+def seeded(
+    task: str, make: Callable[[random.Random, int], Question], sizes: Sequence[int], seed: int, split: Split, count: int
+) -> list[Question]:
+    """`count` distinct questions of `split` by `make(rng, size)`, every size equally often, in a shuffled order."""
+    streams = {
+        size: _distinct(make, size, random.Random(f"{task}-{seed * 100 + size}-{split}"), split) for size in sizes
+    }
+    picked = [next(streams[size]) for size in itertools.islice(itertools.cycle(sizes), count)]
+    random.Random(seed).shuffle(picked)
+    return picked
+
+
+def _distinct(
+    make: Callable[[random.Random, int], Question], size: int, rng: random.Random, split: Split
+) -> Iterator[Question]:
+    seen: set[str] = set()
+    while True:
+        question = make(rng, size)
+        if question.split is split and question.text not in seen:
+            seen.add(question.text)
+            yield question
 
 
 # Percent of the hash space up to which (exclusive) each split reaches.

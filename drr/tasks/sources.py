@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from drr.errors import InputError
 from drr.grading import stated_answer
 from drr.records import Reject
-from drr.tasks.arithmetic import questions as arithmetic_questions
+from drr.tasks import arithmetic, countdown, logic
 from drr.tasks.questions import Question, Split
 
 Converted = TypeVar("Converted")
@@ -54,16 +54,16 @@ def load_questions(
     need_answer: bool = True,
     limit: int | None = None,
 ) -> Loaded:
-    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `arithmetic:COUNT[:SEED[:SPLIT]]`, or a Hugging
-    Face dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
+    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `TASK:COUNT[:SEED[:SPLIT]]` (arithmetic,
+    countdown or logic), or a Hugging Face dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
 
     Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
     A question that occurs twice is kept once.
     """
     if limit is not None and limit < 1:
         raise InputError("--limit", f"must be at least 1, not {limit}")
-    if source.partition(":")[0] == "arithmetic" and not Path(source).exists():
-        return Loaded(_arithmetic(source)[:limit])
+    if source.partition(":")[0] in _TASKS and not Path(source).exists():
+        return Loaded(_procedural(source)[:limit])
     rows = read_rows(source)
     first = next((row for _, row in rows if isinstance(row, dict)), None)
     if first is None:
@@ -237,12 +237,15 @@ def _difficulty(row: dict[str, Any]) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else 0
 
 
-def _arithmetic(source: str) -> list[Question]:
-    parts = source.split(":")[1:]
+_TASKS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
+
+
+def _procedural(source: str) -> list[Question]:
+    task, *parts = source.split(":")
     numbers, splits = parts[:2], parts[2:] or [Split.TRAIN.value]
     if not numbers or not all(part.isdecimal() for part in numbers) or int(numbers[0]) < 1 or len(splits) > 1:
-        raise InputError(source, "must be arithmetic:COUNT, arithmetic:COUNT:SEED or arithmetic:COUNT:SEED:SPLIT")
+        raise InputError(source, f"must be {task}:COUNT, {task}:COUNT:SEED or {task}:COUNT:SEED:SPLIT")
     if splits[0] not in set(Split):
         raise InputError(source, f"{splits[0]!r} is no split; there are {', '.join(Split)}")
     seed = int(numbers[1]) if len(numbers) == 2 else 1
-    return arithmetic_questions(seed, Split(splits[0]), int(numbers[0]))
+    return _TASKS[task](seed, Split(splits[0]), int(numbers[0]))

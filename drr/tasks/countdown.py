@@ -1,0 +1,142 @@
+"""Countdown: make a target from given numbers, each used once. Finding is hard, checking is easy.
+
+The gold answer names target and numbers, since any expression that fits them is right.
+"""
+
+import ast
+import itertools
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from drr.tasks.arithmetic import Operator, apply
+from drr.tasks.questions import Question, Split, seeded
+
+MIN_NUMBERS, MAX_NUMBERS = 3, 5
+_OPERATORS: tuple[Operator, ...] = ("+", "-", "*", "/")
+_LARGEST = {3: 25, 4: 15, 5: 12}
+"""Largest given number, by how many there are."""
+
+_TARGETS = (10, 150)
+_LARGEST_VALUE = 400
+
+_GOLD = re.compile(r"countdown (\d+) from ((?:\d+ )*\d+)")
+_CHARACTERS = re.compile(r"[\d+\-*/() ]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """`left operator right = result`: two numbers taken from the table, one laid back."""
+
+    left: int
+    operator: Operator
+    right: int
+    result: int
+
+    def __str__(self) -> str:
+        return f"{self.left}{self.operator}{self.right}={self.result}"
+
+
+Line = tuple[Move, ...]
+"""Moves that use up all the numbers; the last result is what they make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Puzzle:
+    """A question and one line that solves it."""
+
+    question: Question
+    numbers: tuple[int, ...]
+    target: int
+    solution: Line
+
+
+def moves(numbers: Sequence[int]) -> Iterator[tuple[Move, tuple[int, ...]]]:
+    """Every move on these numbers, and the numbers after it. Results are whole and positive."""
+    for first, second in itertools.combinations(range(len(numbers)), 2):
+        rest = tuple(value for place, value in enumerate(numbers) if place not in (first, second))
+        high, low = sorted((numbers[first], numbers[second]), reverse=True)
+        for operator in _OPERATORS:
+            if (operator == "-" and high == low) or (operator == "/" and (high % low or low == 1)):
+                continue
+            result = apply(high, operator, low)
+            if result <= _LARGEST_VALUE:
+                yield Move(high, operator, low, result), (*rest, result)
+
+
+def expression(numbers: Sequence[int], line: Line) -> str:
+    """The line as one expression over the given numbers, such as `(22/2)*6+10`."""
+    table: list[tuple[int, str]] = [(value, str(value)) for value in numbers]
+    for move in line:
+        left = table.pop(next(place for place, (value, _) in enumerate(table) if value == move.left))
+        right = table.pop(next(place for place, (value, _) in enumerate(table) if value == move.right))
+        table.append((move.result, f"({left[1]}{move.operator}{right[1]})"))
+    (last,) = table
+    return last[1][1:-1]
+
+
+def makes(text: str, target: int, numbers: Sequence[int]) -> bool:
+    """Whether `text` is an expression that uses each of `numbers` once and is worth `target`."""
+    if len(text) > 200 or not _CHARACTERS.fullmatch(text):
+        return False
+    try:
+        used: list[int] = []
+        value = _value(ast.parse(text.strip(), mode="eval").body, used)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+        return False
+    return value == target and sorted(used) == sorted(numbers)
+
+
+def _value(node: ast.expr, used: list[int]) -> Fraction:
+    match node:
+        case ast.Constant(value=int(value)):
+            used.append(value)
+            return Fraction(value)
+        case ast.BinOp(left=left, op=operator, right=right):
+            one, other = _value(left, used), _value(right, used)
+            match operator:
+                case ast.Add():
+                    return one + other
+                case ast.Sub():
+                    return one - other
+                case ast.Mult():
+                    return one * other
+                case ast.Div():
+                    return one / other
+    raise ValueError("not an expression of numbers")
+
+
+def gold_answer(target: int, numbers: Sequence[int]) -> str:
+    """What a dataset keeps as the answer: the task itself."""
+    return f"countdown {target} from {' '.join(map(str, numbers))}"
+
+
+def read_gold(gold: str) -> tuple[int, list[int]] | None:
+    """Target and numbers of a gold answer of this task; None where it is of another."""
+    found = _GOLD.fullmatch(gold.strip())
+    return None if found is None else (int(found[1]), [int(number) for number in found[2].split()])
+
+
+def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
+    """One puzzle of `size` numbers (3 to 5), by default of 3 or 4. It has a solution."""
+    size = size if size is not None else rng.choice((3, 4))
+    if not MIN_NUMBERS <= size <= MAX_NUMBERS:
+        raise ValueError(f"size must be {MIN_NUMBERS} to {MAX_NUMBERS}, not {size}")
+    while True:
+        numbers = tuple(rng.randint(2, _LARGEST[size]) for _ in range(size))
+        line: list[Move] = []
+        table = numbers
+        while len(table) > 1 and (choices := list(moves(table))):
+            move, table = rng.choice(choices)
+            line.append(move)
+        if len(table) == 1 and _TARGETS[0] <= table[0] <= _TARGETS[1] and table[0] not in numbers:
+            target = table[0]
+            text = f"Use {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}, each once, to make {target}."
+            return Puzzle(Question(text, gold_answer(target, numbers), "countdown", size), numbers, target, tuple(line))
+
+
+def questions(seed: int, split: Split, count: int) -> list[Question]:
+    """`count` distinct questions of `split`, every usual size equally often, in a shuffled order."""
+    return seeded("countdown", lambda rng, size: make_puzzle(rng, size).question, (3, 4), seed, split, count)
