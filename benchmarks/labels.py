@@ -27,7 +27,6 @@ from drr.dm_metrics import score_report
 from drr.fusion import probabilities
 from drr.grading import Grader, load_grader, majority_answer
 from drr.records import Manifest, Rollout, question_key, read_rollouts, write_shard
-from drr.replay import Rule
 
 _QUESTIONS_PER_SHARD = 64
 
@@ -53,7 +52,8 @@ def _graded(rollout: Rollout, gold: str, grade: Grader) -> Rollout:
 def relabel(data: Path, out: Path) -> dict[str, Any]:
     """Write the relabelled records; returns how far both kinds of labels agree."""
     manifest, rollouts = Manifest.load(data), read_rollouts(data)
-    found = relabelled(rollouts, load_grader(str(manifest.settings["grader"])))
+    grade = load_grader(str(manifest.settings["grader"]))
+    found = relabelled(rollouts, grade)
     new = open_folder(out, {**manifest.settings, "labels": "consistency"})
     questions = sorted(found)
     for start in range(0, len(questions), _QUESTIONS_PER_SHARD):
@@ -62,7 +62,6 @@ def relabel(data: Path, out: Path) -> dict[str, Any]:
     close_folder(out, new, [])
     before = {(own.question, own.sample): own for own in rollouts}
     pairs = [(before[own.question, own.sample], own) for group in found.values() for own in group]
-    grade = load_grader("auto")
     return {
         "questions": len(found),
         "without_majority": len({own.question for own in rollouts}) - len(found),
@@ -79,9 +78,7 @@ def look(dm: Path, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     scored = score_boundaries(rollouts, dm, card.max_tokens, f"Scoring by {dm.name}")
     report = score_report(probabilities(head, scored)[:, 0], scored, rollouts)
     replay = replay_of(rollouts, scored, head)
-    calibration = Calibration.from_json(card.calibration or {})
-    rules = {"default": Rule(**calibration.default["rule"])}
-    rules |= {f"{100 * own.max_lost_correct:g} %": own.rule for own in calibration.certificates}
+    rules = Calibration.from_json(card.calibration or {}).rules
     outcomes = {name: replay.outcomes(rule) for name, rule in rules.items()}
     return {
         "auroc": {phase: report[phase]["auroc"] for phase in ("all", "before", "first", "after", "last")},

@@ -164,6 +164,12 @@ class Calibration:
         return max(good, key=lambda own: own.saved) if good else None
 
     @property
+    def rules(self) -> dict[str, Rule]:
+        """By name: the default rule and the certified ones."""
+        certified = {f"{100 * own.max_lost_correct:g} % lost": own.rule for own in self.certificates}
+        return {"default": Rule(**self.default["rule"]), **certified}
+
+    @property
     def risks(self) -> list[float]:
         """The certified risks, smallest first."""
         return sorted(own.max_lost_correct for own in self.certificates)

@@ -23,13 +23,14 @@ from drr.open_reasoner import OpenReasoner
 from drr.policy import PolicySettings, Score
 from drr.probing import Probe
 from drr.progress import Progress
-from drr.reasoner import ThinkingFormat, Token
+from drr.reasoner import ThinkingFormat, Token, user_prompt
 from drr.records import (
     MANIFEST_NAME,
     REJECTED_NAME,
     Manifest,
     Reject,
     Rollout,
+    check_begun,
     question_key,
     read_rollouts,
     set_aside_in,
@@ -155,10 +156,7 @@ class Distiller:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _question(self, question: Question) -> tuple[Question, list[Rollout] | str]:
-        prompt = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
-        )
-        ids = self._tokenizer.encode(prompt, add_special_tokens=False)
+        ids = user_prompt(self._tokenizer, question.text)
         config = self._config
         if len(ids) + _LEAST_ROOM >= self._max_model_len:
             return question, f"is {len(ids)} tokens long, the Reasoner's context {self._max_model_len}"
@@ -357,8 +355,13 @@ def folder_settings(
         **config.recorded(),
         "reasoner": {"name": reasoner, "fingerprint": fingerprint},
         "questions": len(questions),
-        "questions_key": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions)),
+        "questions_key": questions_key(questions),
     }
+
+
+def questions_key(questions: Sequence[Question]) -> str:
+    """Stands for these questions and their answers, in this order."""
+    return question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions))
 
 
 def shard_path(out: Path, start: int) -> Path:
@@ -376,10 +379,7 @@ def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
         manifest.save(out)
         return manifest
     manifest = Manifest.load(out)
-    for key in {**manifest.settings, **settings}:
-        before, now = manifest.settings.get(key), settings.get(key)
-        if before != now:
-            raise InputError(str(out), f"was begun with {before!r}, not {now!r}; choose another folder", field=key)
+    check_begun(out, manifest.settings, settings)
     return manifest
 
 

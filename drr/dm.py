@@ -15,6 +15,7 @@ from drr.steps import StepRule
 CARD_NAME = "drr.json"
 HEAD_NAME = "head.json"
 TRAINED_ON_NAME = "trained_on.txt"
+DEFAULT_NUDGE_CUE = "Wait,"
 
 
 class DmMismatchError(ValueError):
@@ -37,7 +38,7 @@ class DmCard:
     patience: int = 1
     nudge: int = 0
     nudge_below: float = 0.5
-    nudge_cue: str = "Wait,"
+    nudge_cue: str = DEFAULT_NUDGE_CUE
     rendering: int = RENDERING_VERSION
     max_tokens: int = 1024
     trained_on: dict[str, Any] = field(default_factory=dict)
@@ -76,6 +77,14 @@ def load_dm_head(folder: Path) -> FusionHead:
         return load_head(path)
     except (OSError, ValueError) as error:
         raise InputError(str(path), str(error)) from error
+
+
+def dm_state(folder: Path) -> str:
+    """Identifies everything a DM's scores and rules depend on: weights, head, card."""
+    digest = hashlib.sha256(fingerprint(folder).encode())
+    for name in (CARD_NAME, HEAD_NAME):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def read_trained_on(folder: Path) -> set[str]:

@@ -10,12 +10,12 @@ from typing import get_args
 from rich.console import Console
 
 from drr.calibration import Calibration
-from drr.dm import DmCard
+from drr.dm import DEFAULT_NUDGE_CUE, DmCard, dm_state
 from drr.engines import prepare_environment
 from drr.errors import InputError
 from drr.eval_report import PLOT_NAME, draw, figures, lines, table
 from drr.evaluate import EvalConfig, Evaluator, evaluate, read_outcomes, recorded
-from drr.grading import load_grader
+from drr.grading import Grader, load_grader
 from drr.records import write_whole
 from drr.replay import Rule
 from drr.scorers import Scorer
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             limit=options.limit,
         )
         prepare_environment(quiet=True)
-        asyncio.run(_evaluate(options, config, strategies, loaded.questions))
+        asyncio.run(_evaluate(options, config, strategies, loaded.questions, grade))
     rows = figures(lines(read_outcomes(options.out), grade))
     write_whole(options.out / RESULTS_NAME, json.dumps(rows, indent=1) + "\n")
     draw(rows, options.out / PLOT_NAME)
@@ -63,7 +63,7 @@ def _config(options: argparse.Namespace) -> EvalConfig:
         max_tokens=options.max_tokens,
         seed=options.seed,
         step_rule=rule,
-        nudge_cue=EvalConfig.nudge_cue if options.dm is None else DmCard.load(options.dm).nudge_cue,
+        nudge_cue=DEFAULT_NUDGE_CUE if options.dm is None else DmCard.load(options.dm).nudge_cue,
         concurrency=options.concurrency,
     )
 
@@ -92,13 +92,15 @@ def _rules(dm: Path | None) -> dict[str, Rule]:
     card = DmCard.load(dm)
     if card.calibration is None:
         return {"default": Rule(card.threshold, card.patience)}
-    own = Calibration.from_json(card.calibration)
-    certified = {f"{100 * one.max_lost_correct:g} % lost": one.rule for one in own.certificates}
-    return {"default": Rule(**own.default["rule"]), **certified}
+    return Calibration.from_json(card.calibration).rules
 
 
 async def _evaluate(
-    options: argparse.Namespace, config: EvalConfig, strategies: list[Strategy], questions: list[Question]
+    options: argparse.Namespace,
+    config: EvalConfig,
+    strategies: list[Strategy],
+    questions: list[Question],
+    grade: Grader,
 ) -> None:
     from drr.open_dm import open_dm
     from drr.open_reasoner import open_engine
@@ -111,8 +113,8 @@ async def _evaluate(
         settings = {
             **recorded(config),
             "reasoner": reasoner.fingerprint or reasoner.name,
-            "dm": None if options.dm is None else DmCard.load(options.dm).id,
+            "dm": None if options.dm is None else dm_state(options.dm),
             "grader": options.grader,
         }
-        evaluator = Evaluator(reasoner, scorers, load_grader(options.grader), config)
+        evaluator = Evaluator(reasoner, scorers, grade, config)
         await evaluate(evaluator, strategies, questions, options.out, settings)

@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import SamplingParams
 
-from drr.distill import draw_seed
+from drr.distill import draw_seed, questions_key
+from drr.dm import DEFAULT_NUDGE_CUE
 from drr.errors import InputError
 from drr.grading import Grader, answer_in
 from drr.open_reasoner import OpenReasoner
 from drr.progress import Progress
-from drr.records import question_key, read_json_object, write_whole
+from drr.reasoner import user_prompt
+from drr.records import check_begun, question_key, read_json_object, write_whole
 from drr.response import Emit, Finished, LoopSettings, Outcome
 from drr.rethink import RethinkLoop
 from drr.scorers import Scorer
@@ -38,7 +40,7 @@ _DEADLINE = 120.0
 """Seconds to a verdict: here no score is given up."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class EvalConfig:
     """How answers are drawn. `max_tokens` bounds one attempt, `answer_tokens` of them are kept for its answer."""
 
@@ -47,7 +49,7 @@ class EvalConfig:
     answer_tokens: int = 256
     seed: int = 0
     step_rule: StepRule = field(default_factory=StepRule)
-    nudge_cue: str = "Wait,"
+    nudge_cue: str = DEFAULT_NUDGE_CUE
     concurrency: int = 48
 
 
@@ -116,10 +118,7 @@ class Evaluator:
 
     def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
         reasoner, config = self._reasoner, self._config
-        prompt = reasoner.tokenizer.apply_chat_template(
-            [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
-        )
-        ids = reasoner.tokenizer.encode(prompt, add_special_tokens=False)
+        ids = user_prompt(reasoner.tokenizer, question.text)
         params = SamplingParams(
             temperature=0.0 if strategy.greedy else config.temperature,
             seed=None if strategy.greedy else draw_seed(config.seed, question.text, f"{sample}"),
@@ -163,7 +162,7 @@ async def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions."""
-    _begin(out, {**settings, "questions": question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions))})
+    _begin(out, {**settings, "questions": questions_key(questions)})
     for strategy in strategies:
         path = rows_path(out, strategy.name)
         if path.exists():
@@ -219,8 +218,4 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     path = out / SETTINGS_NAME
     if not path.exists():
         write_whole(path, json.dumps(settings, indent=1) + "\n")
-    before = read_json_object(path)
-    for name in {**before, **settings}:
-        if before.get(name) != settings.get(name):
-            reason = f"was begun with {before.get(name)!r}, not {settings.get(name)!r}; choose another folder"
-            raise InputError(str(out), reason, field=name)
+    check_begun(out, read_json_object(path), settings)

@@ -1,28 +1,45 @@
-"""A DM opened in this process, beside a Reasoner, for evaluation."""
+"""A DM opened in this process, beside its Reasoner. Open it first: the Reasoner takes what memory is left."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.dm import DmCard, load_dm_head
 from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
 from drr.scorers.dm import DmScorer, tokenizer_of
 
 
-@contextlib.asynccontextmanager
-async def open_dm(folder: Path, gpu_share: float = 0.1) -> AsyncIterator[DmScorer]:
-    """The DM in `folder` on a vLLM engine of its own. Open it before the Reasoner, which takes what memory is left."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    card = DmCard.load(folder)
-    options = cpu_engine_defaults(CPU_DM_KV_CACHE_BYTES) or {"gpu_memory_utilization": gpu_share}
+def start_dm(
+    card: DmCard,
+    folder: Path,
+    *,
+    gpu_share: float = 0.1,
+    kv_cache_bytes: int | None = None,
+    on_death: Callable[[BaseException], None] = lambda error: None,
+) -> tuple[AsyncLLM, DmScorer]:
+    """The DM in `folder` on a vLLM engine of its own, which the caller shuts down; and a scorer on it."""
+    options = cpu_engine_defaults(kv_cache_bytes or CPU_DM_KV_CACHE_BYTES)
+    if not options:
+        options = {"gpu_memory_utilization": gpu_share}
+        if kv_cache_bytes:
+            options["kv_cache_memory_bytes"] = kv_cache_bytes
     options["dtype"] = "float32"  # as calibrated: thresholds near 1 do not survive another precision
+    # No statistics: a second engine's would unregister the first one's metrics.
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
     )
+    limit = min(card.max_tokens, engine.model_config.max_model_len)
+    return engine, DmScorer(card.id, engine.encode, tokenizer_of(engine), load_dm_head(folder), limit, on_death)
+
+
+@contextlib.asynccontextmanager
+async def open_dm(folder: Path) -> AsyncIterator[DmScorer]:
+    """A scorer on the DM in `folder`, for evaluation."""
+    engine, scorer = start_dm(DmCard.load(folder), folder)
     try:
-        limit = min(card.max_tokens, engine.model_config.max_model_len)
-        yield DmScorer(card.id, engine.encode, tokenizer_of(engine), load_dm_head(folder), limit)
+        yield scorer
     finally:
         engine.shutdown()

@@ -99,3 +99,17 @@ def _last_index(ids: Sequence[int], wanted: tuple[int, ...]) -> int:
         if ids[end - 1] == last and tuple(ids[end - len(wanted) : end]) == wanted:
             return end - len(wanted)
     return -1
+
+
+def injected(ids: Sequence[int], text: str) -> tuple[Token, ...]:
+    """A text as tokens that nobody generated; the first one carries the text."""
+    return tuple(Token(own, "" if place else text, injected=True) for place, own in enumerate(ids))
+
+
+def user_prompt(tokenizer: Any, message: str) -> list[int]:
+    """The ids of a conversation in which the user says `message` and the Reasoner is to reply."""
+    rendered = tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
+    )
+    ids: list[int] = tokenizer.encode(rendered, add_special_tokens=False)
+    return ids

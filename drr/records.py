@@ -93,6 +93,14 @@ def question_key(question: str) -> str:
     return hashlib.sha256(" ".join(question.casefold().split()).encode()).hexdigest()[:12]
 
 
+def check_begun(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """InputError, naming the first difference, where what `folder` holds was begun with other settings."""
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            reason = f"was begun with {before.get(name)!r}, not {now.get(name)!r}; choose another folder"
+            raise InputError(str(folder), reason, field=name)
+
+
 def share_of(question: str, salt: str) -> float:
     """A number in [0, 1) that the question's text decides: splits made of it agree everywhere and always."""
     digest = hashlib.sha256(f"{salt}/{question_key(question)}".encode()).digest()

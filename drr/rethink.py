@@ -12,7 +12,7 @@ from typing import Literal
 
 from drr.policy import StopCause
 from drr.probing import Probe
-from drr.reasoner import Reasoner, ThinkingFormat, Token
+from drr.reasoner import Reasoner, ThinkingFormat, Token, injected
 from drr.response import (
     LEAST_THINKING,
     Accepted,
@@ -213,11 +213,10 @@ class RethinkLoop:
         return Emit(tokens, "".join(token.text for token in tokens))
 
     def _abstention(self) -> list[Event]:
-        closing = [Token(own, "", injected=True) for own in self._form.close_ids]
-        closing[0] = Token(closing[0].id, self._form.close_text, injected=True)
+        closing = injected(self._form.close_ids, self._form.close_text)
         outcome = self._total([])
         outcome.stop_cause = StopCause.ABSTAINED
-        emits = [self._inserted(tuple(closing)), self._inserted(self._rethink.refusal)]
+        emits = [self._inserted(closing), self._inserted(self._rethink.refusal)]
         outcome.injected_tokens += len(closing) + len(self._rethink.refusal)
         return [*emits, Finished(outcome, "stop", None)]
 

@@ -1,11 +1,11 @@
 """What `drr eval` compares: ways of spending tokens on a question, each run by the serving loop itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drr.policy import PolicySettings
 from drr.replay import Rule
-from drr.rethink import OnExhausted, RethinkSettings
+from drr.rethink import RethinkSettings
 from drr.scorers.registry import ScorerName
 
 NEVER = PolicySettings(threshold=1.0)
@@ -54,7 +54,7 @@ def standard(rules: dict[str, Rule], scorers: Sequence[ScorerName], attempts: Se
         found += [_rethinking("dm", count, rules["default"], greedy=True) for count in attempts]
     nudging = PolicySettings(threshold=1.0, nudge_below=1.0)
     found += [
-        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=_nudged(nudging, count))
+        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=replace(nudging, nudge=count))
         for count in attempts
     ]
     return found
@@ -73,28 +73,13 @@ _ACCEPT = {"logprob": 0.98, "answer_probe": 0.75}
 
 def _rethinking(judge: ScorerName, attempts: int, rule: Rule | None, *, greedy: bool = False) -> Strategy:
     policy = rule.settings() if rule is not None else NEVER
-    on_exhausted: OnExhausted = "best"
     first = "greedy, " if greedy else ""
     stopping = "stop + " if rule is not None else ""
     return Strategy(
         f"{first}{stopping}{attempts} attempts by {judge}",
         f"{first}{stopping}rethink: {judge}",
         scorer=judge,
-        policy=_accepting(policy, _ACCEPT.get(judge, 0.5)),
-        rethink=RethinkSettings(max_rethinks=attempts - 1, on_exhausted=on_exhausted),
+        policy=replace(policy, accept=_ACCEPT.get(judge, 0.5)),
+        rethink=RethinkSettings(max_rethinks=attempts - 1, on_exhausted="best"),
         greedy=greedy,
     )
-
-
-def _accepting(policy: PolicySettings, accept: float) -> PolicySettings:
-    return PolicySettings(
-        threshold=policy.threshold,
-        patience=policy.patience,
-        hopeless=policy.hopeless,
-        min_gain=policy.min_gain,
-        accept=accept,
-    )
-
-
-def _nudged(policy: PolicySettings, times: int) -> PolicySettings:
-    return PolicySettings(threshold=policy.threshold, nudge=times, nudge_below=policy.nudge_below)

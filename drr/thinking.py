@@ -18,7 +18,7 @@ from drr.features import BehaviourFeatures
 from drr.judging import Gate, Judge
 from drr.policy import Decision, Score, StopCause, Verdict, decide, rejects
 from drr.probing import Probe
-from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
+from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token, injected
 from drr.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, StepReport
 from drr.scorers import Boundary, Scorer
 from drr.segments import SegmentStream, StreamFailed
@@ -277,8 +277,7 @@ class ThinkingLoop:
 
     def _inject(self, ids: Sequence[int], text: str) -> None:
         """Put tokens into the output that the Reasoner did not generate."""
-        for position, token_id in enumerate(ids):
-            self._tokens.append(Token(token_id, text if position == 0 else "", injected=True))
+        self._tokens.extend(injected(ids, text))
         self._outcome.injected_tokens += len(ids)
 
     def _release(self) -> None:

@@ -30,7 +30,7 @@ from drr.boundaries import BoundaryModel
 from drr.dm import CARD_NAME
 from drr.errors import InputError
 from drr.progress import Progress
-from drr.records import Rollout, read_json_object, write_whole
+from drr.records import Rollout, check_begun, read_json_object, write_whole
 from drr.train_config import TrainConfig
 from drr.train_data import ByQuestion, RolloutDataset, collate, feature_moments, label_weights
 from drr.train_losses import TrainedModel
@@ -282,10 +282,7 @@ def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return state
     state = read_json_object(path)
     before = state.get("settings")
-    for key, value in settings.items():
-        own = before.get(key) if isinstance(before, dict) else None
-        if own != value:
-            raise InputError(str(out), f"holds a training begun with {own!r}, not {value!r}; remove it", field=key)
+    check_begun(out, before if isinstance(before, dict) else {}, settings)
     return {"figures": None, **state}
 
 

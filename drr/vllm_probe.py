@@ -2,23 +2,31 @@
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from drr.probing import ProbedToken
-from drr.reasoner import ThinkingFormat
+from drr.reasoner import ThinkingFormat, user_prompt
 from drr.vllm_reasoner import Generate
 
 
 class VllmProbe:
-    """Asks a Reasoner; `generate` is AsyncLLM.generate, `request_id` begins the ids of its requests."""
+    """Asks a Reasoner; `generate` is AsyncLLM.generate, `request_id` begins the ids of its requests, `options` go to
+    every one of them (priority, LoRA, ...)."""
 
-    def __init__(self, generate: Generate, tokenizer: Any, form: ThinkingFormat, request_id: str) -> None:
+    def __init__(
+        self,
+        generate: Generate,
+        tokenizer: Any,
+        form: ThinkingFormat,
+        request_id: str,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.form, self.tokens = form, 0
-        self._generate, self._tokenizer = generate, tokenizer
+        self._generate, self._tokenizer, self._options = generate, tokenizer, dict(options or {})
         self._ids = (f"{request_id}-probe-{number}" for number in itertools.count())
 
     async def complete(self, ids: Sequence[int], max_tokens: int, likeliest: int = 0) -> list[ProbedToken]:
@@ -30,7 +38,7 @@ class VllmProbe:
             output_kind=RequestOutputKind.DELTA,
         )
         probed: list[ProbedToken] = []
-        outputs = self._generate(tokens_input(list(ids)), params, next(self._ids))
+        outputs = self._generate(tokens_input(list(ids)), params, next(self._ids), **self._options)
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 completion = output.outputs[0]
@@ -43,10 +51,7 @@ class VllmProbe:
         return probed
 
     def ask(self, message: str, *, think: bool) -> list[int]:
-        rendered = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}], add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self._tokenizer.encode(rendered, add_special_tokens=False)
+        ids = user_prompt(self._tokenizer, message)
         opened = self.form.starts_open(ids)
         if think or opened is False:
             return ids

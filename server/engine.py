@@ -118,25 +118,27 @@ class ThinkingEngine(AsyncLLM):
         prompt_ids = prompt["prompt_token_ids"]
         max_tokens = own.max_tokens or self.model_config.max_model_len - len(prompt_ids)
         generate, tokenizer = super().generate, self.renderer.tokenizer
-        first = VllmReasoner(generate, tokenizer, prompt, own, request_id, options)
         form, scorer = drr.form, drr.scorers[plan.settings.scorer] if plan.settings.scorer is not None else None
 
-        def reasoner(number: int) -> tuple[VllmReasoner, VllmProbe]:
-            attempt_id = f"{request_id}-{number}" if number else request_id
-            probe = VllmProbe(generate, tokenizer, form, attempt_id)
+        def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
+            reasoner = VllmReasoner(generate, tokenizer, prompt, params, attempt_id, options)
+            return reasoner, VllmProbe(generate, tokenizer, form, attempt_id, options)
+
+        first, probe = asked(own, request_id)
+
+        def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             if number == 0:
                 return first, probe
             params = attempt_params(own, number, plan.settings.rethink_temperature)
-            return VllmReasoner(generate, tokenizer, prompt, params, attempt_id, options), probe
+            return asked(params, f"{request_id}-{number}")
 
         settings = plan.settings.loop_settings(drr.defaults, max_tokens, separate_answer=bool(own.stop))
         if not plan.settings.rejects:
-            probe = reasoner(0)[1]
             loop = ThinkingLoop(first, scorer, form, drr.rule, settings, prompt_ids, plan.question, probe=probe)
             return _Choice(first, loop)
         rethink = plan.settings.rethink_settings(drr.defaults)
         return _Choice(
-            first, RethinkLoop(reasoner, scorer, form, drr.rule, settings, rethink, prompt_ids, plan.question)
+            first, RethinkLoop(attempt, scorer, form, drr.rule, settings, rethink, prompt_ids, plan.question)
         )
 
 

@@ -29,13 +29,14 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from drr import reference
 from drr.calibration import Calibration
-from drr.dm import DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, fingerprint
 from drr.drift import DriftWatch
-from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, on_cpu, prepare_environment
+from drr.engines import cpu_engine_defaults, on_cpu, prepare_environment
+from drr.open_dm import start_dm
 from drr.open_reasoner import thinking_format
-from drr.reasoner import Token
+from drr.reasoner import injected
 from drr.replay import Rule
-from drr.scorers.dm import DmScorer, tokenizer_of
+from drr.scorers.dm import DmScorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
 from server import metrics
@@ -162,28 +163,16 @@ async def build(args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None,
 
 
 def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
-    folder = Path(args.dm)
-    options = cpu_engine_defaults(args.dm_kv_cache_memory_bytes or CPU_DM_KV_CACHE_BYTES)
-    if not options:
-        options = {"gpu_memory_utilization": args.dm_gpu_memory_utilization}
-        if args.dm_kv_cache_memory_bytes:
-            options["kv_cache_memory_bytes"] = args.dm_kv_cache_memory_bytes
-    options["dtype"] = "float32"  # as calibrated: thresholds near 1 do not survive another precision
-    # No statistics: a second engine's would unregister the first one's metrics.
-    engine_args = AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
-    engine = AsyncLLM.from_engine_args(engine_args)
-
     def on_death(error: BaseException) -> None:
         metrics.DM_UP.set(0)
         logger.error("The DM's engine is gone; requests go on without it, thinking in full. %s", error)
 
-    scorer = DmScorer(
-        card.id,
-        engine.encode,
-        tokenizer_of(engine),
-        load_dm_head(folder),
-        min(card.max_tokens, engine.model_config.max_model_len),
-        on_death,
+    engine, scorer = start_dm(
+        card,
+        Path(args.dm),
+        gpu_share=args.dm_gpu_memory_utilization,
+        kv_cache_bytes=args.dm_kv_cache_memory_bytes,
+        on_death=on_death,
     )
     return Dm(card, engine, scorer)
 
@@ -242,8 +231,8 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
     default = Rule(card.threshold, card.patience) if card is not None else None
     if card is not None and card.calibration is not None:
         calibration = Calibration.from_json(card.calibration)
-        default = Rule(**calibration.default["rule"])
-    cue = card.nudge_cue if card is not None else "Wait,"
+        default = calibration.rules["default"]
+    cue = card.nudge_cue if card is not None else DEFAULT_NUDGE_CUE
     defaults = Defaults(
         mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
         threshold=default.threshold if default is not None else None,
@@ -256,7 +245,12 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         nudge_cue=cue,
         nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
         scorer=args.drr_scorer or ("dm" if dm is not None else None),
-        insertions=Insertions(*(_inserted(tokenizer, text) for text in (_RETHINK_CUE, _SEPARATOR, _REFUSAL))),
+        insertions=Insertions(
+            *(
+                injected(tokenizer.encode(text, add_special_tokens=False), text)
+                for text in (_RETHINK_CUE, _SEPARATOR, _REFUSAL)
+            )
+        ),
         rethink_temperature=_sampling_temperature(engine),
         answer_tokens=args.drr_answer_tokens,
         deadline=args.dm_deadline_ms / 1000,
@@ -265,12 +259,6 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
     drift = DriftWatch(calibration.drift) if calibration is not None else None
     scorers = {**training_free(), **({"dm": dm.scorer} if dm is not None else {})}
     return DrrRuntime(form, rule, scorers, defaults, drift)
-
-
-def _inserted(tokenizer: Any, text: str) -> tuple[Token, ...]:
-    """A text as tokens that nobody generated."""
-    ids = tokenizer.encode(text, add_special_tokens=False)
-    return tuple(Token(own, "" if place else text, injected=True) for place, own in enumerate(ids))
 
 
 def _sampling_temperature(engine: AsyncLLM) -> float:

@@ -325,7 +325,7 @@ def test_a_stopped_training_goes_on_and_another_is_refused(tmp_path: Path) -> No
         with pytest.raises(StoppedError):
             train_text_classifier(lessons(64), lessons(16), backbone, tmp_path / "dm", config)
     other = replace(config, learning_rate=1e-3)
-    with pytest.raises(InputError, match=r"field learning_rate: holds a training begun with 0\.01"):
+    with pytest.raises(InputError, match=r"field learning_rate: was begun with 0\.01"):
         train_text_classifier(lessons(64), lessons(16), backbone, tmp_path / "dm", other)
     with pytest.raises(InputError, match="field data"):
         train_text_classifier(lessons(60), lessons(16), backbone, tmp_path / "dm", config)

@@ -1,12 +1,17 @@
 """One client request's sampling parameters, carried over resubmissions; text decoded token by token."""
 
+from collections.abc import AsyncGenerator
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
-from vllm.outputs import CompletionOutput
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from drr.reasoner import Phase, Segment
+from drr.reasoner import Phase, Segment, ThinkingFormat
 from drr.reference.tokenizer import train_tokenizer
+from drr.vllm_probe import VllmProbe
 from drr.vllm_reasoner import TextDecoder, _thinking_delta, attempt_params, segment_params
 
 TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
@@ -94,3 +99,21 @@ def test_later_attempts_have_noise_of_their_own() -> None:
     greedy = SamplingParams(temperature=0.0)
     assert attempt_params(greedy, 1, 0.9).temperature == 0.9
     assert greedy.temperature == 0.0
+
+
+async def test_probes_are_asked_of_the_model_that_the_request_is_for() -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def generate(
+        prompt: Any, params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        sent.append(options)
+        token = TOKENIZER.encode("9")[0]
+        done = CompletionOutput(0, "9", [token], None, [{token: Logprob(-0.5)}], finish_reason="length")
+        yield RequestOutput(request_id, None, prompt["prompt_token_ids"], None, [done], finished=True)
+
+    options = {"lora_request": "adapter", "priority": 3}
+    probe = VllmProbe(generate, TOKENIZER, ThinkingFormat((1,), (2,), "</think>"), "request", options)
+    (answer,) = await probe.complete([5, 6], 1)
+    assert (answer.text, answer.logprob, probe.tokens) == ("9", -0.5, 1)
+    assert sent == [options]

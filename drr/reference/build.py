@@ -19,11 +19,10 @@ from drr.distill import DistillConfig, distill
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.dm_card import write_dm_card
 from drr.engines import prepare_environment
-from drr.errors import InputError
 from drr.features import FEATURE_NAMES
 from drr.fusion import fit_head, with_temperatures
 from drr.plots import draw_dm
-from drr.records import Manifest, read_json_object, read_rollouts, write_whole
+from drr.records import Manifest, check_begun, read_json_object, read_rollouts, write_whole
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE, PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
@@ -74,11 +73,7 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     path = out / "build.json"
     if not path.exists():
         write_whole(path, json.dumps(settings) + "\n")
-    before = read_json_object(path)
-    for name, value in settings.items():
-        if before.get(name) != value:
-            reason = f"holds a build begun with {before.get(name)!r}, not {value!r}; choose another folder"
-            raise InputError(str(out), reason, field=name)
+    check_begun(out, read_json_object(path), settings)
 
 
 def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
