@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drr.boundaries import score_boundaries
-from drr.calibrate_command import replay_of
+from drr.calibrating import replay_of
 from drr.calibration import Calibration
 from drr.distill import close_folder, open_folder, shard_path
 from drr.dm import DmCard, load_dm_head, read_trained_on

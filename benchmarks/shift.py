@@ -17,7 +17,7 @@ from rich.table import Table
 from scipy.stats import beta
 
 from drr.boundaries import score_boundaries
-from drr.calibrate_command import replay_of, split_data
+from drr.calibrating import replay_of, split_data
 from drr.calibration import DELTA, RISKS, certify, drift_histogram, order_rules
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch

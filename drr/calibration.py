@@ -9,7 +9,7 @@ number of rules is needed). Every question counts once, with one rollout: attemp
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -18,13 +18,14 @@ from scipy.stats import binom
 
 from drr.boundaries import Reals
 from drr.errors import InputError
-from drr.replay import Rule, RuleTable
+from drr.replay import Replay, Rule, RuleTable
 
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
 DELTA = 0.05
 
 _SAVING_LEVELS = np.arange(0.0, 0.95, 0.02)
 _DRIFT_BINS = 10
+_GIVE_UP = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def questions_needed(epsilon: float, delta: float = DELTA) -> int:
@@ -123,6 +124,36 @@ def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: floa
     return passed, bool(bounds[order[0]] <= max_lost_points)
 
 
+def choose_rethink(
+    replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], most: int = 4
+) -> dict[str, Any] | None:
+    """The rule and the acceptance level to think again by: of all within half a point of the most accurate, those that
+    spend the fewest tokens. None where most questions have but one attempt on record.
+
+    Looked at with as many attempts, `most` of them, as nearly every question has. Giving up earlier than a rule does
+    is tried with every rule: it costs little where there is another attempt.
+    """
+    counts = np.unique(replay.questions, return_counts=True)[1]
+    attempts = min(most, int(np.quantile(counts, 0.1)))
+    if attempts < 2:
+        return None
+    tried: list[tuple[float, float, Rule, float]] = []
+    for rule in dict.fromkeys(replace(own, hopeless=give_up) for own in rules for give_up in (own.hopeless, *_GIVE_UP)):
+        ended = replay.attempts(rule)
+        for accept in accepts:
+            found = ended.think_again(accept, attempts)
+            tried.append((float(found.right.mean()), float(found.tokens.mean()), rule, accept))
+    best = max(own[0] for own in tried)
+    right, tokens, rule, accept = min((own for own in tried if own[0] >= best - 0.005), key=lambda own: own[1])
+    return {
+        "rule": rule.to_json(),
+        "accept": accept,
+        "attempts": attempts,
+        "accuracy": round(right, 4),
+        "tokens": round(tokens, 1),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """What `drr calibrate` writes into `drr.json`.
@@ -130,7 +161,8 @@ class Calibration:
     `questions` counts them by use; `right` those of them that the tests were made on. `labels` says against what
     answers were graded (`gold` or `consistency`): the promise is about those. `sampling` is how the Reasoner was
     sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
-    `drift` is the histogram of p_later at first boundaries.
+    `drift` is the histogram of p_later at first boundaries. `rethink` is what to do where attempts may be rejected
+    (`rule`, `accept`, `attempts`, and what they did to the calibration questions); None where those had one attempt.
     """
 
     confidence: float
@@ -143,6 +175,7 @@ class Calibration:
     refused: dict[str, str]
     drift: dict[str, list[float]]
     default: dict[str, Any]
+    rethink: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in self.__slots__}
@@ -153,8 +186,8 @@ class Calibration:
         """InputError where the object is not one that this version wrote."""
         try:
             certificates = tuple(Certificate.from_json(own) for own in data["certificates"])
-            fields = {name: data[name] for name in cls.__slots__ if name != "certificates"}
-            return cls(**fields, certificates=certificates)
+            needed = {name: data[name] for name in cls.__slots__ if name not in ("certificates", "rethink")}
+            return cls(**needed, certificates=certificates, rethink=data.get("rethink"))
         except (KeyError, TypeError) as error:
             raise InputError("drr.json", f"cannot be read: {error!r}", field="calibration") from error
 
@@ -168,6 +201,11 @@ class Calibration:
         """By name: the default rule and the certified ones."""
         certified = {f"{100 * own.max_lost_correct:g} % lost": own.rule for own in self.certificates}
         return {"default": Rule(**self.default["rule"]), **certified}
+
+    @property
+    def thinking_again(self) -> tuple[Rule, float] | None:
+        """Where attempts may be rejected: the rule that ends one, and the p_now below which it is rejected."""
+        return None if self.rethink is None else (Rule(**self.rethink["rule"]), float(self.rethink["accept"]))
 
     @property
     def risks(self) -> list[float]:

@@ -133,8 +133,13 @@ def _bound_kernel_caches() -> None:
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_calibrate)
-    parser.add_argument("--dm", type=Path, required=True, help="folder that drr train wrote")
+    parser.add_argument("--dm", type=Path, help="folder that drr train wrote")
+    parser.add_argument("--scorer", action="append", help="instead: a scorer that needs no DM; may be repeated")
     parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
+    parser.add_argument("--reasoner", help="with --scorer: Hugging Face folder or id, where the scorer asks it")
+    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    parser.add_argument("--out", type=Path, help="with --scorer: folder for the calibrations, for serve and eval")
+    parser.add_argument("--limit", type=int, help="with --scorer: only the first so many questions")
     parser.add_argument("--risk", type=float, action="append", help="0.01 is 1 %%; may be repeated")
     parser.add_argument("--max-lost-points", type=float, default=1.0, help="accuracy that the default rule may lose")
     parser.add_argument("--check", type=int, default=0, metavar="SPLITS", help="test the promise on random splits")

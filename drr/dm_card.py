@@ -123,7 +123,7 @@ full thinking gets right{graded_against(own)}, no more than this share is lost b
 {chr(10).join(rows)}
 {chr(10).join(refused)}
 
-{default_in_words(own)}""".rstrip()
+{chr(10).join([default_in_words(own), *rethink_in_words(own)])}""".rstrip()
 
 
 def default_in_words(own: Calibration) -> str:
@@ -141,6 +141,18 @@ def default_in_words(own: Calibration) -> str:
     )
 
 
+def rethink_in_words(own: Calibration) -> list[str]:
+    """What is done where attempts may be rejected; nothing where the calibration does not know."""
+    if own.rethink is None or own.thinking_again is None:
+        return []
+    rule, accept = own.thinking_again
+    return [
+        f"Where attempts may be rejected: {rule_in_words(rule)}; rejected below {accept:.3g}. With "
+        f"{own.rethink['attempts']} attempts that gets {100 * own.rethink['accuracy']:.1f} % of the calibration "
+        f"questions right, with {own.rethink['tokens']:.0f} tokens."
+    ]
+
+
 def graded_against(own: Calibration) -> str:
     """What "right" means where it does not mean the dataset's answers."""
     return ", graded against the rollouts' majority answers" if own.labels == "consistency" else ""
@@ -148,9 +160,9 @@ def graded_against(own: Calibration) -> str:
 
 def rule_in_words(rule: Rule) -> str:
     """`p_now 0.9, or p_later 0.1 or less, or a gain of 0 or less, 2 in a row`."""
-    parts = [f"p_now {rule.threshold:g}"]
+    parts = [f"p_now {rule.threshold:.4g}"]
     if rule.hopeless is not None:
-        parts.append(f"p_later {rule.hopeless:g} or less")
+        parts.append(f"p_later {rule.hopeless:.4g} or less")
     if rule.min_gain is not None:
         parts.append(f"p_later - p_now {rule.min_gain:g} or less")
     return f"{', or '.join(parts)}, {rule.patience} in a row"

@@ -86,9 +86,11 @@ class Outcomes:
 class Replay:
     """Rollouts with scores, laid out for replaying many rules. R rollouts, S boundaries at most."""
 
-    def __init__(self, rollouts: Sequence[Rollout], scores: Sequence[Reals]) -> None:
-        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries. InputError where a boundary has no
-        graded answer."""
+    def __init__(
+        self, rollouts: Sequence[Rollout], scores: Sequence[Reals], probes: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries; `probes[i]` [steps] the tokens that
+        asking for each of them took (none by default). InputError where a boundary has no graded answer."""
         for number, rollout in enumerate(rollouts):
             if None in rollout.now:
                 raise InputError(
@@ -98,7 +100,7 @@ class Replay:
         size, most = len(rollouts), max((len(rollout.steps) for rollout in rollouts), default=0)
         self._now = np.full((size, most), np.nan)
         self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)
-        self._spent = np.zeros((size, most))
+        self._thought, self._probed = np.zeros((size, most)), np.zeros((size, most))
         self._last = np.asarray([len(rollout.steps) - 1 for rollout in rollouts])
         # Thinking that was cut off by a budget, or went on, ends after its last boundary and not at it.
         self._ends_there = np.asarray([sum(rollout.step_tokens) == rollout.thinking_tokens for rollout in rollouts])
@@ -106,8 +108,10 @@ class Replay:
             steps = len(rollout.steps)
             self._now[number, :steps], self._later[number, :steps] = own[:, 0], own[:, 1]
             self._right[number, :steps] = np.asarray(rollout.now, dtype=bool)
-            answer = rollout.total_tokens - rollout.thinking_tokens
-            self._spent[number, :steps] = np.cumsum(rollout.step_tokens) + answer
+            self._thought[number, :steps] = np.cumsum(rollout.step_tokens)
+            if probes is not None:
+                self._probed[number, :steps] = np.cumsum(probes[number])
+        self._answer = np.asarray([rollout.total_tokens - rollout.thinking_tokens for rollout in rollouts])
         self._full_right = np.asarray([rollout.later for rollout in rollouts], dtype=bool)
         self._full_tokens = np.asarray([rollout.total_tokens for rollout in rollouts], dtype=float)
 
@@ -117,7 +121,21 @@ class Replay:
     def outcomes(self, rule: Rule, rows: NDArray[np.int64] | None = None) -> Outcomes:
         """What `rule` does to the rollouts, or to those in `rows`."""
         pick = np.arange(len(self)) if rows is None else rows
-        now, later, last = self._now[pick], self._later[pick], self._last[pick]
+        sure, vain = self._firing(rule, pick)
+        stopped, where = self._stop(sure | vain, pick)
+        full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]
+        probed = self._probed[pick, where]
+        return Outcomes(
+            np.where(stopped, self._right[pick, where], full_right),
+            np.where(stopped, self._thought[pick, where] + self._answer[pick], full_tokens) + probed,
+            full_right,
+            full_tokens,
+            stopped,
+        )
+
+    def _firing(self, rule: Rule, pick: NDArray[np.int64]) -> tuple[Flags, Flags]:
+        """[R, S] where the rule stops because it is sure, and where because going on will not help."""
+        now, later = self._now[pick], self._later[pick]
         with np.errstate(invalid="ignore"):
             sure = now >= rule.threshold
             vain = np.zeros_like(sure)
@@ -125,19 +143,31 @@ class Replay:
                 vain |= later <= rule.hopeless
             if rule.min_gain is not None:
                 vain |= later - now <= rule.min_gain
-        fires = _in_a_row(sure, rule.patience) | _in_a_row(vain, rule.patience)
-        at = np.where(fires.any(1), fires.argmax(1), now.shape[1])
+        return _in_a_row(sure, rule.patience), _in_a_row(vain, rule.patience)
+
+    def _stop(self, fires: Flags, pick: NDArray[np.int64]) -> tuple[Flags, NDArray[np.int64]]:
+        """[R] whether thinking is stopped, and the boundary where it is, or else the last one."""
+        last = self._last[pick]
+        at = np.where(fires.any(1), fires.argmax(1), fires.shape[1])
         # A stop at the boundary at which the Reasoner stops by itself is none.
         stopped = (at < last) | ((at == last) & ~self._ends_there[pick])
-        where = np.minimum(at, np.maximum(last, 0))
-        rows_of = np.arange(len(pick))
-        full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]
-        return Outcomes(
-            np.where(stopped, self._right[pick][rows_of, where], full_right),
-            np.where(stopped, self._spent[pick][rows_of, where], full_tokens),
-            full_right,
-            full_tokens,
-            stopped,
+        return stopped, np.minimum(at, np.maximum(last, 0))
+
+    def attempts(self, rule: Rule) -> "Attempts":
+        """Every rollout as an attempt that may be rejected, with `rule` ending its thinking."""
+        pick = np.arange(len(self))
+        sure, vain = self._firing(rule, pick)
+        stopped, where = self._stop(sure | vain, pick)
+        thought, probed = self._thought[pick, where], self._probed[pick, where]
+        full_thought = self._full_tokens - self._answer
+        belief = np.nan_to_num(self._now[pick, where], nan=1.0)  # nobody has anything against a thought without steps
+        return Attempts(
+            self.questions,
+            belief,
+            sure[pick, where] & stopped,
+            np.where(stopped, self._right[pick, where], self._full_right),
+            np.where(stopped, thought, full_thought) + probed,
+            self._answer.astype(float),
         )
 
     def table(self, rules: Sequence[Rule]) -> "RuleTable":
@@ -155,6 +185,49 @@ class Replay:
     def first_p_later(self) -> Reals:
         """p_later at each rollout's first boundary."""
         return np.asarray(self._later[:, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Attempts [R], those at one question next to each other: `belief` is p_now where an attempt ends, `sure` tells
+    that the rule ended it there because p_now was high enough; `right`, whether its answer is; `thought` and `answer`
+    its tokens, an answer's only spent where one is given."""
+
+    questions: NDArray[np.int64]
+    belief: Reals
+    sure: Flags
+    right: Flags
+    thought: Reals
+    answer: Reals
+
+    def think_again(self, accept: float, attempts: int) -> "Rethought":
+        """What thinking again does at most `attempts` - 1 times, where the best one answers if none is accepted.
+
+        Questions with fewer attempts on record are left out.
+        """
+        order = np.argsort(self.questions, kind="stable")
+        names, counts = np.unique(self.questions, return_counts=True)
+        starts = np.cumsum(counts) - counts
+        rows = order[(starts[counts >= attempts, None] + np.arange(attempts)).astype(np.int64)]  # [Q, attempts]
+        accepted = (self.sure | (self.belief >= accept))[rows]
+        tried = np.where(accepted.any(1), accepted.argmax(1), attempts - 1)
+        chosen = np.where(accepted.any(1), tried, self.belief[rows].argmax(1))
+        line = np.arange(len(rows))
+        thought = np.where(np.arange(attempts) <= tried[:, None], self.thought[rows], 0.0).sum(1)
+        return Rethought(
+            names[counts >= attempts],
+            self.right[rows][line, chosen],
+            thought + self.answer[rows][line, chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rethought:
+    """Thinking again, question by question [Q]: right, and all tokens spent."""
+
+    questions: NDArray[np.int64]
+    right: Flags
+    tokens: Reals
 
 
 def _in_a_row(flags: Flags, count: int) -> Flags:

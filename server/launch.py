@@ -36,6 +36,7 @@ from drr.open_dm import start_dm
 from drr.open_reasoner import thinking_format
 from drr.reasoner import injected
 from drr.replay import Rule
+from drr.scorer_card import ScorerCard, load_cards
 from drr.scorers.dm import DmScorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
@@ -90,6 +91,9 @@ def make_parser() -> FlexibleArgumentParser:
         "--drr-scorer", choices=get_args(ScorerName), help="who judges where a request does not say; default: the DM"
     )
     group.add_argument(
+        "--drr-calibration", metavar="FOLDER", help="what drr calibrate --scorer made: certified rules of such scorers"
+    )
+    group.add_argument(
         "--drr-step-rule", default="blank_line", help="blank_line, line, sentence, marker, tokens:N, attempt"
     )
     group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
@@ -101,6 +105,8 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     parser.set_defaults(**cpu_engine_defaults(), model=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
+    if args.drr_calibration:
+        load_cards(Path(args.drr_calibration))  # before minutes are spent on starting engines
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
@@ -206,9 +212,15 @@ def _dm_card(args: argparse.Namespace, rule: StepRule) -> DmCard | None:
 def _check_downloaded(card: DmCard, engine: AsyncLLM, args: argparse.Namespace, rule: StepRule) -> None:
     """Check a DM against a Reasoner named by a hub's id, whose weights are here only once its engine has started."""
     if not Path(args.model).is_dir():
-        config = engine.model_config
-        folder = snapshot_download(config.model, revision=config.revision, local_files_only=True)
-        _check_dm(card, Path(folder), rule, args.dm_allow_mismatch)
+        _check_dm(card, _weights(args, engine), rule, args.dm_allow_mismatch)
+
+
+def _weights(args: argparse.Namespace, engine: AsyncLLM) -> Path:
+    """The folder of a started Reasoner's weights."""
+    if Path(args.model).is_dir():
+        return Path(args.model)
+    config = engine.model_config
+    return Path(snapshot_download(config.model, revision=config.revision, local_files_only=True))
 
 
 def _check_dm(card: DmCard, reasoner: Path, rule: StepRule, allow_mismatch: bool) -> None:
@@ -220,6 +232,16 @@ def _check_dm(card: DmCard, reasoner: Path, rule: StepRule, allow_mismatch: bool
         logger.warning("%s; served all the same, as asked", error)
 
 
+def _scorer_cards(args: argparse.Namespace, engine: AsyncLLM, rule: StepRule) -> list[ScorerCard]:
+    """The calibrated scorers that were asked for; InputError where one is of another Reasoner or other steps."""
+    if not args.drr_calibration:
+        return []
+    cards, reasoner = load_cards(Path(args.drr_calibration)), fingerprint(_weights(args, engine))
+    for card in cards:
+        card.check("--drr-calibration", reasoner, str(rule))
+    return cards
+
+
 def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
     parser = args.structured_outputs_config.reasoning_parser
@@ -228,18 +250,16 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         raise StartupError(f"reasoning parser {parser} does not say how thinking is marked; a DM cannot stop it")
     card = dm.card if dm is not None else None
     calibration = None
-    default = Rule(card.threshold, card.patience) if card is not None else None
+    rule_now = Rule(card.threshold, card.patience) if card is not None else None
     if card is not None and card.calibration is not None:
         calibration = Calibration.from_json(card.calibration)
-        default = calibration.rules["default"]
+        rule_now = calibration.rules["default"]
     cue = card.nudge_cue if card is not None else DEFAULT_NUDGE_CUE
     defaults = Defaults(
         mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
-        threshold=default.threshold if default is not None else None,
-        patience=default.patience if default is not None else 1,
-        hopeless=default.hopeless if default is not None else None,
-        min_gain=default.min_gain if default is not None else None,
+        rule=rule_now,
         calibration=calibration,
+        calibrations={own.scorer: Calibration.from_json(own.calibration) for own in _scorer_cards(args, engine, rule)},
         nudge=card.nudge if card is not None else 0,
         nudge_below=card.nudge_below if card is not None else 0.5,
         nudge_cue=cue,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from drr.calibration import Calibration
 from drr.policy import StopCause
 from drr.response import AttemptReport, Outcome, StepReport
 from server.schema import Settings
@@ -79,13 +78,12 @@ def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
     return outcome.stop_cause
 
 
-def risk_object(
-    settings: Settings, calibration: Calibration | None, sampling: Mapping[str, Any]
-) -> dict[str, Any] | None:
+def risk_object(settings: Settings, sampling: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is promised about a response whose rule is a certified one, and what breaks the promise.
 
     `sampling` is how the request samples; the promise holds for requests sampled like the calibration's.
     """
+    calibration = settings.calibration
     if settings.max_lost_correct is None or calibration is None:
         return None
     certificate = settings.certificate

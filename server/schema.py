@@ -3,7 +3,8 @@
 Every key is checked; nothing is ever ignored. An error names the key and becomes HTTP 400.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +15,7 @@ from drr.reasoner import Token
 from drr.replay import Rule
 from drr.response import LoopSettings
 from drr.rethink import Kind, OnExhausted, RethinkSettings
-from drr.scorers.registry import THRESHOLDS, ScorerName
+from drr.scorers.registry import ACCEPTS, LEAST_ACCEPTED, THRESHOLDS, ScorerName
 
 Mode = Literal["auto", "off", "shadow", "stop", "rethink"]
 Report = Literal["summary", "steps", "none"]
@@ -95,15 +96,13 @@ class Insertions:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """The server's side of every setting. Without a DM, `threshold` is None; `scorer` is who judges where a request
-    does not say, None for nobody."""
+    """The server's side of every setting. Without a DM, `rule` is None; `scorer` is who judges where a request
+    does not say, None for nobody. `calibration` is the DM's, `calibrations` those of scorers that need none."""
 
     mode: Mode
-    threshold: float | None
-    patience: int = 1
-    hopeless: float | None = None
-    min_gain: float | None = None
+    rule: Rule | None
     calibration: Calibration | None = None
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     scorer: ScorerName | None = "dm"
     nudge: int = 0
     nudge_below: float = 0.5
@@ -111,7 +110,7 @@ class Defaults:
     nudge_cue_ids: tuple[int, ...] = ()
     max_rethinks: int = 3
     """Of requests in mode rethink that do not say."""
-    accept: float = 0.5
+    accept: float = LEAST_ACCEPTED
     rethink_temperature: float = 0.8
     insertions: Insertions = Insertions()
     answer_tokens: int = 256
@@ -150,9 +149,11 @@ class Settings:
     explicit: bool
     """Whether the client spoke of DRR at all; one that did not is never sent chunks it does not expect."""
     certificate: Certificate | None = None
+    calibration: Calibration | None = None
+    """Of whoever judges."""
 
     def as_dict(self) -> dict[str, Any]:
-        hidden = ("explicit", "certificate")
+        hidden = ("explicit", "certificate", "calibration")
         return {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
 
     @property
@@ -223,7 +224,7 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
     mode = asked.mode or forced_mode or defaults.mode
     defaults = _of_scorer(asked, defaults)
-    if defaults.threshold is None:
+    if defaults.rule is None:
         why = "needs a judge, and this server was started without a DM (--dm); name one with drr.scorer"
         if mode in ("stop", "shadow", "rethink"):
             raise DrrError("drr.mode", f"{mode} {why}")
@@ -244,9 +245,12 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         _refuse(asked, ("max_thinking_tokens", "max_steps"), "this server does not know how the model closes thinking")
     certificate = _certificate(asked, mode, defaults)
     judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
-    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(threshold=1.0)
     max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
     rejects = judged and mode != "shadow" and (max_rethinks > 0 or asked.on_exhausted == "abstain")
+    if max_rethinks > 0 and defaults.calibration is not None and defaults.calibration.thinking_again is not None:
+        again, accepted = defaults.calibration.thinking_again
+        defaults = replace(defaults, rule=again, accept=accepted)
+    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(threshold=1.0)
     _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
     accept = defaults.accept if asked.accept is None else asked.accept
     return Settings(
@@ -271,13 +275,14 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         report=asked.report or "steps",
         explicit=explicit,
         certificate=certificate,
+        calibration=defaults.calibration,
     )
 
 
 def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     """The defaults where `asked.scorer` judges, or who judges by default."""
     name = asked.scorer or defaults.scorer
-    if name == "dm" and defaults.threshold is None:
+    if name == "dm" and defaults.rule is None:
         if asked.scorer == "dm":
             raise DrrError("drr.scorer", "this server was started without a DM (--dm)")
         return defaults
@@ -286,14 +291,13 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     if not defaults.can_stop:
         raise DrrError("drr.scorer", "this server does not know how the model closes thinking")
     assert name is not None
+    calibration = defaults.calibrations.get(name)
     return replace(
         defaults,
         scorer=name,
-        threshold=THRESHOLDS[name],
-        patience=1,
-        hopeless=None,
-        min_gain=None,
-        calibration=None,
+        rule=Rule(THRESHOLDS[name]) if calibration is None else calibration.rules["default"],
+        accept=ACCEPTS.get(name, LEAST_ACCEPTED),
+        calibration=calibration,
         nudge=0,
     )
 
@@ -316,14 +320,15 @@ def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certifica
     if asked.max_lost_correct is None:
         return None
     if defaults.calibration is None:
-        raise DrrError("drr.max_lost_correct", "this DM has not been calibrated (drr calibrate); use drr.threshold")
+        raise DrrError("drr.max_lost_correct", "this judge has not been calibrated (drr calibrate); use drr.threshold")
     _refuse(asked, ("patience",), "is part of the certified rule that max_lost_correct chooses")
     found = defaults.calibration.for_risk(asked.max_lost_correct)
     if found is None and mode == "stop":
         certified = ", ".join(f"{risk:g}" for risk in defaults.calibration.risks) or "none"
         raise DrrError(
             "drr.max_lost_correct",
-            f"no rule of this DM is certified for a risk of {asked.max_lost_correct:g}; certified risks: {certified}",
+            f"no rule of this judge is certified for a risk of {asked.max_lost_correct:g}; "
+            f"certified risks: {certified}",
         )
     return found
 
@@ -331,15 +336,14 @@ def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certifica
 def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaults: Defaults) -> Rule:
     """The stopping rule: the certified one, the client's threshold, or the DM's own; in mode rethink what there is of
     the latter to give a hopeless attempt up."""
+    own = defaults.rule
+    assert own is not None
     if mode == "rethink":
-        return Rule(1.0, defaults.patience, defaults.hopeless)
+        return Rule(1.0, own.patience, own.hopeless)
     if certificate is not None:
         return certificate.rule
-    patience = _first(asked.patience, defaults.patience)
-    if asked.threshold is not None:
-        return Rule(asked.threshold, patience)
-    assert defaults.threshold is not None
-    return Rule(defaults.threshold, patience, defaults.hopeless, defaults.min_gain)
+    patience = _first(asked.patience, own.patience)
+    return Rule(asked.threshold, patience) if asked.threshold is not None else replace(own, patience=patience)
 
 
 def _refuse(asked: DrrRequest, keys: tuple[str, ...], why: str) -> None:

@@ -141,7 +141,7 @@ class DrrServingChat(OpenAIServingChat):
             settings,
             question_text([message for message in request.messages if isinstance(message, dict)]),
             scorer.id if scorer is not None else None,
-            risk_object(settings, self.runtime.defaults.calibration, self._sampling(request)),
+            risk_object(settings, self._sampling(request)),
         )
         request.vllm_xargs = {**(request.vllm_xargs or {}), PLAN_KEY: plan}  # type: ignore[dict-item]
         return await super().create_chat_completion(request, raw_request)

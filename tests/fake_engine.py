@@ -43,10 +43,11 @@ class FakeEngine:
         try:
             await asyncio.sleep(self.pace)
             ids = list(prompt["prompt_token_ids"])
-            text = self._text(TOKENIZER.decode(ids), random.Random(params.seed))
+            draw = f"{params.seed} {ids if params.seed is None else None}"
+            text = self._text(TOKENIZER.decode(ids), random.Random(draw))
             tokens = TOKENIZER.encode(text, add_special_tokens=False)
             whole = params.output_kind is RequestOutputKind.FINAL_ONLY
-            rng = random.Random(f"logprobs {params.seed}")
+            rng = random.Random(f"logprobs {draw}")
             for start in range(0, len(tokens), len(tokens) if whole else 5):
                 part = tokens if whole else tokens[start : start + 5]
                 last = start + len(part) >= len(tokens)

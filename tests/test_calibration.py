@@ -1,5 +1,7 @@
 """Certified thresholds: the test is exact, the order is fixed beforehand, the promise is kept."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,13 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from drr.boundaries import flatten
-from drr.calibrate_command import by_rollout, certify_all, split_data
+from drr.calibrating import by_rollout, certify_all, split_data
 from drr.calibration import (
     DELTA,
     Calibration,
     Certificate,
     certify,
     choose_default,
+    choose_rethink,
     drift_histogram,
     order_rules,
     questions_needed,
@@ -77,6 +80,63 @@ def test_replay_stops_where_the_policy_would(
         assert outcomes.tokens.tolist() == [3 * (at + 1) + 9]
     else:
         assert (outcomes.right.tolist(), outcomes.tokens.tolist()) == ([rollout.later], [rollout.total_tokens])
+
+
+@settings(max_examples=200)
+@given(
+    attempts=st.lists(
+        st.tuples(st.lists(st.tuples(PROBABILITIES, PROBABILITIES), min_size=1, max_size=6), st.booleans()),
+        min_size=1,
+        max_size=4,
+    ),
+    rule=st.builds(Rule, PROBABILITIES, st.integers(1, 3), st.none() | PROBABILITIES, st.none()),
+    accept=PROBABILITIES,
+)
+def test_replayed_attempts_are_rejected_where_the_policy_would(
+    attempts: list[tuple[list[tuple[float, float]], bool]], rule: Rule, accept: float
+) -> None:
+    policy = replace(rule.settings(), accept=accept)
+    rollouts, scores = [], []
+    for number, (own, right) in enumerate(attempts):
+        rollout = rollout_of(["a\n\n"] * len(own))
+        rollout.sample, rollout.now, rollout.later = number, [right] * len(own), right
+        rollouts.append(rollout)
+        scores.append(np.asarray(own))
+    tokens, best, outcome = 0, (-1.0, False), None
+    for own, right in attempts:
+        seen = [Score(now, later) for now, later in own]
+        ends = len(own) - 1
+        for at in range(len(own)):
+            verdict = decide(policy, seen[: at + 1], closing=at == ends).verdict
+            if verdict in (Verdict.STOP, Verdict.RETHINK) or at == ends:
+                break
+        tokens += 3 * (at + 1)
+        if verdict is not Verdict.RETHINK:
+            outcome = right
+            break
+        best = max(best, (seen[at].p_now, right), key=lambda one: one[0])
+    found = Replay(rollouts, scores).attempts(rule).think_again(accept, len(attempts))
+    assert found.right.tolist() == [best[1] if outcome is None else outcome]
+    assert found.tokens.tolist() == [tokens + 9]
+
+
+def test_the_rule_for_thinking_again_is_accurate_first_and_cheap_second() -> None:
+    rollouts, scores = population(400, 11, samples=3)
+    replay, never = Replay(rollouts, scores), Rule(1.0)
+    found = choose_rethink(replay, [never, Rule(0.9), Rule(0.6)], [0.2, 0.5, 0.8])
+    assert found is not None
+    assert found["attempts"] == 3
+    tried = [
+        replay.attempts(rule).think_again(accept, 3)
+        for rule in (never, Rule(0.9), Rule(0.6))
+        for accept in (0.2, 0.5, 0.8)
+    ]
+    assert found["accuracy"] >= max(own.right.mean() for own in tried) - 0.006
+    once = replay.table([never])
+    assert found["accuracy"] > once.full_right.mean() + 0.1
+    alike = [own.tokens.mean() for own in tried if own.right.mean() >= found["accuracy"]]
+    assert found["tokens"] <= min(alike, default=np.inf) + 0.1
+    assert choose_rethink(Replay(*population(40, 3)), [never], [0.5]) is None
 
 
 def test_the_smallest_test_that_can_certify() -> None:

@@ -12,8 +12,8 @@ from drr.response import Outcome
 from server.report import ResponsePlan, off_object, outcome_object, risk_object
 from server.schema import Defaults, DrrError, DrrRequest, Settings, resolve
 
-WITH_DM = Defaults(mode="auto", threshold=0.8, nudge=1)
-WITHOUT_DM = Defaults(mode="off", threshold=None)
+WITH_DM = Defaults(mode="auto", rule=Rule(0.8), nudge=1)
+WITHOUT_DM = Defaults(mode="off", rule=None)
 
 
 def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: Defaults = WITH_DM) -> Settings:
@@ -170,8 +170,7 @@ def test_every_effective_setting_is_reported() -> None:
 
 CALIBRATED = replace(
     WITH_DM,
-    hopeless=0.02,
-    patience=2,
+    rule=Rule(0.8, 2, 0.02),
     calibration=Calibration(
         confidence=0.95,
         source="key",
@@ -207,7 +206,7 @@ def test_the_dms_own_rule_and_a_clients_threshold() -> None:
 def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused() -> None:
     full = settings({"max_lost_correct": 0.001}, defaults=CALIBRATED)
     assert (full.mode, full.judged, full.loops, full.threshold) == ("auto", False, False, None)
-    plan = ResponsePlan(full, "q", "dm", risk_object(full, CALIBRATED.calibration, {}))
+    plan = ResponsePlan(full, "q", "dm", risk_object(full, {}))
     assert off_object(plan, 10)["stop_cause"] == "uncertified"
     assert off_object(plan, 10)["risk"] == {
         "max_lost_correct": 0.001,
@@ -246,11 +245,40 @@ def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused() -> None:
 )
 def test_the_promise_says_what_breaks_it(asked: Any, sampling: Any, broken_by: list[str]) -> None:
     own = settings({"nudge": 0, **asked, "max_lost_correct": 0.05}, defaults=CALIBRATED)
-    risk = risk_object(own, CALIBRATED.calibration, sampling)
+    risk = risk_object(own, sampling)
     assert risk is not None
     assert (risk["certified"], risk["confidence"]) == (0.05, 0.95)
     assert (risk["broken_by"], risk["holds"]) == (broken_by, not broken_by)
 
 
+def test_where_attempts_may_be_rejected_the_rule_chosen_for_that_holds() -> None:
+    assert CALIBRATED.calibration is not None
+    again = {"rule": Rule(0.95, 1, 0.3).to_json(), "accept": 0.7}
+    defaults = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, rethink=again))
+    own = settings({"max_rethinks": 2}, defaults=defaults)
+    assert (own.threshold, own.patience, own.hopeless, own.accept) == (0.95, 1, 0.3, 0.7)
+    own = settings({"max_rethinks": 2, "threshold": 0.6, "accept": 0.2}, defaults=defaults)
+    assert (own.threshold, own.hopeless, own.accept) == (0.6, None, 0.2)
+    own = settings({"mode": "rethink"}, defaults=defaults)
+    assert (own.threshold, own.hopeless, own.accept) == (None, 0.3, 0.7)
+    own = settings({}, defaults=defaults)
+    assert (own.threshold, own.hopeless, own.accept) == (0.8, 0.02, None)
+    own = settings({"max_rethinks": 1, "max_lost_correct": 0.05}, defaults=defaults)
+    assert (own.threshold, own.hopeless, own.accept) == (0.9, 0.05, 0.7)
+
+
+def test_a_calibrated_scorer_judges_by_its_own_rules() -> None:
+    assert CALIBRATED.calibration is not None
+    confident = replace(CALIBRATED.calibration, default={"rule": Rule(0.993, 3).to_json()})
+    defaults = replace(WITHOUT_DM, calibrations={"confidence": confident})
+    own = settings({"scorer": "confidence"}, defaults=defaults)
+    assert (own.threshold, own.patience, own.calibration) == (0.993, 3, confident)
+    own = settings({"scorer": "confidence", "max_lost_correct": 0.05}, defaults=defaults)
+    assert (own.threshold, own.min_gain) == (0.9, -0.1)
+    assert settings({"scorer": "entropy"}, defaults=defaults).threshold == 0.9
+    with pytest.raises(DrrError, match="has not been calibrated"):
+        settings({"scorer": "entropy", "max_lost_correct": 0.05}, defaults=defaults)
+
+
 def test_responses_without_a_risk_promise_nothing() -> None:
-    assert risk_object(settings(defaults=CALIBRATED), CALIBRATED.calibration, {}) is None
+    assert risk_object(settings(defaults=CALIBRATED), {}) is None

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer
 
 from drr import reference
 from drr.boundaries import score_boundaries
-from drr.calibrate_command import by_rollout
+from drr.calibrating import by_rollout
 from drr.distill import DistillConfig, distill, draw_seed
 from drr.dm import DmCard, load_dm_head
 from drr.fusion import probabilities

@@ -8,6 +8,7 @@ from typing import Any, cast
 from vllm.outputs import RequestOutput
 
 from drr.policy import StopCause, Verdict
+from drr.replay import Rule
 from drr.response import Outcome, StepReport
 from server.engine import DrrExtra, DrrRuntime
 from server.report import ResponsePlan
@@ -22,7 +23,7 @@ OUTCOME = Outcome(StopCause.DM_STOP, 3, 2, 1, 9, steps=[STEP])
 
 def plan_for(asked: dict[str, Any] | None) -> ResponsePlan:
     request = None if asked is None else DrrRequest.parse(asked)
-    return ResponsePlan(resolve(request, None, Defaults(mode="auto", threshold=0.9)), "q", "a-dm")
+    return ResponsePlan(resolve(request, None, Defaults(mode="auto", rule=Rule(0.9))), "q", "a-dm")
 
 
 def output(*, texts: int = 1, extra: DrrExtra | None = None, finished: bool = False) -> RequestOutput:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from drr.boundaries import score_boundaries
-from drr.calibrate_command import calibrate
-from drr.calibrate_command import split_data as calibration_data
+from drr.calibrating import calibrate
+from drr.calibrating import split_data as calibration_data
 from drr.distill import DistillConfig, distill
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.dm_card import write_dm_card

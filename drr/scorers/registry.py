@@ -36,6 +36,13 @@ THRESHOLDS: dict[str, float] = {
 """Scores that stop thinking where nobody says otherwise: the papers' own where they give one, and no promise."""
 
 
+LEAST_ACCEPTED = 0.5
+"""The p_now below which an attempt is rejected where nobody says otherwise."""
+
+ACCEPTS: dict[str, float] = {"logprob": 0.98, "answer_probe": 0.75}
+"""The same, for scorers whose scores are far from probabilities."""
+
+
 def training_free() -> dict[str, Scorer]:
     """One scorer of every kind that needs no DM."""
     scorers: list[Scorer] = [

@@ -1,0 +1,139 @@
+"""`drr calibrate --scorer`: thresholds with a stated risk for scorers that need no DM.
+
+Their scores are no probabilities, so rules are drawn from the scores themselves: every threshold that is tried is a
+quantile of what the scorer said at the recorded boundaries.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+
+from drr.boundaries import Reals
+from drr.calibrating import CalibrationData, calibration_of
+from drr.calibration import Calibration
+from drr.engines import prepare_environment
+from drr.errors import InputError
+from drr.open_reasoner import OpenReasoner, open_engine
+from drr.records import Manifest, Rollout
+from drr.replay import Replay, Rule
+from drr.rescore import Rescored, rescore
+from drr.scorer_card import ScorerCard
+from drr.scorers import Scorer
+from drr.scorers.probed import ProbingScorer
+from drr.scorers.registry import training_free
+
+_THRESHOLD_LEVELS = (*np.arange(0.05, 0.9, 0.05), *np.arange(0.9, 0.999, 0.01), 0.9975, 1.0)
+_HOPELESS_LEVELS = (0.01, 0.03, 0.1)
+_ACCEPT_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+_PATIENCES = (1, 2, 3)
+
+
+def scorers_of(options: argparse.Namespace) -> list[Scorer]:
+    """The scorers that the options name; InputError where there is no such one."""
+    known = training_free()
+    for name in options.scorer:
+        if name not in known:
+            raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(options.scorer)]
+
+
+def calibrate_scorers(
+    scorers: Sequence[Scorer],
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    risks: Sequence[float],
+) -> list[ScorerCard]:
+    """Judge the recorded rollouts by every scorer and write its calibration into `options.out`."""
+    asks = any(isinstance(scorer, ProbingScorer) for scorer in scorers)
+    if asks and not options.reasoner:
+        raise InputError("--reasoner", "is needed: such a scorer asks the Reasoner")
+    prepare_environment(quiet=True)
+    return asyncio.run(_calibrate(scorers, data, manifest, options, risks, asks=asks))
+
+
+async def _calibrate(
+    scorers: Sequence[Scorer],
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    risks: Sequence[float],
+    *,
+    asks: bool,
+) -> list[ScorerCard]:
+    if not asks:
+        return [await _card(scorer, data, manifest, options, risks, None) for scorer in scorers]
+    async with open_engine(options.reasoner, options.reasoning_parser) as reasoner:
+        recorded = manifest.settings["reasoner"]
+        if reasoner.fingerprint != recorded["fingerprint"]:
+            raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+        return [await _card(scorer, data, manifest, options, risks, reasoner) for scorer in scorers]
+
+
+async def _card(
+    scorer: Scorer,
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    risks: Sequence[float],
+    reasoner: OpenReasoner | None,
+) -> ScorerCard:
+    order, test = [await rescore(scorer, own, reasoner) for own in (data.order, data.test)]
+    made = calibration_from(order, test, data, manifest, risks=risks, max_lost_points=options.max_lost_points)
+    recorded = manifest.settings["reasoner"]
+    card = ScorerCard(
+        scorer.id, recorded["fingerprint"], recorded["name"], str(manifest.settings["step_rule"]), made.to_json()
+    )
+    card.save(options.out)
+    return card
+
+
+def calibration_from(
+    order: Sequence[Rescored],
+    test: Sequence[Rescored],
+    data: CalibrationData,
+    manifest: Manifest,
+    *,
+    risks: Sequence[float],
+    max_lost_points: float,
+) -> Calibration:
+    """The calibration of a scorer that judged `data.order` and `data.test` so."""
+    rules, accepts = rules_from([own.scores for own in order])
+    return calibration_of(
+        _replay(data.order, order),
+        _replay(data.test, test),
+        rules,
+        accepts,
+        data,
+        manifest,
+        risks=risks,
+        max_lost_points=max_lost_points,
+    )[0]
+
+
+def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float]]:
+    """Rules and levels of acceptance at quantiles of the p_now [steps, 2] that were seen at boundaries, and where
+    thinking ended."""
+    seen = np.concatenate([own[:, 0] for own in scores])
+    ends = np.asarray([own[-1, 0] for own in scores])
+    thresholds = _quantiles(seen, _THRESHOLD_LEVELS)
+    hopeless: list[float | None] = [None, *_quantiles(seen, _HOPELESS_LEVELS)]
+    never = min(1.0, float(np.nextafter(seen.max(), 2.0)))
+    rules = [
+        Rule(threshold, patience, give_up)
+        for threshold in (*thresholds, never)
+        for patience in _PATIENCES
+        for give_up in hopeless
+        if give_up is None or give_up < threshold
+    ]
+    return rules, _quantiles(ends, _ACCEPT_LEVELS)
+
+
+def _quantiles(values: Reals, levels: Sequence[float]) -> list[float]:
+    return list(dict.fromkeys(float(own) for own in np.quantile(values, levels)))
+
+
+def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored]) -> Replay:
+    return Replay(rollouts, [own.scores for own in judged], [own.probes for own in judged])

@@ -1,0 +1,168 @@
+"""Making a calibration: a judge's scores at recorded boundaries turned into rules with a stated risk."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from drr.boundaries import Boundaries, Reals, score_boundaries
+from drr.calibration import (
+    DELTA,
+    RISKS,
+    Calibration,
+    Certificate,
+    certify,
+    choose_default,
+    choose_rethink,
+    drift_histogram,
+    order_rules,
+    questions_needed,
+)
+from drr.dm import HEAD_NAME, DmCard, load_dm_head
+from drr.dm_card import write_dm_card
+from drr.fusion import probabilities, with_temperatures
+from drr.head import FusionHead, save_head
+from drr.records import Manifest, Rollout, question_key, share_of
+from drr.replay import Replay, Rule, RuleTable, candidate_rules
+
+_SALT = "calibration"
+_TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
+CERTIFIED_SHARE = 1 - _TEMPERATURE_SHARE - _RULE_SHARE
+"""Of the questions, those on which rules are tested."""
+
+ACCEPTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Levels of acceptance that are tried for a judge whose scores are probabilities."""
+
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationData:
+    """Rollouts by use, no question in two of them: temperatures, the order of the tests, the tests themselves."""
+
+    temperature: list[Rollout]
+    order: list[Rollout]
+    test: list[Rollout]
+
+
+def split_data(rollouts: Sequence[Rollout], trained_on: set[str]) -> CalibrationData:
+    """The rollouts of questions that training never saw, split by the question's own text."""
+    data = CalibrationData([], [], [])
+    for rollout in rollouts:
+        if not rollout.steps or question_key(rollout.question) in trained_on:
+            continue
+        at = share_of(rollout.question, _SALT)
+        if at < _TEMPERATURE_SHARE:
+            data.temperature.append(rollout)
+        elif at < _TEMPERATURE_SHARE + _RULE_SHARE:
+            data.order.append(rollout)
+        else:
+            data.test.append(rollout)
+    return data
+
+
+def calibrate(
+    card: DmCard,
+    data: CalibrationData,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    risks: Sequence[float] = RISKS,
+    max_lost_points: float = 1.0,
+) -> tuple[DmCard, RuleTable]:
+    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card.
+
+    Also returns what every rule does to the questions for order and tests together.
+    """
+    scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
+    head = with_temperatures(load_dm_head(folder), scored["temperature"])
+    order = replay_of(data.order, scored["order"], head)
+    test = replay_of(data.test, scored["test"], head)
+    made, outcomes = calibration_of(
+        order, test, candidate_rules(), ACCEPTS, data, manifest, risks=risks, max_lost_points=max_lost_points
+    )
+    replace(card, calibration=None).save(folder)  # no promise stands while its scores change
+    save_head(head, folder / HEAD_NAME)
+    default = made.rules["default"]
+    card = replace(card, threshold=default.threshold, patience=default.patience, calibration=made.to_json())
+    card.save(folder)
+    write_dm_card(card, folder)
+    return card, outcomes
+
+
+def calibration_of(
+    order: Replay,
+    test: Replay,
+    rules: Sequence[Rule],
+    accepts: Sequence[float],
+    data: CalibrationData,
+    manifest: Manifest,
+    *,
+    risks: Sequence[float],
+    max_lost_points: float,
+) -> tuple[Calibration, RuleTable]:
+    """Certify and choose among `rules` and levels of acceptance for a judge with these scores.
+
+    Also returns what every rule does to the questions for order and tests together.
+    """
+    ordering, table = order.table(rules), test.table(rules)
+    certificates, refused = certify_all(table, order_rules(ordering, ordering.lost), risks)
+    sequence = order_rules(ordering, -ordering.accuracy_change)
+    default, kept = choose_default(table, sequence, max_lost_points)
+    made = Calibration(
+        confidence=1 - DELTA,
+        source=str(manifest.settings.get("questions_key", "")),
+        labels=str(manifest.settings["labels"]),
+        questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
+        right=int(table.full_right[table.first_of_each_question()].sum()),
+        sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
+        certificates=tuple(certificates),
+        refused=refused,
+        drift=drift_histogram(test.first_p_later()),
+        default={
+            "rule": rules[default].to_json(),
+            "max_lost_points": max_lost_points,
+            "kept": kept,
+            "saved": round(float(table.saved[default]), 4),
+            "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
+            "lost_correct_rate": round(float(table.lost_rate[default]), 4),
+        },
+        rethink=choose_rethink(test, [rules[own] for own in sequence], accepts),
+    )
+    return made, ordering.joined(table)
+
+
+def certify_all(
+    table: RuleTable, sequence: Sequence[int], risks: Sequence[float]
+) -> tuple[list[Certificate], dict[str, str]]:
+    """A certificate for every risk that has one, and the reason where there is none."""
+    right = int(table.full_right[table.first_of_each_question()].sum())
+    certificates, refused = [], {}
+    for risk in risks:
+        needed = questions_needed(risk)
+        if right < needed:
+            refused[f"{risk:g}"] = (
+                f"needs at least {needed} test questions that full thinking gets right, there are {right}"
+            )
+            continue
+        found = certify(table, sequence, risk)
+        if found is None:
+            refused[f"{risk:g}"] = "even the safest rule lost too many answers"
+        else:
+            certificates.append(found)
+    return certificates, refused
+
+
+def replay_of(rollouts: Sequence[Rollout], scored: Boundaries, head: FusionHead) -> Replay:
+    """The rollouts with the DM's calibrated scores, ready for replaying rules."""
+    return Replay(rollouts, by_rollout(probabilities(head, scored), scored, len(rollouts)))
+
+
+def by_rollout(scores: Reals, data: Boundaries, rollouts: int) -> list[Reals]:
+    """[N, 2] scores cut into one array [steps, 2] per rollout."""
+    ends = [*(data.rollout.searchsorted(number) for number in range(rollouts)), len(scores)]
+    return [scores[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _scored(rollouts: Sequence[Rollout], folder: Path, max_tokens: int) -> Boundaries:
+    return score_boundaries(rollouts, folder, max_tokens, "Scoring")
