@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from drr.boundaries import Boundaries, Reals, score_boundaries
 from drr.calibration import (
@@ -127,9 +128,16 @@ def calibration_of(
             "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
             "lost_correct_rate": round(float(table.lost_rate[default]), 4),
         },
-        rethink=choose_rethink(test, [rules[own] for own in sequence], accepts),
+        rethink=thinking_again(test, [rules[own] for own in sequence], accepts),
     )
     return made, ordering.joined(table)
+
+
+def thinking_again(replay: Replay, rules: Sequence[Rule], accepts: Sequence[float]) -> dict[str, dict[str, Any]]:
+    """The choices for thinking again with and without stopping early; empty where attempts are too few."""
+    never = Rule(1.0)
+    chosen = {"auto": choose_rethink(replay, rules, accepts), "rethink": choose_rethink(replay, [never], accepts)}
+    return {mode: own for mode, own in chosen.items() if own is not None}
 
 
 def certify_all(

@@ -9,7 +9,7 @@ number of rules is needed). Every question counts once, with one rollout: attemp
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -161,8 +161,9 @@ class Calibration:
     `questions` counts them by use; `right` those of them that the tests were made on. `labels` says against what
     answers were graded (`gold` or `consistency`): the promise is about those. `sampling` is how the Reasoner was
     sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
-    `drift` is the histogram of p_later at first boundaries. `rethink` is what to do where attempts may be rejected
-    (`rule`, `accept`, `attempts`, and what they did to the calibration questions); None where those had one attempt.
+    `drift` is the histogram of p_later at first boundaries. `rethink` is what to do where attempts may be rejected,
+    by mode: `auto` stops early, too, `rethink` does not (each with `rule`, `accept`, `attempts`, and what they did to
+    the calibration questions); empty where those had one attempt each.
     """
 
     confidence: float
@@ -175,7 +176,7 @@ class Calibration:
     refused: dict[str, str]
     drift: dict[str, list[float]]
     default: dict[str, Any]
-    rethink: dict[str, Any] | None = None
+    rethink: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in self.__slots__}
@@ -187,7 +188,7 @@ class Calibration:
         try:
             certificates = tuple(Certificate.from_json(own) for own in data["certificates"])
             needed = {name: data[name] for name in cls.__slots__ if name not in ("certificates", "rethink")}
-            return cls(**needed, certificates=certificates, rethink=data.get("rethink"))
+            return cls(**needed, certificates=certificates, rethink=data.get("rethink") or {})
         except (KeyError, TypeError) as error:
             raise InputError("drr.json", f"cannot be read: {error!r}", field="calibration") from error
 
@@ -202,10 +203,10 @@ class Calibration:
         certified = {f"{100 * own.max_lost_correct:g} % lost": own.rule for own in self.certificates}
         return {"default": Rule(**self.default["rule"]), **certified}
 
-    @property
-    def thinking_again(self) -> tuple[Rule, float] | None:
+    def thinking_again(self, mode: str) -> tuple[Rule, float] | None:
         """Where attempts may be rejected: the rule that ends one, and the p_now below which it is rejected."""
-        return None if self.rethink is None else (Rule(**self.rethink["rule"]), float(self.rethink["accept"]))
+        own = self.rethink.get(mode)
+        return None if own is None else (Rule(**own["rule"]), float(own["accept"]))
 
     @property
     def risks(self) -> list[float]:

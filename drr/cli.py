@@ -171,6 +171,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dm", type=Path, help="its DM; without one only what needs none is run")
     parser.add_argument("--out", type=Path, required=True, help="folder for outcomes, table and picture")
     parser.add_argument("--scorer", action="append", help="a scorer without training to compare; may be repeated")
+    parser.add_argument("--calibration", type=Path, help="folder that drr calibrate --scorer wrote")
     parser.add_argument("--attempts", type=int, action="append", help="attempts or samples; default: 2, 4 and 8")
     parser.add_argument("--strategy", action="append", metavar="PART", help="only strategies whose name has this part")
     parser.add_argument("--report", action="store_true", help="run nothing: table and picture of what is there")

@@ -143,13 +143,11 @@ def default_in_words(own: Calibration) -> str:
 
 def rethink_in_words(own: Calibration) -> list[str]:
     """What is done where attempts may be rejected; nothing where the calibration does not know."""
-    if own.rethink is None or own.thinking_again is None:
-        return []
-    rule, accept = own.thinking_again
     return [
-        f"Where attempts may be rejected: {rule_in_words(rule)}; rejected below {accept:.3g}. With "
-        f"{own.rethink['attempts']} attempts that gets {100 * own.rethink['accuracy']:.1f} % of the calibration "
-        f"questions right, with {own.rethink['tokens']:.0f} tokens."
+        f"Where attempts may be rejected (mode {mode}): {rule_in_words(Rule(**chosen['rule']))}; rejected below "
+        f"{chosen['accept']:.4g}. With {chosen['attempts']} attempts that gets {100 * chosen['accuracy']:.1f} % of the "
+        f"calibration questions right, with {chosen['tokens']:.0f} tokens."
+        for mode, chosen in own.rethink.items()
     ]
 
 

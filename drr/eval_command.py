@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -13,19 +14,19 @@ from drr.calibration import Calibration
 from drr.dm import DEFAULT_NUDGE_CUE, DmCard, dm_state
 from drr.engines import prepare_environment
 from drr.errors import InputError
-from drr.eval_report import PLOT_NAME, draw, figures, lines, table
-from drr.evaluate import EvalConfig, Evaluator, evaluate, read_outcomes, recorded
+from drr.eval_report import ALL
+from drr.eval_tables import table
+from drr.eval_write import PLOT_NAME, REPORT_NAME, write_report
+from drr.evaluate import EvalConfig, Evaluator, evaluate, recorded
 from drr.grading import Grader, load_grader
-from drr.records import write_whole
-from drr.replay import Rule
+from drr.records import question_key
+from drr.scorer_card import load_cards
 from drr.scorers import Scorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
 from drr.strategies import FULL, Strategy, standard
 from drr.tasks import Question
 from drr.tasks.sources import load_questions
-
-RESULTS_NAME = "results.json"
 
 
 def run(options: argparse.Namespace) -> None:
@@ -41,12 +42,12 @@ def run(options: argparse.Namespace) -> None:
         )
         prepare_environment(quiet=True)
         asyncio.run(_evaluate(options, config, strategies, loaded.questions, grade))
-    rows = figures(lines(read_outcomes(options.out), grade))
-    write_whole(options.out / RESULTS_NAME, json.dumps(rows, indent=1) + "\n")
-    draw(rows, options.out / PLOT_NAME)
+    results = write_report(options.out, grade)
     console = Console(width=130)
-    console.print(table(rows, f"{options.questions}: gain and savings against {FULL}, 95 % intervals"))
-    console.print(f"The picture is {options.out / PLOT_NAME}", highlight=False)
+    title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
+    console.print(table(results["groups"][ALL], title))
+    where = f"All tables are in {options.out / REPORT_NAME}, the picture is {options.out / PLOT_NAME}"
+    console.print(where, highlight=False)
 
 
 def _config(options: argparse.Namespace) -> EvalConfig:
@@ -76,7 +77,8 @@ def _strategies(options: argparse.Namespace) -> list[Strategy]:
     attempts = sorted(set(options.attempts or (2, 4, 8)))
     if attempts[0] < 2:
         raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
-    everything = standard(_rules(options.dm), scorers, attempts)
+    judges: list[ScorerName] = [*(["dm"] if options.dm is not None else []), *scorers]  # type: ignore[list-item]
+    everything = standard(judges, _calibrations(options), attempts)
     if not options.strategy:
         return everything
     chosen = [own for own in everything if own.name == FULL or any(part in own.name for part in options.strategy)]
@@ -85,14 +87,19 @@ def _strategies(options: argparse.Namespace) -> list[Strategy]:
     return chosen
 
 
-def _rules(dm: Path | None) -> dict[str, Rule]:
-    """A DM's rules by name: the default one and those certified for a risk."""
-    if dm is None:
-        return {}
-    card = DmCard.load(dm)
-    if card.calibration is None:
-        return {"default": Rule(card.threshold, card.patience)}
-    return Calibration.from_json(card.calibration).rules
+def _calibrations(options: argparse.Namespace) -> dict[str, Calibration]:
+    """By scorer: the DM's own, and those that drr calibrate --scorer made."""
+    cards = [] if options.calibration is None else load_cards(options.calibration)
+    found = {card.scorer: Calibration.from_json(card.calibration) for card in cards}
+    dm = None if options.dm is None else DmCard.load(options.dm).calibration
+    return found if dm is None else {**found, "dm": Calibration.from_json(dm)}
+
+
+def _state(folder: Path | None) -> str | None:
+    """Stands for what the scorers' calibrations say."""
+    if folder is None:
+        return None
+    return question_key("\n".join(json.dumps(asdict(card), sort_keys=True) for card in load_cards(folder)))
 
 
 async def _evaluate(
@@ -110,11 +117,14 @@ async def _evaluate(
         if options.dm is not None:
             scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
         reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
+        for card in load_cards(options.calibration) if options.calibration is not None else []:
+            card.check("--calibration", reasoner.fingerprint, str(config.step_rule))
         settings = {
             **recorded(config),
             "reasoner": reasoner.fingerprint or reasoner.name,
             "dm": None if options.dm is None else dm_state(options.dm),
             "grader": options.grader,
+            "calibrations": _state(options.calibration),
         }
         evaluator = Evaluator(reasoner, scorers, grade, config)
         await evaluate(evaluator, strategies, questions, options.out, settings)

@@ -1,26 +1,25 @@
-"""What came of `drr eval`: a table with paired intervals, and accuracy against tokens as a picture."""
+"""What came of `drr eval`, in figures: every strategy beside full thinking, and strategies at equal tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from rich.table import Table
 
 from drr.evaluate import Outcomes, Row
 from drr.grading import Grader
-from drr.strategies import FULL
+from drr.selective import Judged
+from drr.strategies import FULL, JUDGED
 
-mpl.use("Agg")
+ALL = "all questions"
+LEAST_GROUP = 20
+"""Questions that a group needs for figures of its own."""
 
-from matplotlib import pyplot as plt
-
-PLOT_NAME = "pareto.png"
 _BOOTSTRAPS = 10_000
-_COUNTS = (2, 4, 8, 16)
+_COUNTS = (2, 3, 4, 6, 8, 12, 16)
+
+Reals = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +28,53 @@ class Line:
 
     name: str
     family: str
-    right: NDArray[np.float64]
-    tokens: NDArray[np.float64]
+    right: Reals
+    tokens: Reals
     thinking: float
     seconds: float
+
+    def of(self, questions: NDArray[np.int64]) -> "Line":
+        """The same for some of the questions; seconds stay those of the whole run."""
+        return Line(self.name, self.family, self.right[questions], self.tokens[questions], self.thinking, self.seconds)
+
+
+def groups_of(outcomes: Sequence[Outcomes]) -> dict[str, NDArray[np.int64]]:
+    """The questions of every group that is large enough, by name; all of them first."""
+    names = [rows[0].group for rows in _by_question(next(own for own in outcomes if own.name == FULL).rows)]
+    found = {ALL: np.arange(len(names))}
+    distinct = sorted(set(names))
+    if len(distinct) > 1:
+        groups = {name: np.flatnonzero(np.asarray(names) == name) for name in distinct}
+        found |= {name: own for name, own in groups.items() if len(own) >= LEAST_GROUP}
+    return found
 
 
 def lines(outcomes: Sequence[Outcomes], grade: Grader) -> list[Line]:
     """Every strategy as run, and what several samples of full thinking are worth together."""
     found = []
     for own in outcomes:
+        if own.family == JUDGED:
+            continue
         by_question = _by_question(own.rows)
         samples = max(map(len, by_question))
         first = [rows[0] for rows in by_question]
         found.append(_line(own.name, own.family, [[row] for row in first], first, own.seconds / samples))
-        if own.name != FULL:
-            continue
-        for count in (count for count in _COUNTS if count <= samples):
-            drawn = [rows[:count] for rows in by_question]
-            seconds = own.seconds * count / samples
-            majority = [_majority(rows, grade) for rows in drawn]
-            found.append(_line(f"self-consistency, {count}", "self-consistency", drawn, majority, seconds))
-            if not np.isnan(first[0].p_now):
-                best = [max(rows, key=lambda row: row.p_now) for rows in drawn]
-                found.append(_line(f"best of {count} by DM", "best of k", drawn, best, seconds))
-            oracle = [max(rows, key=lambda row: row.right) for rows in drawn]
-            found.append(_line(f"any of {count} (oracle)", "oracle", drawn, oracle, seconds))
+        if own.name == FULL:
+            for count in (count for count in _COUNTS if count <= samples):
+                found += _together([rows[:count] for rows in by_question], own.seconds * count / samples, grade)
     return found
+
+
+def _together(drawn: list[list[Row]], seconds: float, grade: Grader) -> list[Line]:
+    """The first samples of every question, put together in every way there is."""
+    count = len(drawn[0])
+    majority = [_majority(rows, grade) for rows in drawn]
+    found = [_line(f"self-consistency, {count}", "self-consistency", drawn, majority, seconds)]
+    if not np.isnan(drawn[0][0].p_now):
+        best = [max(rows, key=lambda row: row.p_now) for rows in drawn]
+        found.append(_line(f"best of {count} by DM", "best of k: dm", drawn, best, seconds))
+    oracle = [max(rows, key=lambda row: row.right) for rows in drawn]
+    return [*found, _line(f"any of {count} (oracle)", "oracle", drawn, oracle, seconds)]
 
 
 def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
@@ -100,7 +119,7 @@ def _compared(line: Line, base: Line, picks: NDArray[np.int64]) -> dict[str, Any
         "thinking_tokens": round(line.thinking, 1),
         "seconds": round(line.seconds, 1),
         "gain_points": round(100 * float((line.right - base.right).mean()), 2),
-        "gain_interval": [round(100 * float(edge), 2) for edge in np.quantile(gain, (0.025, 0.975))],
+        "gain_interval": _points(gain),
         "saved": round(1 - float(line.tokens.sum() / base.tokens.sum()), 4),
         "saved_interval": [round(float(edge), 4) for edge in np.quantile(saved, (0.025, 0.975))],
         "lost_correct": int(lost),
@@ -108,46 +127,64 @@ def _compared(line: Line, base: Line, picks: NDArray[np.int64]) -> dict[str, Any
     }
 
 
-def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
-    """The figures as a table, fewest tokens first."""
-    grid = Table(title=title)
-    for column in ("strategy", "accuracy", "gain, points", "tokens", "saved", "seconds", "lost", "gained"):
-        grid.add_column(column, justify="left" if column == "strategy" else "right")
-    for own in sorted(rows, key=lambda own: float(own["tokens"])):
-        low, high = own["gain_interval"]
-        grid.add_row(
-            own["name"],
-            f"{100 * own['accuracy']:.1f} %",
-            f"{own['gain_points']:+.1f} [{low:+.1f}, {high:+.1f}]",
-            f"{own['tokens']:.0f}",
-            f"{100 * own['saved']:.0f} %",
-            f"{own['seconds']:.0f}",
-            str(own["lost_correct"]),
-            str(own["gained_correct"]),
-        )
-    return grid
+def at_equal_tokens(found: Sequence[Line], contenders: str, seed: int = 0) -> list[dict[str, Any]]:
+    """Every strategy of the family `contenders` against every other family at as many tokens.
+
+    A family is given the mixture of its two neighbouring strategies that spends as much; where even its cheapest one
+    spends more, that one; where its dearest spends less, that one.
+    """
+    base = next(line for line in found if line.name == FULL)
+    picks = np.random.default_rng(seed).integers(0, len(base.right), (_BOOTSTRAPS, len(base.right)))
+    curves: dict[str, list[Line]] = {}
+    for line in found:
+        curves.setdefault(line.family, []).append(line)
+    for family in ("self-consistency", "best of k: dm"):
+        if family in curves:
+            curves[family].append(base)  # one sample is full thinking
+    return [
+        {
+            "contender": line.name,
+            "tokens": round(float(line.tokens.mean()), 1),
+            "accuracy": round(float(line.right.mean()), 4),
+            "against": family,
+            **_gain_over(line, sorted(curve, key=lambda own: float(own.tokens.mean())), picks),
+        }
+        for line in curves.get(contenders, [])
+        for family, curve in curves.items()
+        if family != contenders
+    ]
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy against tokens, one line per family."""
-    figure, axes = plt.subplots(figsize=(9, 6), layout="constrained")
-    families = dict.fromkeys(own["family"] for own in rows)
-    colours, markers = plt.get_cmap("tab20"), "os^Dvp*XP<>h"
-    for place, family in enumerate(families):
-        own = sorted((row for row in rows if row["family"] == family), key=lambda row: float(row["tokens"]))
-        axes.plot(
-            [row["tokens"] for row in own],
-            [100 * row["accuracy"] for row in own],
-            marker=markers[place % len(markers)],
-            color=colours(place % 20),
-            linewidth=2.5 if "dm" in family else 1.0,
-            markersize=7 if "dm" in family else 5,
-            label=family,
-        )
-    axes.set_xscale("log")
-    axes.set(xlabel="tokens per question, all of them", ylabel="right answers, %")
-    axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def _gain_over(line: Line, curve: Sequence[Line], picks: NDArray[np.int64]) -> dict[str, Any]:
+    spent = [float(own.tokens.mean()) for own in curve]
+    wanted = float(line.tokens.mean())
+    after = min(int(np.searchsorted(spent, wanted)), len(curve) - 1)
+    before = max(0, after - 1) if spent[after] > wanted else after
+    share = (wanted - spent[before]) / (spent[after] - spent[before]) if spent[after] > spent[before] else 0.0
+    share = min(1.0, max(0.0, share))
+    right = (1 - share) * curve[before].right + share * curve[after].right
+    tokens = (1 - share) * spent[before] + share * spent[after]
+    return {
+        "their_tokens": round(tokens, 1),
+        "their_accuracy": round(float(right.mean()), 4),
+        "gain_points": round(100 * float((line.right - right).mean()), 2),
+        "gain_interval": _points((line.right - right)[picks].mean(1)),
+    }
+
+
+def judged(outcomes: Sequence[Outcomes]) -> list[Judged]:
+    """What every judge believes of one full answer to every question; the DM first where there is one."""
+    found = []
+    for own in outcomes:
+        if own.family != JUDGED and own.name != FULL:
+            continue
+        rows = [rows[0] for rows in _by_question(own.rows)]
+        belief = np.asarray([row.p_now for row in rows])
+        if not np.isnan(belief).all():
+            name = "dm" if own.name == FULL else own.name.removeprefix("judged by ")
+            found.append(Judged(name, np.nan_to_num(belief), np.asarray([row.right for row in rows], dtype=float)))
+    return sorted(found, key=lambda own: own.name != "dm")
+
+
+def _points(shares: Reals) -> list[float]:
+    return [round(100 * float(edge), 2) for edge in np.quantile(shares, (0.025, 0.975))]

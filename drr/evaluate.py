@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from drr.errors import InputError
 from drr.grading import Grader, answer_in
 from drr.open_reasoner import OpenReasoner
 from drr.progress import Progress
-from drr.reasoner import user_prompt
+from drr.reasoner import Token, injected, user_prompt
 from drr.records import check_begun, question_key, read_json_object, write_whole
 from drr.response import Emit, Finished, LoopSettings, Outcome
-from drr.rethink import RethinkLoop
+from drr.rethink import RETHINK_CUE, RethinkLoop
 from drr.scorers import Scorer
+from drr.scorers.oracle import OracleScorer
 from drr.steps import StepRule
 from drr.strategies import Strategy
 from drr.tasks import Question
@@ -55,10 +56,11 @@ class EvalConfig:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer. `tokens` are all that were generated or put in, probes and rejected attempts too; `p_now` is the
-    last score of the attempt that answered, NaN where nobody scored."""
+    """One answer. `group` is the question's family; `tokens` are all that were generated or put in, probes and
+    rejected attempts too; `p_now` is the last score of the attempt that answered, NaN where nobody scored."""
 
     question: int
+    group: str
     sample: int
     answer: str
     right: bool
@@ -75,9 +77,12 @@ class Evaluator:
 
     def __init__(self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grade: Grader, config: EvalConfig) -> None:
         self._reasoner, self._scorers, self._grade, self._config = reasoner, scorers, grade, config
-        cue = reasoner.tokenizer.encode(config.nudge_cue, add_special_tokens=False)
-        self._cue_ids = tuple(cue)
+        self._nudge_cue = self._injected(config.nudge_cue)
+        self._rethink_cue = self._injected(RETHINK_CUE)
         self._slots = asyncio.Semaphore(config.concurrency)
+
+    def _injected(self, text: str) -> tuple[Token, ...]:
+        return injected(self._reasoner.tokenizer.encode(text, add_special_tokens=False), text)
 
     async def run(self, strategy: Strategy, questions: Sequence[Question]) -> list[Row]:
         """The strategy's answers to all questions, in order."""
@@ -103,18 +108,25 @@ class Evaluator:
         scores = [step for step in outcome.steps if step.p_now is not None]
         accepted = [own.p_now for own in outcome.attempts if own.fate == "accepted" and own.p_now is not None]
         p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
+        probed = 0 if strategy.scorer == "oracle" else outcome.probe_tokens  # it knows, and need not ask
         return Row(
             number,
+            question.family,
             sample,
             answer_in(answer),
             await asyncio.to_thread(self._grade, answer, question.answer),
-            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
+            outcome.generated_tokens + probed + outcome.injected_tokens,
             outcome.thinking_tokens,
-            outcome.probe_tokens,
+            probed,
             max(1, len(outcome.attempts)),
             float("nan") if p_now is None else p_now,
             outcome.stop_cause.value,
         )
+
+    def _scorer(self, strategy: Strategy, question: Question) -> Scorer | None:
+        if strategy.scorer == "oracle":
+            return OracleScorer(self._grade, question.answer)
+        return None if strategy.scorer is None else self._scorers[strategy.scorer]
 
     def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
         reasoner, config = self._reasoner, self._config
@@ -144,12 +156,12 @@ class Evaluator:
             answer_tokens=config.answer_tokens,
             deadline=_DEADLINE,
             nudge_cue=config.nudge_cue,
-            nudge_cue_ids=self._cue_ids,
+            nudge_cue_ids=tuple(token.id for token in self._nudge_cue),
         )
-        scorer = None if strategy.scorer is None else self._scorers[strategy.scorer]
-        common = (scorer, reasoner.form, config.step_rule, settings)
+        common = (self._scorer(strategy, question), reasoner.form, strategy.step_rule or config.step_rule, settings)
         if strategy.rethink is not None:
-            return RethinkLoop(attempt, *common, strategy.rethink, ids, question.text)
+            rethink = replace(strategy.rethink, cue=self._rethink_cue)
+            return RethinkLoop(attempt, *common, rethink, ids, question.text)
         first, probe = attempt(0)
         return ThinkingLoop(first, *common, ids, question.text, probe=probe)
 

@@ -34,6 +34,9 @@ from drr.thinking import ThinkingLoop
 Kind = Literal["fresh", "in_context"]
 OnExhausted = Literal["best", "last", "abstain"]
 
+RETHINK_CUE = "\n\nWait, that is not right. Let me start again.\n\n"
+"""What stands between a rejected attempt and one made in its context."""
+
 
 @dataclass(frozen=True, slots=True)
 class RethinkSettings:

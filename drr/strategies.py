@@ -1,85 +1,142 @@
 """What `drr eval` compares: ways of spending tokens on a question, each run by the serving loop itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from drr.calibration import Calibration
 from drr.policy import PolicySettings
 from drr.replay import Rule
-from drr.rethink import RethinkSettings
-from drr.scorers.registry import ScorerName
+from drr.rethink import Kind, RethinkSettings
+from drr.scorers.registry import ACCEPTS, LEAST_ACCEPTED, THRESHOLDS, ScorerName
+from drr.steps import StepRule
+
+Judge = ScorerName | Literal["oracle"]
+"""A scorer, or the one that knows the right answers."""
 
 NEVER = PolicySettings(threshold=1.0)
 """Stops nothing where nobody scores."""
 
 SHADOW = PolicySettings(threshold=1.0, acts=False)
+WHOLE = StepRule.parse("attempt")
 
 FULL, GREEDY = "full thinking", "greedy"
+JUDGED = "judged"
+"""The family of strategies that think in full and are only judged, for selective accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One way. `samples` answers are drawn per question; `family` groups strategies that differ in one setting."""
+    """One way. `samples` answers are drawn per question; `family` groups strategies that differ in one setting.
+
+    `step_rule` is None for the run's own.
+    """
 
     name: str
     family: str
-    scorer: ScorerName | None = None
+    scorer: Judge | None = None
     policy: PolicySettings = NEVER
     max_thinking_tokens: int | None = None
     rethink: RethinkSettings | None = None
     greedy: bool = False
     samples: int = 1
+    step_rule: StepRule | None = None
 
 
-def standard(rules: dict[str, Rule], scorers: Sequence[ScorerName], attempts: Sequence[int]) -> list[Strategy]:
-    """Every strategy: `rules` are a DM's by name (none without a DM), `scorers` drive stopping and thinking again,
+def standard(
+    scorers: Sequence[ScorerName], calibrations: Mapping[str, Calibration], attempts: Sequence[int]
+) -> list[Strategy]:
+    """Every strategy: `scorers` drive stopping and thinking again, by their `calibrations` where they have one;
     `attempts` are the numbers of attempts, or of samples, that are tried."""
-    dm: ScorerName | None = "dm" if rules else None
+    dm = "dm" in scorers
     found = [
-        Strategy(FULL, "full", scorer=dm, policy=SHADOW if dm else NEVER, samples=max(attempts)),
+        Strategy(FULL, "full", scorer="dm" if dm else None, policy=SHADOW if dm else NEVER, samples=max(attempts)),
         Strategy(GREEDY, "greedy", greedy=True),
-        Strategy("first stated answer", "stated", scorer="stated"),
-        Strategy("greedy, first stated answer", "stated", scorer="stated", greedy=True),
+        Strategy("first stated answer", "stop: stated", scorer="stated"),
+        Strategy("greedy, first stated answer", "greedy, stop: stated", scorer="stated", greedy=True),
+        Strategy("oracle stop", "stop: oracle", scorer="oracle"),
     ]
-    found += [Strategy(f"budget {limit}", "budget", max_thinking_tokens=limit) for limit in _BUDGETS]
-    found += [Strategy(f"DM, {name}", "stop: dm", scorer="dm", policy=rule.settings()) for name, rule in rules.items()]
+    found += [Strategy(f"budget {limit}", "stop: budget", max_thinking_tokens=limit) for limit in _BUDGETS]
     found += [
-        Strategy(f"stop at {scorer} {level:g}", f"stop: {scorer}", scorer=scorer, policy=PolicySettings(level))
-        for scorer in scorers
-        for level in _LEVELS.get(scorer, _EVEN_LEVELS)
+        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=_nudging(count)) for count in attempts
     ]
-    judges: list[ScorerName] = [*(["dm"] if dm else []), *scorers]  # type: ignore[list-item]
-    found += [_rethinking(judge, count, None) for judge in judges for count in attempts]
-    if dm and "default" in rules:
-        found += [_rethinking("dm", count, rules["default"]) for count in attempts]
-        found += [_rethinking("dm", count, rules["default"], greedy=True) for count in attempts]
-    nudging = PolicySettings(threshold=1.0, nudge_below=1.0)
-    found += [
-        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=replace(nudging, nudge=count))
-        for count in attempts
-    ]
+    for scorer in scorers:
+        own = calibrations.get(scorer)
+        found += _stopping(scorer, own)
+        found += _rethinking(scorer, own, attempts)
+        if scorer not in ("dm", "random", "step_index"):
+            whole = WHOLE if scorer in _NEEDS_NO_STEPS else None
+            found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=whole))
     return found
 
 
-_BUDGETS = (32, 64, 96, 128, 192, 256, 384)
-_EVEN_LEVELS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+_BUDGETS = (32, 64, 96, 128, 192, 256, 384, 512)
 _LEVELS: dict[str, tuple[float, ...]] = {
-    "answer_probe": (0.5, 0.75, 1.0),
-    "logprob": (0.97, 0.98, 0.985, 0.99, 0.995),
-    "random": (0.9, 0.95, 0.98),
+    "answer_probe": (0.5, 0.75),
+    "logprob": (0.97, 0.985, 0.99, 0.995),
+    "random": (0.9, 0.98),
     "step_index": (0.3, 0.5, 0.7),
 }
-_ACCEPT = {"logprob": 0.98, "answer_probe": 0.75}
+_EVEN_LEVELS = (0.5, 0.7, 0.9)
+_NEEDS_NO_STEPS = ("confidence", "entropy", "self_critique", "critique")
+"""Scorers that say the same of the end of an attempt whatever came before: where nothing else counts, they are asked
+there only, and cost no more than they have to."""
 
 
-def _rethinking(judge: ScorerName, attempts: int, rule: Rule | None, *, greedy: bool = False) -> Strategy:
-    policy = rule.settings() if rule is not None else NEVER
-    first = "greedy, " if greedy else ""
-    stopping = "stop + " if rule is not None else ""
+def _stopping(scorer: ScorerName, calibration: Calibration | None) -> list[Strategy]:
+    """Stopping at a calibrated scorer's rules, or at some levels."""
+    if calibration is not None:
+        rules = calibration.rules
+    else:
+        levels = {*_LEVELS.get(scorer, _EVEN_LEVELS), THRESHOLDS.get(scorer, 0.9)}
+        rules = {f"at {level:g}": Rule(level) for level in sorted(levels)}
+    return [
+        Strategy(f"{scorer}, {name}", f"stop: {scorer}", scorer=scorer, policy=rule.settings())
+        for name, rule in rules.items()
+    ]
+
+
+def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: Sequence[int]) -> list[Strategy]:
+    """Thinking again by a scorer: as it was calibrated for that, else by its usual level of acceptance."""
+    auto = calibration.thinking_again("auto") if calibration is not None else None
+    alone = calibration.thinking_again("rethink") if calibration is not None else None
+    accept = ACCEPTS.get(scorer, LEAST_ACCEPTED)
+    if auto is None and calibration is not None:
+        auto = calibration.rules["default"], accept
+    rule, level = alone or (Rule(1.0), accept)
+    whole = WHOLE if scorer in _NEEDS_NO_STEPS and rule.hopeless is None else None
+    found = [_again(scorer, rule, level, count, "rethink", step_rule=whole) for count in attempts]
+    if auto is None:
+        return found
+    found += [_again(scorer, *auto, count, "stop + rethink") for count in attempts]
+    if scorer == "dm":
+        found += [_again(scorer, *auto, count, "stop + rethink", kind="in_context") for count in attempts]
+        found += [_again(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
+    return found
+
+
+def _again(
+    scorer: ScorerName,
+    rule: Rule,
+    accept: float,
+    attempts: int,
+    what: str,
+    *,
+    kind: Kind = "fresh",
+    greedy: bool = False,
+    step_rule: StepRule | None = None,
+) -> Strategy:
+    first = ("greedy, " if greedy else "") + ("in context, " if kind == "in_context" else "")
     return Strategy(
-        f"{first}{stopping}{attempts} attempts by {judge}",
-        f"{first}{stopping}rethink: {judge}",
-        scorer=judge,
-        policy=replace(policy, accept=_ACCEPT.get(judge, 0.5)),
-        rethink=RethinkSettings(max_rethinks=attempts - 1, on_exhausted="best"),
+        f"{first}{what}: {scorer}, {attempts}",
+        f"{first}{what}: {scorer}",
+        scorer=scorer,
+        policy=replace(rule.settings(), accept=accept),
+        rethink=RethinkSettings(max_rethinks=attempts - 1, kind=kind),
         greedy=greedy,
+        step_rule=step_rule,
     )
+
+
+def _nudging(times: int) -> PolicySettings:
+    return PolicySettings(threshold=1.0, nudge=times, nudge_below=1.0)

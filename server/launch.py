@@ -36,6 +36,7 @@ from drr.open_dm import start_dm
 from drr.open_reasoner import thinking_format
 from drr.reasoner import injected
 from drr.replay import Rule
+from drr.rethink import RETHINK_CUE
 from drr.scorer_card import ScorerCard, load_cards
 from drr.scorers.dm import DmScorer
 from drr.scorers.registry import ScorerName, training_free
@@ -54,7 +55,6 @@ _OTHER_HANDLERS = (
     "openai_serving_chat_batch",
     "anthropic_serving_messages",
 )
-_RETHINK_CUE = "\n\nWait, that is not right. Let me start again.\n\n"
 _SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
 _REFUSAL = "\n\nI am not sure enough of any answer to give one."
 _TEMPERATURE = 0.8
@@ -268,7 +268,7 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         insertions=Insertions(
             *(
                 injected(tokenizer.encode(text, add_special_tokens=False), text)
-                for text in (_RETHINK_CUE, _SEPARATOR, _REFUSAL)
+                for text in (RETHINK_CUE, _SEPARATOR, _REFUSAL)
             )
         ),
         rethink_temperature=_sampling_temperature(engine),

@@ -247,9 +247,8 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
     judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
     max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
     rejects = judged and mode != "shadow" and (max_rethinks > 0 or asked.on_exhausted == "abstain")
-    if max_rethinks > 0 and defaults.calibration is not None and defaults.calibration.thinking_again is not None:
-        again, accepted = defaults.calibration.thinking_again
-        defaults = replace(defaults, rule=again, accept=accepted)
+    if max_rethinks > 0:
+        defaults = _thinking_again(mode, defaults)
     rule = _rule(asked, mode, certificate, defaults) if judged else Rule(threshold=1.0)
     _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
     accept = defaults.accept if asked.accept is None else asked.accept
@@ -302,6 +301,12 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     )
 
 
+def _thinking_again(mode: Mode, defaults: Defaults) -> Defaults:
+    """The defaults where attempts may be rejected: with what was calibrated for that, if anything was."""
+    found = None if defaults.calibration is None else defaults.calibration.thinking_again(mode)
+    return defaults if found is None else replace(defaults, rule=found[0], accept=found[1])
+
+
 def _check_rethinking(asked: DrrRequest, max_rethinks: int, *, rejects: bool, can_stop: bool) -> None:
     if rejects and not can_stop:
         raise DrrError("drr.max_rethinks", "this server does not know how the model closes thinking")
@@ -339,7 +344,7 @@ def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaul
     own = defaults.rule
     assert own is not None
     if mode == "rethink":
-        return Rule(1.0, own.patience, own.hopeless)
+        return replace(own, threshold=1.0, min_gain=None)
     if certificate is not None:
         return certificate.rule
     patience = _first(asked.patience, own.patience)

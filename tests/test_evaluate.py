@@ -7,15 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from drr.calibration import Calibration, Certificate
 from drr.cli import main
 from drr.errors import InputError
-from drr.eval_command import RESULTS_NAME
-from drr.eval_report import PLOT_NAME, Line, figures, lines
+from drr.eval_report import ALL, Line, at_equal_tokens, figures, groups_of, judged, lines
+from drr.eval_write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
 from drr.evaluate import EvalConfig, Evaluator, Outcomes, Row, evaluate, read_outcomes, recorded
 from drr.grading import is_correct
 from drr.policy import PolicySettings
 from drr.replay import Rule
 from drr.scorers.registry import training_free
+from drr.selective import Judged, areas, coverage_curve
+from drr.steps import StepRule
 from drr.strategies import FULL, Strategy, standard
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
@@ -28,14 +31,16 @@ SCORERS = ["confidence", "answer_probe", "logprob"]
 
 
 def strategies() -> list[Strategy]:
-    everything = standard({}, SCORERS, (2, 4))  # type: ignore[arg-type]
+    everything = standard(SCORERS, {}, (2, 4))  # type: ignore[arg-type]
     wanted = (
         FULL,
         "greedy",
         "first stated answer",
         "budget 32",
-        "2 attempts by answer_probe",
-        "stop at confidence 0.5",
+        "rethink: answer_probe, 2",
+        "confidence, at 0.5",
+        "judged by confidence",
+        "oracle stop",
     )
     return [own for own in everything if own.name in wanted]
 
@@ -61,10 +66,10 @@ def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_p
     full = {row.question: row for row in outcomes[FULL].rows if row.sample == 0}
     for row in outcomes["first stated answer"].rows:
         assert row.thinking_tokens < full[row.question].thinking_tokens
-    for row in outcomes["stop at confidence 0.5"].rows:
+    for row in outcomes["confidence, at 0.5"].rows:
         assert row.probe_tokens > 0
         assert row.tokens > row.probe_tokens + row.thinking_tokens
-    assert {row.attempts for row in outcomes["2 attempts by answer_probe"].rows} == {1, 2}
+    assert {row.attempts for row in outcomes["rethink: answer_probe, 2"].rows} == {1, 2}
     assert all(np.isnan(row.p_now) for row in outcomes["budget 32"].rows)
 
 
@@ -86,7 +91,8 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
 
 
 def row(question: int, sample: int, answer: str, right: bool, tokens: int, p_now: float) -> Row:
-    return Row(question, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, "natural")
+    group = "odd" if question % 2 else "even"
+    return Row(question, group, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, "natural")
 
 
 def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
@@ -118,16 +124,40 @@ def test_figures_are_paired_with_full_thinking() -> None:
     assert bad["gained_correct"] == 0
 
 
-def test_a_dm_brings_its_rules_and_thinking_again() -> None:
-    found = standard({"default": Rule(0.4, 2, 0.3), "1 % lost": Rule(0.97)}, ["logprob"], (2, 4))
+CALIBRATION = Calibration(
+    confidence=0.95,
+    source="key",
+    labels="gold",
+    questions={"test": 500},
+    right=400,
+    sampling={},
+    certificates=(Certificate(0.01, Rule(0.97), 1, 400, 0.02, 0.2, 0.1),),
+    refused={},
+    drift={"edges": [0.5], "shares": [0.5, 0.5]},
+    default={"rule": Rule(0.4, 2, 0.3).to_json()},
+    rethink={
+        "auto": {"rule": Rule(0.8, 1, 0.5).to_json(), "accept": 0.6},
+        "rethink": {"rule": Rule(1.0).to_json(), "accept": 0.7},
+    },
+)
+
+
+def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
+    found = standard(["dm", "entropy"], {"dm": CALIBRATION}, (2, 4))
     names = [own.name for own in found]
     assert len(set(names)) == len(names)
     by_name = {own.name: own for own in found}
-    assert by_name["DM, 1 % lost"].policy == PolicySettings(0.97)
-    both = by_name["stop + 4 attempts by dm"]
-    assert (both.policy.threshold, both.policy.hopeless, both.policy.accept) == (0.4, 0.3, 0.5)
+    assert by_name["dm, 1 % lost"].policy == PolicySettings(0.97)
+    both = by_name["stop + rethink: dm, 4"]
+    assert (both.policy.threshold, both.policy.hopeless, both.policy.accept) == (0.8, 0.5, 0.6)
     assert both.rethink is not None
-    assert both.rethink.max_rethinks == 3
+    assert (both.rethink.max_rethinks, both.rethink.kind) == (3, "fresh")
+    in_context = by_name["in context, stop + rethink: dm, 4"].rethink
+    assert in_context is not None
+    assert in_context.kind == "in_context"
+    assert by_name["rethink: dm, 2"].policy.accept == 0.7
+    assert by_name["rethink: dm, 2"].step_rule is None, "the DM was trained on steps"
+    assert by_name["rethink: entropy, 2"].step_rule == StepRule.parse("attempt"), "asked where it matters only"
     assert not by_name[FULL].policy.acts, "full thinking is scored for the best of k, and left alone"
 
 
@@ -137,8 +167,65 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "self-consistency, 4" in printed
-    assert len(json.loads((tmp_path / RESULTS_NAME).read_text())) == len(strategies()) + 4
+    results = json.loads((tmp_path / RESULTS_NAME).read_text())
+    assert len(results["groups"][ALL]) == len(strategies()) - 1 + 6
+    assert [own["judge"] for own in results["selective"]] == ["confidence"]
     assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
+    assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000
+    text = (tmp_path / REPORT_NAME).read_text()
+    assert "| confidence | " in text
+    assert "Every strategy: all questions" in text
+
+
+def test_groups_have_figures_of_their_own() -> None:
+    rows = [row(q, 0, "3", q % 2 == 0, 100, 0.5) for q in range(60)]
+    outcomes = [Outcomes(FULL, "full", 8.0, rows)]
+    groups = groups_of(outcomes)
+    assert {name: len(own) for name, own in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
+    (line, *_) = lines(outcomes, is_correct)
+    assert figures([line.of(groups["even"])])[0]["accuracy"] == 1.0
+    assert figures([line.of(groups["odd"])])[0]["accuracy"] == 0.0
+    assert set(groups_of([Outcomes(FULL, "full", 8.0, rows[:30])])) == {ALL}, "15 questions are too few"
+
+
+def line(name: str, family: str, right: float, tokens: float, questions: int = 400) -> Line:
+    rights = (np.arange(questions) < right * questions).astype(float)
+    return Line(name, family, rights, np.full(questions, tokens), 10.0, 1.0)
+
+
+def test_strategies_meet_at_equal_tokens() -> None:
+    found = [
+        line(FULL, "full", 0.6, 100.0),
+        line("self-consistency, 2", "self-consistency", 0.62, 200.0),
+        line("self-consistency, 4", "self-consistency", 0.7, 400.0),
+        line("ours, 1", "ours", 0.65, 80.0),
+        line("ours, 2", "ours", 0.75, 300.0),
+        line("ours, 3", "ours", 0.75, 500.0),
+    ]
+    against = [own for own in at_equal_tokens(found, "ours") if own["against"] == "self-consistency"]
+    assert [(own["their_tokens"], own["their_accuracy"]) for own in against] == [(100, 0.6), (300, 0.66), (400, 0.7)]
+    assert [own["gain_points"] for own in against] == [5.0, 9.0, 5.0]
+    assert all(own["gain_interval"][0] < own["gain_points"] < own["gain_interval"][1] for own in against)
+
+
+def test_selective_answering() -> None:
+    right = np.asarray([1.0, 1.0, 0.0, 0.0])
+    assert coverage_curve(np.asarray([0.9, 0.8, 0.2, 0.1]), right).tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
+    assert coverage_curve(np.full(4, 0.5), right).tolist() == [0.5] * 4, "a judge that knows nothing gains nothing"
+    rng = np.random.default_rng(0)
+    truth = (rng.random(600) < 0.6).astype(float)
+    sharp, blunt = truth + rng.normal(0, 0.3, 600), truth + rng.normal(0, 3.0, 600)
+    one, other = areas([Judged("sharp", sharp, truth), Judged("blunt", blunt, truth)])
+    assert one["against_first_interval"] == [0, 0]
+    assert other["against_first_interval"][1] < 0
+    assert one["interval"][0] < one["area"] < one["interval"][1]
+
+
+def test_judges_are_compared_on_full_answers() -> None:
+    rows = [row(q, s, "3", True, 100, 0.1 * q) for q in range(4) for s in range(2)]
+    found = judged([Outcomes("judged by entropy", "judged", 1.0, rows[::2]), Outcomes(FULL, "full", 8.0, rows)])
+    assert [own.name for own in found] == ["dm", "entropy"]
+    assert found[0].belief.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
 @pytest.mark.parametrize(

@@ -112,9 +112,10 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
         assert (card.reasoner, card.step_rule) == ("0123456789abcdef", "blank_line")
         own = Calibration.from_json(card.calibration)
         assert own.questions["test"] > 80
-        assert own.thinking_again is not None
-        assert own.rethink is not None
-        assert own.rethink["attempts"] == 2
+        assert {mode: chosen["attempts"] for mode, chosen in own.rethink.items()} == {"auto": 2, "rethink": 2}
+        again = own.thinking_again("rethink")
+        assert again is not None
+        assert again[0].threshold == 1.0
         assert own.rules["default"].threshold > 0.0
     with pytest.raises(InputError, match="was calibrated on fake, not on this Reasoner"):
         cards["stated"].check("--drr-calibration", "another", "blank_line")

@@ -253,14 +253,17 @@ def test_the_promise_says_what_breaks_it(asked: Any, sampling: Any, broken_by: l
 
 def test_where_attempts_may_be_rejected_the_rule_chosen_for_that_holds() -> None:
     assert CALIBRATED.calibration is not None
-    again = {"rule": Rule(0.95, 1, 0.3).to_json(), "accept": 0.7}
+    again = {
+        "auto": {"rule": Rule(0.95, 1, 0.3).to_json(), "accept": 0.7},
+        "rethink": {"rule": Rule(1.0, 2, 0.1).to_json(), "accept": 0.6},
+    }
     defaults = replace(CALIBRATED, calibration=replace(CALIBRATED.calibration, rethink=again))
     own = settings({"max_rethinks": 2}, defaults=defaults)
     assert (own.threshold, own.patience, own.hopeless, own.accept) == (0.95, 1, 0.3, 0.7)
     own = settings({"max_rethinks": 2, "threshold": 0.6, "accept": 0.2}, defaults=defaults)
     assert (own.threshold, own.hopeless, own.accept) == (0.6, None, 0.2)
     own = settings({"mode": "rethink"}, defaults=defaults)
-    assert (own.threshold, own.hopeless, own.accept) == (None, 0.3, 0.7)
+    assert (own.threshold, own.hopeless, own.accept) == (None, 0.1, 0.6)
     own = settings({}, defaults=defaults)
     assert (own.threshold, own.hopeless, own.accept) == (0.8, 0.02, None)
     own = settings({"max_rethinks": 1, "max_lost_correct": 0.05}, defaults=defaults)

@@ -1,0 +1,112 @@
+"""The figures of an evaluation as a terminal shows them, and as Markdown for people."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+_STOP, _DEFAULT = "stop: ", "default"
+
+
+def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """The figures as a table, fewest tokens first."""
+    grid = Table(title=title)
+    for column in ("strategy", "accuracy", "gain, points", "tokens", "saved", "seconds", "lost", "gained"):
+        grid.add_column(column, justify="left" if column == "strategy" else "right")
+    for own in sorted(rows, key=lambda own: float(own["tokens"])):
+        grid.add_row(
+            own["name"],
+            f"{100 * own['accuracy']:.1f} %",
+            _gain(own),
+            f"{own['tokens']:.0f}",
+            f"{100 * own['saved']:.0f} %",
+            f"{own['seconds']:.0f}",
+            str(own["lost_correct"]),
+            str(own["gained_correct"]),
+        )
+    return grid
+
+
+def everything(rows: Sequence[dict[str, Any]]) -> str:
+    """Every strategy, fewest tokens first."""
+    ordered = sorted(rows, key=lambda own: float(own["tokens"]))
+    cells = [
+        [
+            own["name"],
+            f"{100 * own['accuracy']:.1f} %",
+            _gain(own),
+            f"{own['tokens']:.0f}",
+            _saved(own),
+            f"{own['thinking_tokens']:.0f}",
+            f"{own['seconds']:.0f}",
+            str(own["lost_correct"]),
+            str(own["gained_correct"]),
+        ]
+        for own in ordered
+    ]
+    head = ["strategy", "accuracy", "gain, points", "tokens", "saved", "thinking", "seconds", "lost", "gained"]
+    return _markdown(head, cells)
+
+
+def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5) -> str:
+    """Every way of stopping early, group by group: its default rule's saving and gain, and in brackets the most that
+    any of its settings saves while losing at most `within` points there, chosen in hindsight."""
+    names = dict.fromkeys(own["family"] for rows in groups.values() for own in rows if own["family"].startswith(_STOP))
+    cells = []
+    for name in names:
+        by_group = [[own for own in rows if own["family"] == name] for rows in groups.values()]
+        cells.append([name.removeprefix(_STOP), *(_stopper(own, within) for own in by_group)])
+    return _markdown(["stopped by", *groups], cells)
+
+
+def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:
+    kept = [own["saved"] for own in rows if own["gain_points"] >= -within]
+    hindsight = f"({100 * max(kept):.0f} %)" if kept else "(none)"
+    default = [own for own in rows if own["name"].endswith(_DEFAULT)] or (rows if len(rows) == 1 else [])
+    if not default:
+        return hindsight
+    return f"{100 * default[0]['saved']:.0f} %, {default[0]['gain_points']:+.1f} {hindsight}"
+
+
+def equal_tokens(rows: Sequence[dict[str, Any]], families: Sequence[str]) -> str:
+    """Strategies against other families at as many tokens: gain in points with its interval."""
+    names = dict.fromkeys(own["contender"] for own in rows)
+    present = [family for family in families if any(own["against"] == family for own in rows)]
+    cells = []
+    for name in names:
+        own = [row for row in rows if row["contender"] == name]
+        by_family = {row["against"]: row for row in own}
+        cells.append(
+            [name, f"{100 * own[0]['accuracy']:.1f} %", f"{own[0]['tokens']:.0f}"]
+            + [_gain(by_family[family]) for family in present]
+        )
+    return _markdown(["", "accuracy", "tokens", *present], cells)
+
+
+def coverage(rows: Sequence[dict[str, Any]]) -> str:
+    """Selective answering by every judge."""
+    cells = [
+        [
+            own["judge"],
+            "{:.3f} [{:.3f}, {:.3f}]".format(own["area"], *own["interval"]),
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(own["against_first"], *own["against_first_interval"]),
+            f"{100 * own['at_half']:.1f} %",
+        ]
+        for own in rows
+    ]
+    return _markdown(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
+
+
+def _gain(own: dict[str, Any]) -> str:
+    low, high = own["gain_interval"]
+    return f"{own['gain_points']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _saved(own: dict[str, Any]) -> str:
+    low, high = own["saved_interval"]
+    return f"{100 * own['saved']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---" for _ in head], *cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,76 @@
+"""The report of an evaluation, made of the recorded outcomes alone: figures as JSON, tables as Markdown, pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drr.eval_plots import draw_coverage, draw_pareto
+from drr.eval_report import ALL, Line, at_equal_tokens, figures, groups_of, judged, lines
+from drr.eval_tables import coverage, equal_tokens, everything, stoppers
+from drr.evaluate import read_outcomes
+from drr.grading import Grader
+from drr.records import write_whole
+from drr.selective import areas
+from drr.strategies import FULL
+
+RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
+PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
+
+_OPPONENTS = (
+    "self-consistency",
+    "best of k: dm",
+    "rethink: self_critique",
+    "rethink: critique",
+    "rethink: logprob",
+    "stop + rethink: logprob",
+    "nudge",
+)
+_CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, stop + rethink: dm", "rethink: dm")
+
+
+def write_report(out: Path, grade: Grader) -> dict[str, Any]:
+    """Make the report of the outcomes in `out`, beside them; returns its figures. InputError where there are none."""
+    outcomes = read_outcomes(out)
+    found = lines(outcomes, grade)
+    groups = {name: [line.of(questions) for line in found] for name, questions in groups_of(outcomes).items()}
+    rows = {name: figures(own) for name, own in groups.items()}
+    equal = {name: _equal(own) for name, own in groups.items()}
+    judges = judged(outcomes)
+    results = {"groups": rows, "equal_tokens": equal, "selective": areas(judges) if judges else []}
+    write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
+    draw_pareto(rows, out / PLOT_NAME)
+    if judges:
+        draw_coverage(judges, out / COVERAGE_NAME)
+    write_whole(out / REPORT_NAME, report(results))
+    return results
+
+
+def _equal(found: list[Line]) -> list[dict[str, Any]]:
+    return [own for contenders in _CONTENDERS for own in at_equal_tokens(found, contenders)]
+
+
+def report(results: dict[str, Any]) -> str:
+    """The tables, as Markdown."""
+    groups = results["groups"]
+    full = next(own for own in groups[ALL] if own["name"] == FULL)
+    parts = [
+        f"![accuracy against tokens]({PLOT_NAME})",
+        "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "
+        "default rule; in brackets the most that any of its settings saves at a loss of at most half a point, chosen "
+        "in hindsight on these very questions.\n\n" + stoppers(groups),
+    ]
+    for name, own in results["equal_tokens"].items():
+        if own:
+            parts.append(
+                f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative when it spends "
+                "as many tokens (95 % intervals, paired bootstrap).\n\n" + equal_tokens(own, _OPPONENTS)
+            )
+    if results["selective"]:
+        parts.append(
+            "### Knowing when to abstain\n\nOne full answer to every question, answered in the order of each judge's "
+            "belief: mean accuracy over all shares answered (area under the accuracy-coverage curve; the plain "
+            f"accuracy is {100 * full['accuracy']:.1f} %).\n\n{coverage(results['selective'])}\n\n"
+            f"![accuracy against coverage]({COVERAGE_NAME})"
+        )
+    parts += [f"### Every strategy: {name}\n\n{everything(rows)}" for name, rows in groups.items()]
+    return "\n\n".join(parts) + "\n"
