@@ -24,15 +24,16 @@ def run(options: argparse.Namespace) -> None:
             raise InputError("--risk", f"must lie between 0 and 1, not {risk}")
     if (options.dm is None) == (options.scorer is None):
         raise InputError("--scorer", "give either a DM to calibrate (--dm) or scorers that need none (--scorer)")
+    if options.dm is not None:
+        for name in ("reasoner", "out", "limit", "prm"):
+            if getattr(options, name):
+                raise InputError(f"--{name}", "belongs to --scorer")
+    card = DmCard.load(options.dm) if options.dm is not None else None
     manifest = Manifest.load(options.data)
     _check_usable(manifest, options)
-    if options.scorer is not None:
+    if card is None:
         _run_scorers(options, manifest, risks)
         return
-    for name in ("reasoner", "out", "limit"):
-        if getattr(options, name):
-            raise InputError(f"--{name}", "belongs to --scorer")
-    card = DmCard.load(options.dm)
     _check_match(card, manifest, options)
     data = split_data(read_rollouts(options.data), read_trained_on(options.dm))
     _check_enough(data, risks, options)
@@ -44,16 +45,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequence[float]) -> None:
-    from drr.calibrate_scorers import calibrate_scorers, scorers_of
+    from drr.calibrate_scorers import calibrate_scorers, check_names
 
     if options.check:
         raise InputError("--check", "is for DMs")
     if options.out is None:
         raise InputError("--out", "is needed: the folder for the scorers' calibrations")
-    scorers = scorers_of(options)
+    check_names(options.scorer, options.prm)
     data = split_data(_of_questions(read_rollouts(options.data), options.limit), set())
     _check_enough(data, risks, options)
-    for card in calibrate_scorers(scorers, data, manifest, options, risks):
+    for card in calibrate_scorers(data, manifest, options, risks):
         Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
         show(Calibration.from_json(card.calibration), options.out)
 

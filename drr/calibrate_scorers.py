@@ -6,6 +6,7 @@ quantile of what the scorer said at the recorded boundaries.
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from drr.calibrating import CalibrationData, calibration_of
 from drr.calibration import Calibration
 from drr.engines import prepare_environment
 from drr.errors import InputError
+from drr.open_prm import open_prm
 from drr.open_reasoner import OpenReasoner, open_engine
 from drr.records import Manifest, Rollout
 from drr.replay import Replay, Rule
@@ -30,45 +32,39 @@ _ACCEPT_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 _PATIENCES = (1, 2, 3)
 
 
-def scorers_of(options: argparse.Namespace) -> list[Scorer]:
-    """The scorers that the options name; InputError where there is no such one."""
-    known = training_free()
-    for name in options.scorer:
+def check_names(names: Sequence[str], prm: str | None) -> None:
+    """InputError where there is no such scorer, or the model that it needs is not named."""
+    known = [*training_free(), "prm"]
+    for name in names:
         if name not in known:
             raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}")
-    return [known[name] for name in dict.fromkeys(options.scorer)]
+    if ("prm" in names) != (prm is not None):
+        raise InputError("--prm", "names the model of the scorer prm: give both or neither")
 
 
 def calibrate_scorers(
-    scorers: Sequence[Scorer],
-    data: CalibrationData,
-    manifest: Manifest,
-    options: argparse.Namespace,
-    risks: Sequence[float],
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
 ) -> list[ScorerCard]:
-    """Judge the recorded rollouts by every scorer and write its calibration into `options.out`."""
-    asks = any(isinstance(scorer, ProbingScorer) for scorer in scorers)
-    if asks and not options.reasoner:
-        raise InputError("--reasoner", "is needed: such a scorer asks the Reasoner")
+    """Judge the recorded rollouts by every scorer of `options` and write its calibration into `options.out`."""
     prepare_environment(quiet=True)
-    return asyncio.run(_calibrate(scorers, data, manifest, options, risks, asks=asks))
+    return asyncio.run(_calibrate(data, manifest, options, risks))
 
 
 async def _calibrate(
-    scorers: Sequence[Scorer],
-    data: CalibrationData,
-    manifest: Manifest,
-    options: argparse.Namespace,
-    risks: Sequence[float],
-    *,
-    asks: bool,
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
 ) -> list[ScorerCard]:
-    if not asks:
-        return [await _card(scorer, data, manifest, options, risks, None) for scorer in scorers]
-    async with open_engine(options.reasoner, options.reasoning_parser) as reasoner:
-        recorded = manifest.settings["reasoner"]
-        if reasoner.fingerprint != recorded["fingerprint"]:
-            raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+    known, reasoner, recorded = training_free(), None, manifest.settings["reasoner"]
+    asks = any(isinstance(known.get(name), ProbingScorer) for name in options.scorer)
+    if asks and not options.reasoner:
+        raise InputError("--reasoner", "is needed: such a scorer asks the Reasoner")
+    async with contextlib.AsyncExitStack() as stack:
+        if options.prm is not None:
+            known["prm"] = await stack.enter_async_context(open_prm(options.prm))
+        if asks:
+            reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
+            if reasoner.fingerprint != recorded["fingerprint"]:
+                raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+        scorers = [known[name] for name in dict.fromkeys(options.scorer)]
         return [await _card(scorer, data, manifest, options, risks, reasoner) for scorer in scorers]
 
 

@@ -72,12 +72,17 @@ def _config(options: argparse.Namespace) -> EvalConfig:
 def _strategies(options: argparse.Namespace) -> list[Strategy]:
     scorers: list[ScorerName] = options.scorer or ["confidence", "logprob", "entropy", "answer_probe", "self_critique"]
     for name in scorers:
-        if name not in get_args(ScorerName) or name in ("dm", "stated"):
+        if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
             raise InputError("--scorer", f"{name!r} is none of {', '.join(training_free())}")
     attempts = sorted(set(options.attempts or (2, 4, 8)))
     if attempts[0] < 2:
         raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
-    judges: list[ScorerName] = [*(["dm"] if options.dm is not None else []), *scorers]  # type: ignore[list-item]
+    judges: list[ScorerName] = []
+    if options.dm is not None:
+        judges.append("dm")
+    if options.prm is not None:
+        judges.append("prm")
+    judges += scorers
     everything = standard(judges, _calibrations(options), attempts)
     if not options.strategy:
         return everything
@@ -110,12 +115,15 @@ async def _evaluate(
     grade: Grader,
 ) -> None:
     from drr.open_dm import open_dm
+    from drr.open_prm import open_prm
     from drr.open_reasoner import open_engine
 
     async with contextlib.AsyncExitStack() as stack:
         scorers: dict[str, Scorer] = dict(training_free())
         if options.dm is not None:
             scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
+        if options.prm is not None:
+            scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
         reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
         for card in load_cards(options.calibration) if options.calibration is not None else []:
             card.check("--calibration", reasoner.fingerprint, str(config.step_rule))
@@ -123,6 +131,7 @@ async def _evaluate(
             **recorded(config),
             "reasoner": reasoner.fingerprint or reasoner.name,
             "dm": None if options.dm is None else dm_state(options.dm),
+            "prm": options.prm,
             "grader": options.grader,
             "calibrations": _state(options.calibration),
         }

@@ -87,12 +87,10 @@ async def open_server(
 
     Where `tokenizer` is a folder with weights, they are taken for the server's, and the DM will be bound to them.
     """
-    from transformers import AutoTokenizer
-
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT) as client:
         served = await _served_model(client, url, model)
-        loaded = _tokenizer(AutoTokenizer, tokenizer)
+        loaded = load_tokenizer(tokenizer, "--tokenizer")
         yield OpenReasoner(
             _Completions(client, served["id"]).generate,
             loaded,
@@ -118,11 +116,14 @@ def _fingerprint(model: str) -> str:
         return ""
 
 
-def _tokenizer(loader: Any, name: str) -> Any:
+def load_tokenizer(name: str, option: str) -> Any:
+    """The tokenizer in a folder or by a Hugging Face id; InputError names the `option` that asked for it."""
+    from transformers import AutoTokenizer
+
     try:
-        return loader.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise InputError("--tokenizer", f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError(option, f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def known_format(tokenizer: Any, parser: str) -> ThinkingFormat:

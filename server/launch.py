@@ -33,12 +33,15 @@ from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, fingerprint
 from drr.drift import DriftWatch
 from drr.engines import cpu_engine_defaults, on_cpu, prepare_environment
 from drr.open_dm import start_dm
+from drr.open_prm import start_prm
 from drr.open_reasoner import thinking_format
 from drr.reasoner import injected
 from drr.replay import Rule
 from drr.rethink import RETHINK_CUE
 from drr.scorer_card import ScorerCard, load_cards
+from drr.scorers import Scorer
 from drr.scorers.dm import DmScorer
+from drr.scorers.process_reward import ProcessRewardScorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
 from server import metrics
@@ -86,6 +89,8 @@ def make_parser() -> FlexibleArgumentParser:
     group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
     group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
     group.add_argument("--dm-gpu-memory-utilization", type=float, default=0.1, help="share of the GPU for the DM")
+    group.add_argument("--prm", metavar="MODEL", help="a process reward model: folder or Hugging Face id; scorer prm")
+    group.add_argument("--prm-gpu-memory-utilization", type=float, default=0.3, help="share of the GPU for it")
     group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
     group.add_argument(
         "--drr-scorer", choices=get_args(ScorerName), help="who judges where a request does not say; default: the DM"
@@ -116,10 +121,14 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--drr-mode {args.drr_mode} needs --dm or --drr-scorer")
     if args.drr_scorer == "dm" and not args.dm:
         parser.error("--drr-scorer dm needs --dm")
+    if args.drr_scorer == "prm" and not args.prm:
+        parser.error("--drr-scorer prm needs --prm")
     if args.dm_deadline_ms <= 0 or args.drr_answer_tokens < 1:
         parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
-    if args.dm and not on_cpu() and args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
-        args.gpu_memory_utilization -= args.dm_gpu_memory_utilization  # the DM's share comes out of the Reasoner's
+    if not on_cpu() and args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
+        # The judges' shares come out of the Reasoner's.
+        args.gpu_memory_utilization -= args.dm_gpu_memory_utilization if args.dm else 0.0
+        args.gpu_memory_utilization -= args.prm_gpu_memory_utilization if args.prm else 0.0
     validate_parsed_serve_args(args)
     return args
 
@@ -130,14 +139,17 @@ async def serve(args: argparse.Namespace) -> None:
     card = _dm_card(args, rule)
     listen_address, sock = setup_server(args, reuse_port=False)
     dm: Dm | None = None
+    prm: tuple[AsyncLLM, ProcessRewardScorer] | None = None
     engine: ThinkingEngine | None = None
     try:
         if card is not None:
             dm = _start_dm(card, args)
+        if args.prm:
+            prm = start_prm(args.prm, args.prm_gpu_memory_utilization)
         engine = _start_reasoner(args)
         if dm is not None:
             _check_downloaded(dm.card, engine, args, rule)
-        app = await build(args, engine, dm, rule)
+        app = await build(args, engine, dm, rule, prm[1] if prm is not None else None)
         print(_invitation(args, listen_address, dm), flush=True)
         shutdown = await _serve_http(app, args, sock)
         await shutdown
@@ -146,12 +158,16 @@ async def serve(args: argparse.Namespace) -> None:
             engine.shutdown()
         if dm is not None:
             dm.engine.shutdown()
+        if prm is not None:
+            prm[0].shutdown()
         sock.close()
 
 
-async def build(args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None, rule: StepRule) -> FastAPI:
+async def build(
+    args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None, rule: StepRule, prm: Scorer | None = None
+) -> FastAPI:
     """vLLM's app over `engine`, with DRR's handler, health and model list in it."""
-    engine.drr = _runtime(args, engine, dm, rule)
+    engine.drr = _runtime(args, engine, dm, rule, prm)
     tasks = await engine.get_supported_tasks()
     args.middleware = [*args.middleware, _MIDDLEWARE]
     app: FastAPI = build_app(args, tasks, engine.model_config)
@@ -242,7 +258,9 @@ def _scorer_cards(args: argparse.Namespace, engine: AsyncLLM, rule: StepRule) ->
     return cards
 
 
-def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule) -> DrrRuntime:
+def _runtime(
+    args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule, prm: Scorer | None
+) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
     parser = args.structured_outputs_config.reasoning_parser
     form = thinking_format(tokenizer, parser)
@@ -275,9 +293,14 @@ def _runtime(args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: St
         answer_tokens=args.drr_answer_tokens,
         deadline=args.dm_deadline_ms / 1000,
         can_stop=form is not None,
+        has_prm=prm is not None,
     )
     drift = DriftWatch(calibration.drift) if calibration is not None else None
-    scorers = {**training_free(), **({"dm": dm.scorer} if dm is not None else {})}
+    scorers = training_free()
+    if dm is not None:
+        scorers["dm"] = dm.scorer
+    if prm is not None:
+        scorers["prm"] = prm
     return DrrRuntime(form, rule, scorers, defaults, drift)
 
 

@@ -117,6 +117,8 @@ class Defaults:
     deadline: float = 1.0
     can_stop: bool = True
     """Whether the server knows how this Reasoner's thinking is closed."""
+    has_prm: bool = False
+    """Whether a process reward model was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,8 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
         return defaults
     if name in (None, "dm"):
         return defaults
+    if name == "prm" and not defaults.has_prm:
+        raise DrrError("drr.scorer", "this server was started without a process reward model (--prm)")
     if not defaults.can_stop:
         raise DrrError("drr.scorer", "this server does not know how the model closes thinking")
     assert name is not None

@@ -133,6 +133,8 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
         ([], "--scorer: give either"),
         (["--dm", "x", "--limit", "4"], "--limit: belongs to --scorer"),
         (["--scorer", "logprob", "--out", "x", "--check", "4"], "--check: is for DMs"),
+        (["--scorer", "prm", "--out", "x"], "--prm: names the model"),
+        (["--scorer", "logprob", "--prm", "m", "--out", "x"], "--prm: names the model"),
         (["--scorer", "logprob", "--out", "x", "--limit", "9"], "leaves"),
     ],
 )

@@ -283,5 +283,13 @@ def test_a_calibrated_scorer_judges_by_its_own_rules() -> None:
         settings({"scorer": "entropy", "max_lost_correct": 0.05}, defaults=defaults)
 
 
+def test_a_process_reward_model_judges_where_there_is_one() -> None:
+    with pytest.raises(DrrError, match="without a process reward model") as caught:
+        settings({"scorer": "prm"})
+    assert caught.value.param == "drr.scorer"
+    own = settings({"scorer": "prm", "max_rethinks": 1}, defaults=replace(WITHOUT_DM, has_prm=True))
+    assert (own.mode, own.scorer, own.threshold, own.accept) == ("auto", "prm", 0.9, 0.5)
+
+
 def test_responses_without_a_risk_promise_nothing() -> None:
     assert risk_object(settings(defaults=CALIBRATED), {}) is None

@@ -107,7 +107,7 @@ async def test_controls_know_nothing() -> None:
 
 
 def test_scorers_that_must_ask_say_so() -> None:
-    assert set(SCORERS) == set(THRESHOLDS)
+    assert {*SCORERS, "prm"} == set(THRESHOLDS)
     for name in ("confidence", "entropy", "answer_probe", "self_critique", "critique"):
         with pytest.raises(ScorerUnavailableError, match=name):
             SCORERS[name].session("question")

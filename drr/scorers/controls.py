@@ -60,7 +60,11 @@ class StatedScorer:
 
 
 class LogprobScorer:
-    """The geometric mean of the attempt's token probabilities so far: the Reasoner's confidence that costs nothing."""
+    """The geometric mean of the attempt's token probabilities so far: the Reasoner's confidence that costs nothing.
+
+    Its negative logarithm estimates, without bias, the mean entropy of the thinking's tokens, which is what
+    phase-entropy rewards look at (PEAR, arXiv 2510.08026).
+    """
 
     id = "logprob"
 

@@ -11,6 +11,7 @@ from drr.scorers.self_critique import SelfCritiqueScorer
 
 ScorerName = Literal[
     "dm",
+    "prm",
     "confidence",
     "logprob",
     "entropy",
@@ -23,6 +24,7 @@ ScorerName = Literal[
 ]
 
 THRESHOLDS: dict[str, float] = {
+    "prm": 0.9,
     "confidence": 0.95,
     "logprob": 0.98,
     "entropy": 0.9,
