@@ -13,6 +13,7 @@ from drr.selective import Judged
 from drr.strategies import FULL, JUDGED
 
 ALL = "all questions"
+SUBGROUP = ", "
 LEAST_GROUP = 20
 """Questions that a group needs for figures of its own."""
 
@@ -39,13 +40,17 @@ class Line:
 
 
 def groups_of(outcomes: Sequence[Outcomes]) -> dict[str, NDArray[np.int64]]:
-    """The questions of every group that is large enough, by name; all of them first."""
+    """The questions of every group that is large enough, by name; all of them first.
+
+    A group named `A, B` is also part of a group `A`, which comes before it.
+    """
     names = [rows[0].group for rows in _by_question(next(own for own in outcomes if own.name == FULL).rows)]
     found = {ALL: np.arange(len(names))}
-    distinct = sorted(set(names))
-    if len(distinct) > 1:
-        groups = {name: np.flatnonzero(np.asarray(names) == name) for name in distinct}
-        found |= {name: own for name, own in groups.items() if len(own) >= LEAST_GROUP}
+    distinct = sorted({part for name in names for part in (name.partition(SUBGROUP)[0], name)})
+    for group in distinct:
+        inside = [name == group or name.startswith(group + SUBGROUP) for name in names]
+        if LEAST_GROUP <= sum(inside) < len(names):
+            found[group] = np.flatnonzero(inside)
     return found
 
 

@@ -6,6 +6,18 @@ from typing import Any
 from rich.table import Table
 
 _STOP, _DEFAULT = "stop: ", "default"
+_OPPONENTS = (
+    "self-consistency",
+    "best of k: dm",
+    "nudge",
+    "rethink: self_critique",
+    "rethink: critique",
+    "stop + rethink: self_critique",
+    "rethink: logprob",
+    "stop + rethink: logprob",
+    "rethink: confidence",
+    "stop + rethink: confidence",
+)
 
 
 def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
@@ -51,12 +63,13 @@ def everything(rows: Sequence[dict[str, Any]]) -> str:
 def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5) -> str:
     """Every way of stopping early, group by group: its default rule's saving and gain, and in brackets the most that
     any of its settings saves while losing at most `within` points there, chosen in hindsight."""
-    names = dict.fromkeys(own["family"] for rows in groups.values() for own in rows if own["family"].startswith(_STOP))
-    cells = []
-    for name in names:
-        by_group = [[own for own in rows if own["family"] == name] for rows in groups.values()]
-        cells.append([name.removeprefix(_STOP), *(_stopper(own, within) for own in by_group)])
-    return _markdown(["stopped by", *groups], cells)
+    names = list(dict.fromkeys(own["family"] for rows in groups.values() for own in rows))
+    names = [name for name in names if name.startswith(_STOP)]
+    cells = [
+        [group, *(_stopper([own for own in rows if own["family"] == name], within) for name in names)]
+        for group, rows in groups.items()
+    ]
+    return _markdown(["", *(name.removeprefix(_STOP) for name in names)], cells)
 
 
 def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:
@@ -68,18 +81,16 @@ def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:
     return f"{100 * default[0]['saved']:.0f} %, {default[0]['gain_points']:+.1f} {hindsight}"
 
 
-def equal_tokens(rows: Sequence[dict[str, Any]], families: Sequence[str]) -> str:
-    """Strategies against other families at as many tokens: gain in points with its interval."""
+def equal_tokens(rows: Sequence[dict[str, Any]]) -> str:
+    """Strategies against the families that are their opponents, at as many tokens: gain in points with its interval."""
     names = dict.fromkeys(own["contender"] for own in rows)
-    present = [family for family in families if any(own["against"] == family for own in rows)]
+    present = [family for family in _OPPONENTS if any(own["against"] == family for own in rows)]
     cells = []
     for name in names:
-        own = [row for row in rows if row["contender"] == name]
-        by_family = {row["against"]: row for row in own}
-        cells.append(
-            [name, f"{100 * own[0]['accuracy']:.1f} %", f"{own[0]['tokens']:.0f}"]
-            + [_gain(by_family[family]) for family in present]
-        )
+        own = {row["against"]: row for row in rows if row["contender"] == name}
+        first = next(iter(own.values()))
+        gains = [_gain(own[family]) if family in own else "" for family in present]
+        cells.append([name, f"{100 * first['accuracy']:.1f} %", f"{first['tokens']:.0f}", *gains])
     return _markdown(["", "accuracy", "tokens", *present], cells)
 
 

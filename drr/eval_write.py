@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from drr.eval_plots import draw_coverage, draw_pareto
-from drr.eval_report import ALL, Line, at_equal_tokens, figures, groups_of, judged, lines
+from drr.eval_report import ALL, SUBGROUP, Line, at_equal_tokens, figures, groups_of, judged, lines
 from drr.eval_tables import coverage, equal_tokens, everything, stoppers
 from drr.evaluate import read_outcomes
 from drr.grading import Grader
@@ -16,15 +16,6 @@ from drr.strategies import FULL
 RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
 PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
 
-_OPPONENTS = (
-    "self-consistency",
-    "best of k: dm",
-    "rethink: self_critique",
-    "rethink: critique",
-    "rethink: logprob",
-    "stop + rethink: logprob",
-    "nudge",
-)
 _CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, stop + rethink: dm", "rethink: dm")
 
 
@@ -33,12 +24,14 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
     outcomes = read_outcomes(out)
     found = lines(outcomes, grade)
     groups = {name: [line.of(questions) for line in found] for name, questions in groups_of(outcomes).items()}
-    rows = {name: figures(own) for name, own in groups.items()}
-    equal = {name: _equal(own) for name, own in groups.items()}
     judges = judged(outcomes)
-    results = {"groups": rows, "equal_tokens": equal, "selective": areas(judges) if judges else []}
+    results: dict[str, Any] = {
+        "groups": {name: figures(own) for name, own in groups.items()},
+        "equal_tokens": {name: _equal(own) for name, own in groups.items()},
+        "selective": areas(judges) if judges else [],
+    }
     write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
-    draw_pareto(rows, out / PLOT_NAME)
+    draw_pareto({name: own for name, own in results["groups"].items() if SUBGROUP not in name}, out / PLOT_NAME)
     if judges:
         draw_coverage(judges, out / COVERAGE_NAME)
     write_whole(out / REPORT_NAME, report(results))
@@ -50,27 +43,32 @@ def _equal(found: list[Line]) -> list[dict[str, Any]]:
 
 
 def report(results: dict[str, Any]) -> str:
-    """The tables, as Markdown."""
-    groups = results["groups"]
-    full = next(own for own in groups[ALL] if own["name"] == FULL)
+    """Every table, as Markdown, with the pictures beside it."""
+    every = [f"### Every strategy: {name}\n\n{everything(rows)}" for name, rows in results["groups"].items()]
+    return "\n\n".join([summary(results, list(results["groups"])), *every]) + "\n"
+
+
+def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") -> str:
+    """The tables that compare, as Markdown: thinking again at equal tokens for the groups in `equal_in` only.
+    `pictures` is where the pictures are, as a prefix of their names."""
+    groups, full = results["groups"], next(own for own in results["groups"][ALL] if own["name"] == FULL)
     parts = [
-        f"![accuracy against tokens]({PLOT_NAME})",
+        f"![accuracy against tokens]({pictures}{PLOT_NAME})",
         "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "
         "default rule; in brackets the most that any of its settings saves at a loss of at most half a point, chosen "
         "in hindsight on these very questions.\n\n" + stoppers(groups),
     ]
-    for name, own in results["equal_tokens"].items():
-        if own:
-            parts.append(
-                f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative when it spends "
-                "as many tokens (95 % intervals, paired bootstrap).\n\n" + equal_tokens(own, _OPPONENTS)
-            )
+    parts += [
+        f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative when it spends as many "
+        "tokens (95 % intervals, paired bootstrap).\n\n" + equal_tokens(results["equal_tokens"][name])
+        for name in equal_in
+        if results["equal_tokens"][name]
+    ]
     if results["selective"]:
         parts.append(
             "### Knowing when to abstain\n\nOne full answer to every question, answered in the order of each judge's "
             "belief: mean accuracy over all shares answered (area under the accuracy-coverage curve; the plain "
             f"accuracy is {100 * full['accuracy']:.1f} %).\n\n{coverage(results['selective'])}\n\n"
-            f"![accuracy against coverage]({COVERAGE_NAME})"
+            f"![accuracy against coverage]({pictures}{COVERAGE_NAME})"
         )
-    parts += [f"### Every strategy: {name}\n\n{everything(rows)}" for name, rows in groups.items()]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)

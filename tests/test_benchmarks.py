@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.labels import look, relabel, relabelled
+from benchmarks.readme import write_section
+from benchmarks.repetition import Reader, padded, repeatable
 from benchmarks.savings import Answer, Run, compared, first_statement, markdown
 from benchmarks.shift import measure
 from drr import reference
@@ -88,3 +90,35 @@ def test_dms_are_compared_and_shifted_on_recorded_rollouts() -> None:
     figures = look(reference.dm_folder(), hard)
     assert figures["rules"]["default"]["lost_rate"] == pytest.approx(0.0)
     assert 0 <= figures["auroc"]["first"] <= 1
+
+
+def test_padding_repeats_right_steps_only() -> None:
+    rollout = rollout_of(
+        ["so: 1+2=3.\n\n", "so: 3*4=13.\n\n", "Let me check.\n\n", "12/4=3.\n\n", "So the answer is 3.\n\n"]
+    )
+    assert repeatable(rollout) == ["so: 1+2=3.\n\n", "12/4=3.\n\n"]
+    longer = padded(rollout, 3)
+    assert longer.steps == [*rollout.steps, "so: 1+2=3.\n\n", "12/4=3.\n\n", "so: 1+2=3.\n\n"]
+    assert (longer.question, longer.later) == (rollout.question, rollout.later)
+    assert repeatable(rollout_of(["7/0=3.\n\n", "7/2=3.\n\n"])) == []
+
+
+def test_padded_text_is_read_by_the_reasoner_itself() -> None:
+    reader = Reader(reference.reasoner_folder())
+    rollout = rollout_of(["gain: 12+30=42.\n\n", "So the answer is 42.\n\n"])
+    rollout.question = "Tom has 12 apples. He finds 30 more. How many apples does Tom have now?"
+    likely = reader.read(rollout)
+    assert [len(own or []) for own in likely.logprobs] == likely.step_tokens
+    assert min(value for own in likely.logprobs for value in own or []) > -3.0
+    wrong = reader.read(padded(rollout_of(["gain: 12+30=97.\n\n", "12+30=42.\n\n"]), 1))
+    assert min(wrong.logprobs[0] or []) < -3.0
+    assert len(wrong.logprobs) == 3
+
+
+def test_sections_are_replaced_and_missing_ones_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("a\n<!-- x: written by hand -->\nold\n<!-- end of x -->\nb\n")
+    write_section(path, "x", "make x", "new")
+    assert path.read_text() == "a\n<!-- x: written by make x -->\nnew\n<!-- end of x -->\nb\n"
+    with pytest.raises(ValueError, match="has no section y"):
+        write_section(path, "y", "make y", "new")
