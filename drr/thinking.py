@@ -18,11 +18,12 @@ from drr.features import BehaviourFeatures
 from drr.judging import Gate, Judge
 from drr.policy import Decision, Score, StopCause, Verdict, decide, rejects
 from drr.probing import Probe
-from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token, injected
+from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
 from drr.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, StepReport
 from drr.scorers import Boundary, Scorer
 from drr.segments import SegmentStream, StreamFailed
-from drr.steps import Step, StepRule, StepSegmenter
+from drr.steps import Step, StepRule
+from drr.trace import Trace
 
 
 class _Stage(Enum):
@@ -55,25 +56,21 @@ class ThinkingLoop:
     ) -> None:
         """`spent` is shared by all attempts of a response, whose number this is `attempt`. `probe` is for scorers that
         ask the Reasoner."""
-        self._form, self._rule, self._settings = form, rule, settings
+        self._form, self._settings = form, settings
         self._prompt_ids = list(prompt_ids)
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
         self._stream = SegmentStream(reasoner, self._mailbox.put_nowait)
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe)
         self._probe = probe
         self._outcome, self._spent, self._attempt = Outcome(), spent or Spent(), attempt
+        self._trace = Trace(prompt_ids, rule, self._spent)
         self._rejected: Score | None = None
         self._scores: list[Score | None] = []
         self._features = BehaviourFeatures()
         self._gates: deque[Gate] = deque()
-        self._tokens: list[Token] = []
-        self._released = 0
-        self._thinking_from = self._thinking_to = 0
-        self._thinking_started = False
         self._segments = 0
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
-        self._segmenter = StepSegmenter(rule)
         self._stage = _Stage.UNDECIDED
 
     @property
@@ -90,7 +87,7 @@ class ThinkingLoop:
     @property
     def thinking(self) -> tuple[Token, ...]:
         """What has been thought and kept, the opening marker included where the Reasoner made it."""
-        return tuple(self._tokens[: self._thinking_to])
+        return self._trace.thinking
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The attempt's events, in order; the last one is Finished, or Rejected. Engine errors are raised as they
@@ -101,7 +98,7 @@ class ThinkingLoop:
 
     async def answer(self, cause: StopCause) -> AsyncGenerator[Event, None]:
         """Answer from the thinking of a rejected attempt after all; the last event is Finished."""
-        async with contextlib.aclosing(self._drive(self._answer(len(self._tokens), cause))) as events:
+        async with contextlib.aclosing(self._drive(self._answer(len(self._trace), cause))) as events:
             async for event in events:
                 yield event
 
@@ -141,12 +138,11 @@ class ThinkingLoop:
             self._inject(self._form.open_ids, "")
             self._start_thinking()
         self._stage = _Stage.ENDED
-        self._gates.append(Gate(len(self._tokens), forced=StopCause.BUDGET, resolved=True))
+        self._gates.append(Gate(len(self._trace), forced=StopCause.BUDGET, resolved=True))
 
     def _start_thinking(self) -> None:
-        self._stage, self._thinking_started = _Stage.THINKING, True
-        self._thinking_from = self._thinking_to = len(self._tokens)
-        self._segmenter = StepSegmenter(self._rule, start=len(self._tokens))
+        self._stage = _Stage.THINKING
+        self._trace.start_thinking()
 
     def _has_room(self, tokens: int = 1) -> bool:
         """Whether this many more thinking tokens may be generated."""
@@ -159,14 +155,10 @@ class ThinkingLoop:
         self._outcome.generated_tokens += tokens
         self._spent.generated += tokens
 
-    def _think_up_to(self, end: int) -> None:
-        self._spent.thought += end - self._thinking_to
-        self._thinking_to = end
-
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        carried = [token.id for token in self._tokens]
+        carried = self._trace.carried
         segment = Segment(
             phase=phase,
             number=self._segments,
@@ -208,8 +200,7 @@ class ThinkingLoop:
         self._count(len(delta.tokens))
         self._release()  # whatever the thinking left goes first
         if delta.tokens or delta.text:
-            self._tokens.extend(delta.tokens)
-            self._released = len(self._tokens)
+            self._trace.add_released(delta.tokens)
             self._events.append(Emit(delta.tokens, delta.text))
         if delta.finish_reason is not None:
             self._finish = (delta.finish_reason, delta.stop_reason)
@@ -220,7 +211,7 @@ class ThinkingLoop:
                 await self._give_up_rest(len(delta.tokens) - position)
                 return
             if self._stage is _Stage.CLOSED:
-                self._tokens.append(token)
+                self._trace.tokens.append(token)
             elif self._stage is _Stage.THINKING and delta.finish_reason == "stop" and token is delta.tokens[-1]:
                 self._outcome.discarded_tokens += 1  # the end of the turn; the turn goes on with an answer
             elif not self._take_token(token):
@@ -244,73 +235,65 @@ class ThinkingLoop:
 
     def _take_token(self, token: Token) -> bool:
         """Add one token of the thinking request; False if the thinking has no room for it."""
+        trace = self._trace
+        trace.tokens.append(token)
         if self._stage is _Stage.UNDECIDED:
-            self._tokens.append(token)
-            if self._ends_with(self._form.open_ids):
+            if trace.ends_with(self._form.open_ids):
                 self._start_thinking()
-            elif token.text.strip() and len(self._tokens) >= len(self._form.open_ids):
+            elif token.text.strip() and len(trace) >= len(self._form.open_ids):
                 self._stage = _Stage.CLOSED  # no thinking at all: what comes is the answer
                 self._gates.append(Gate(0, closing=True, holds=False, resolved=True))
             return True
-        self._tokens.append(token)
-        if self._ends_with(self._form.close_ids):
-            self._think_up_to(len(self._tokens) - len(self._form.close_ids))
-            # Markers of several tokens: all but the last were taken for thinking until now.
-            self._segmenter.drop(len(self._form.close_ids) - 1)
+        if trace.ends_with(self._form.close_ids):
+            trace.close_thinking(len(self._form.close_ids))
             self._stage = _Stage.CLOSED
             self._close_gate()
             return True
         if not self._has_room():
-            self._tokens.pop()
+            trace.tokens.pop()
             return False
-        self._feed(token)
+        self._think()
         return True
 
-    def _feed(self, token: Token) -> None:
-        self._think_up_to(len(self._tokens))
-        step = self._segmenter.feed(token.text)
+    def _think(self) -> None:
+        """Take the newest token for thinking."""
+        step = self._trace.think()
         if step is not None:
             self._add_gate(step)
 
-    def _ends_with(self, ids: tuple[int, ...]) -> bool:
-        return tuple(token.id for token in self._tokens[-len(ids) :]) == ids
-
     def _inject(self, ids: Sequence[int], text: str) -> None:
         """Put tokens into the output that the Reasoner did not generate."""
-        self._tokens.extend(injected(ids, text))
+        self._trace.inject(ids, text)
         self._outcome.injected_tokens += len(ids)
 
     def _release(self) -> None:
         """Emit every token that no gate holds."""
-        limit = next((gate.end for gate in self._gates if gate.holds), len(self._tokens))
-        if self._stage is _Stage.THINKING and self._segmenter.held_from is not None and self._settings.policy.acts:
-            limit = min(limit, self._segmenter.held_from)
-        if limit > self._released:
-            tokens = tuple(self._tokens[self._released : limit])
-            self._released = limit
-            self._events.append(Emit(tokens, "".join(token.text for token in tokens)))
+        trace = self._trace
+        limit = next((gate.end for gate in self._gates if gate.holds), len(trace))
+        if self._stage is _Stage.THINKING and trace.undecided_from is not None and self._settings.policy.acts:
+            limit = min(limit, trace.undecided_from)
+        emit = trace.release(limit)
+        if emit is not None:
+            self._events.append(emit)
 
     # Gates -------------------------------------------------------------------------------------------------
 
     def _add_gate(self, step: Step, *, closing: bool = False) -> None:
-        tokens = self._tokens[step.start : step.end]
+        tokens = self._trace.tokens[step.start : step.end]
         logprobs = [token.logprob for token in tokens if not token.injected]
         features = self._features.close_step(step.text, logprobs)
         gate = Gate(step.end, step=step, closing=closing, holds=self._holds(closing))
         self._gates.append(gate)
         index = len(self._scores) + sum(1 for waiting in self._gates if waiting.step is not None) - 1
-        self._judge.submit(gate, Boundary(index, step.text, features, logprobs, lambda: self._context(step.end)))
-
-    def _context(self, end: int) -> list[int]:
-        return [*self._prompt_ids, *(token.id for token in self._tokens[:end])]
+        self._judge.submit(gate, Boundary(index, step.text, features, logprobs, lambda: self._trace.context(step.end)))
 
     def _close_gate(self) -> None:
         """The Reasoner closed its thinking: judge the last step, or the last boundary again if nothing followed it."""
-        step = self._segmenter.finish()
+        step = self._trace.last_step()
         if step is not None:
             self._add_gate(step, closing=True)
         else:
-            self._gates.append(Gate(self._thinking_to, closing=True, holds=self._holds(True), resolved=True))
+            self._gates.append(Gate(self._trace.thinking_to, closing=True, holds=self._holds(True), resolved=True))
 
     def _holds(self, closing: bool) -> bool:
         policy = self._settings.policy
@@ -321,7 +304,7 @@ class ThinkingLoop:
     def _end(self, cause: StopCause) -> None:
         """The thinking's stream is over without a close; an answer follows once the gates before are passed."""
         self._stage = _Stage.ENDED
-        self._gates.append(Gate(len(self._tokens), forced=cause, resolved=True))
+        self._gates.append(Gate(len(self._trace), forced=cause, resolved=True))
 
     async def _pass_gates(self) -> None:
         """Act on every gate whose verdict can be given, in order."""
@@ -402,9 +385,7 @@ class ThinkingLoop:
         for gate in self._gates:
             gate.release()
         self._gates.clear()
-        self._outcome.discarded_tokens += len(self._tokens) - end
-        del self._tokens[end:]
-        self._think_up_to(min(self._thinking_to, end))
+        self._outcome.discarded_tokens += self._trace.cut(end)
         self._finish = None
 
     async def _reject(self, end: int) -> None:
@@ -425,20 +406,20 @@ class ThinkingLoop:
         self._stage = _Stage.THINKING
         for position, token_id in enumerate(self._settings.nudge_cue_ids):
             self._inject([token_id], self._settings.nudge_cue if position == 0 else "")
-            self._feed(self._tokens[-1])
+            self._think()
         self._open_stream(Phase.THINK)
 
     async def _accept_close(self) -> None:
         """The natural close stands: the answer goes on in the same stream, or in its own where that is needed."""
         self._events.append(Accepted())
         if self._settings.separate_answer:
-            await self._cut(self._thinking_to + len(self._form.close_ids) if self._thinking_started else 0)
+            await self._cut(self._trace.thinking_to + len(self._form.close_ids) if self._trace.started else 0)
             self._open_stream(Phase.ANSWER)
         self._stage = _Stage.ANSWERING
 
     def _count_up(self) -> None:
         outcome = self._outcome
-        outcome.thinking_tokens = self._thinking_to - self._thinking_from
+        outcome.thinking_tokens = self._trace.thinking_to - self._trace.thinking_from
         outcome.late, outcome.failed = self._judge.late, self._judge.failed
         outcome.probe_tokens = 0 if self._probe is None else self._probe.tokens
 
