@@ -8,7 +8,10 @@ from drr.policy import Score
 from drr.probing import Probe
 from drr.reasoner import Delta, Phase, Segment, ThinkingFormat, Token
 from drr.records import Rollout
+from drr.response import Emit, Finished, Outcome, StepReport
+from drr.rethink import RethinkLoop
 from drr.scorers import Boundary
+from drr.thinking import ThinkingLoop
 
 OPEN, CLOSE, END, PROMPT = 1, 2, 3, 4
 FORM = ThinkingFormat((OPEN,), (CLOSE,), "</think>")
@@ -104,6 +107,38 @@ class FakeScorer:
             return Score(value, value)
         finally:
             self.running -= 1
+
+
+@dataclass
+class Response:
+    """What a loop put out."""
+
+    tokens: list[Token]
+    text: str
+    steps: list[StepReport]
+    outcome: Outcome
+    finish_reason: str
+
+    @property
+    def ids(self) -> list[int]:
+        return [token.id for token in self.tokens]
+
+
+async def respond(loop: ThinkingLoop | RethinkLoop) -> Response:
+    """Run a loop to its end. What is said between attempts is not for a response's client."""
+    tokens, text, steps = list[Token](), "", list[StepReport]()
+    async for event in loop.run():
+        match event:
+            case Emit():
+                tokens.extend(event.tokens)
+                text += event.text
+            case StepReport():
+                steps.append(event)
+            case Finished():
+                return Response(tokens, text, steps, event.outcome, event.finish_reason)
+            case _:
+                assert isinstance(loop, ThinkingLoop), f"{event} is not for the client"
+    raise AssertionError("no Finished event")
 
 
 def rollout_of(steps: list[str]) -> Rollout:

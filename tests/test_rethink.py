@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from drr.policy import PolicySettings, StopCause, Verdict
 from drr.probing import Probe
 from drr.reasoner import Token
-from drr.response import Emit, Fate, Finished, LoopSettings, Outcome, StepReport
+from drr.response import Fate, LoopSettings
 from drr.rethink import RethinkLoop, RethinkSettings
 from drr.steps import StepRule
 
-from .fakes import CLOSE, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Vocabulary
+from .fakes import CLOSE, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Response, Vocabulary, respond
 
 SETTINGS = LoopSettings(PolicySettings(threshold=0.9, accept=0.5), max_tokens=1000, answer_tokens=50, deadline=0.5)
 VOCABULARY = Vocabulary()
@@ -59,31 +59,6 @@ class Bench:
     @property
     def running(self) -> int:
         return sum(own.running for own in (*self.reasoners, *self.scorers))
-
-
-@dataclass
-class Response:
-    tokens: list[Token]
-    text: str
-    steps: list[StepReport]
-    outcome: Outcome
-    finish_reason: str
-
-
-async def respond(loop: RethinkLoop) -> Response:
-    tokens, text, steps = list[Token](), "", list[StepReport]()
-    async for event in loop.run():
-        match event:
-            case Emit():
-                tokens.extend(event.tokens)
-                text += event.text
-            case StepReport():
-                steps.append(event)
-            case Finished():
-                return Response(tokens, text, steps, event.outcome, event.finish_reason)
-            case _:
-                raise AssertionError(f"{event} is not for the client")
-    raise AssertionError("no Finished event")
 
 
 def check_account(response: Response, bench: Bench) -> None:

@@ -3,37 +3,24 @@
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, StopCause, Verdict
-from drr.reasoner import Phase, Token
-from drr.response import Emit, Finished, LoopSettings, Outcome, StepReport
+from drr.reasoner import Phase
+from drr.response import Emit, LoopSettings
 from drr.scorers import ScorerUnavailableError
 from drr.steps import StepRule
 from drr.thinking import ThinkingLoop
 
-from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer
+from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Response, respond
 
 THOUGHT = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n")
 WHOLE = (*THOUGHT, "</think>", "The", " end", "")
 SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=0.5)
-
-
-@dataclass
-class Response:
-    tokens: list[Token]
-    text: str
-    steps: list[StepReport]
-    outcome: Outcome
-    finish_reason: str
-
-    @property
-    def ids(self) -> list[int]:
-        return [token.id for token in self.tokens]
 
 
 def loop_of(
@@ -43,22 +30,6 @@ def loop_of(
     prompt: Sequence[int] = (PROMPT, OPEN),
 ) -> ThinkingLoop:
     return ThinkingLoop(reasoner, scorer, FORM, StepRule(), given, prompt, "question")
-
-
-async def respond(loop: ThinkingLoop) -> Response:
-    tokens: list[Token] = []
-    text = ""
-    steps = []
-    async for event in loop.run():
-        match event:
-            case Emit():
-                tokens.extend(event.tokens)
-                text += event.text
-            case StepReport():
-                steps.append(event)
-            case Finished():
-                return Response(tokens, text, steps, event.outcome, event.finish_reason)
-    raise AssertionError("no Finished event")
 
 
 def check_account(response: Response, reasoner: FakeReasoner) -> None:
