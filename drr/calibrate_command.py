@@ -129,7 +129,7 @@ def show(own: Calibration, folder: Path) -> None:
         rule = one.rule
         table.add_row(
             f"{100 * one.max_lost_correct:g} %",
-            f"{rule.threshold:g}",
+            "-" if rule.threshold is None else f"{rule.threshold:.4g}",
             str(rule.patience),
             "-" if rule.hopeless is None else f"<= {rule.hopeless:g}",
             "-" if rule.min_gain is None else f"<= {rule.min_gain:g}",

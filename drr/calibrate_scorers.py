@@ -29,6 +29,7 @@ from drr.scorers.registry import training_free
 _THRESHOLD_LEVELS = (*np.arange(0.05, 0.9, 0.05), *np.arange(0.9, 0.999, 0.01), 0.9975, 1.0)
 _HOPELESS_LEVELS = (0.01, 0.03, 0.1)
 _ACCEPT_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+_GIVE_UP_LEVELS = (0.01, 0.03, 0.07, 0.15, 0.3)
 _PATIENCES = (1, 2, 3)
 
 
@@ -96,12 +97,13 @@ def calibration_from(
     max_lost_points: float,
 ) -> Calibration:
     """The calibration of a scorer that judged `data.order` and `data.test` so."""
-    rules, accepts = rules_from([own.scores for own in order])
+    rules, accepts, give_ups = rules_from([own.scores for own in order])
     return calibration_of(
         _replay(data.order, order),
         _replay(data.test, test),
         rules,
         accepts,
+        give_ups,
         data,
         manifest,
         risks=risks,
@@ -109,26 +111,26 @@ def calibration_from(
     )[0]
 
 
-def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float]]:
-    """Rules and levels of acceptance at quantiles of the p_now [steps, 2] that were seen at boundaries, and where
-    thinking ended."""
+def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float], list[float]]:
+    """Rules, levels of acceptance and of giving up, at quantiles of the scores [steps, 2] that were seen at boundaries,
+    and where thinking ended."""
     seen = np.concatenate([own[:, 0] for own in scores])
     ends = np.asarray([own[-1, 0] for own in scores])
-    thresholds = _quantiles(seen, _THRESHOLD_LEVELS)
+    thresholds: list[float | None] = [*_quantiles(seen, _THRESHOLD_LEVELS), None]
     hopeless: list[float | None] = [None, *_quantiles(seen, _HOPELESS_LEVELS)]
-    never = min(1.0, float(np.nextafter(seen.max(), 2.0)))
     rules = [
         Rule(threshold, patience, give_up)
-        for threshold in (*thresholds, never)
+        for threshold in thresholds
         for patience in _PATIENCES
         for give_up in hopeless
-        if give_up is None or give_up < threshold
+        if threshold is None or give_up is None or give_up < threshold
     ]
-    return rules, _quantiles(ends, _ACCEPT_LEVELS)
+    return rules, _quantiles(ends, _ACCEPT_LEVELS), _quantiles(seen, _GIVE_UP_LEVELS)
 
 
 def _quantiles(values: Reals, levels: Sequence[float]) -> list[float]:
-    return list(dict.fromkeys(float(own) for own in np.quantile(values, levels)))
+    """Distinct quantiles of the values that are known."""
+    return list(dict.fromkeys(float(own) for own in np.nanquantile(values, levels)))
 
 
 def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored]) -> Replay:

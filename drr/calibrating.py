@@ -34,6 +34,9 @@ CERTIFIED_SHARE = 1 - _TEMPERATURE_SHARE - _RULE_SHARE
 ACCEPTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels of acceptance that are tried for a judge whose scores are probabilities."""
 
+GIVE_UPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Levels of p_later at which such a judge may give an attempt up where there is another."""
+
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
 
 
@@ -80,12 +83,13 @@ def calibrate(
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
     made, outcomes = calibration_of(
-        order, test, candidate_rules(), ACCEPTS, data, manifest, risks=risks, max_lost_points=max_lost_points
+        order, test, candidate_rules(), ACCEPTS, GIVE_UPS, data, manifest, risks=risks, max_lost_points=max_lost_points
     )
     replace(card, calibration=None).save(folder)  # no promise stands while its scores change
     save_head(head, folder / HEAD_NAME)
     default = made.rules["default"]
-    card = replace(card, threshold=default.threshold, patience=default.patience, calibration=made.to_json())
+    threshold = 1.0 if default.threshold is None else default.threshold
+    card = replace(card, threshold=threshold, patience=default.patience, calibration=made.to_json())
     card.save(folder)
     write_dm_card(card, folder)
     return card, outcomes
@@ -96,13 +100,14 @@ def calibration_of(
     test: Replay,
     rules: Sequence[Rule],
     accepts: Sequence[float],
+    give_ups: Sequence[float],
     data: CalibrationData,
     manifest: Manifest,
     *,
     risks: Sequence[float],
     max_lost_points: float,
 ) -> tuple[Calibration, RuleTable]:
-    """Certify and choose among `rules` and levels of acceptance for a judge with these scores.
+    """Certify and choose among `rules`, and levels of acceptance and of giving up, for a judge with these scores.
 
     Also returns what every rule does to the questions for order and tests together.
     """
@@ -128,15 +133,19 @@ def calibration_of(
             "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
             "lost_correct_rate": round(float(table.lost_rate[default]), 4),
         },
-        rethink=thinking_again(test, [rules[own] for own in sequence], accepts),
+        rethink=thinking_again(test, [rules[own] for own in sequence], accepts, give_ups),
     )
     return made, ordering.joined(table)
 
 
-def thinking_again(replay: Replay, rules: Sequence[Rule], accepts: Sequence[float]) -> dict[str, dict[str, Any]]:
+def thinking_again(
+    replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float]
+) -> dict[str, dict[str, Any]]:
     """The choices for thinking again with and without stopping early; empty where attempts are too few."""
-    never = Rule(1.0)
-    chosen = {"auto": choose_rethink(replay, rules, accepts), "rethink": choose_rethink(replay, [never], accepts)}
+    chosen = {
+        "auto": choose_rethink(replay, rules, accepts, give_ups),
+        "rethink": choose_rethink(replay, [Rule(None)], accepts, give_ups),
+    }
     return {mode: own for mode, own in chosen.items() if own is not None}
 
 

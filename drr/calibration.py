@@ -25,7 +25,6 @@ DELTA = 0.05
 
 _SAVING_LEVELS = np.arange(0.0, 0.95, 0.02)
 _DRIFT_BINS = 10
-_GIVE_UP = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def questions_needed(epsilon: float, delta: float = DELTA) -> int:
@@ -36,20 +35,20 @@ def questions_needed(epsilon: float, delta: float = DELTA) -> int:
 def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
     """The rules worth testing, by index, safest first: for every level of saving the one that does least `harm` [R].
 
-    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so.
+    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so. Where no
+    rule saves anything (a judge can cost more than it saves), the one that does least harm is all there is.
     """
     saved = table.saved
-    caution = [(-rule.threshold, -rule.patience) for rule in table.rules]
     order: list[int] = []
     for level in _SAVING_LEVELS:
         enough = np.flatnonzero(saved >= level)
         if not len(enough):
             break
         least = enough[harm[enough] == harm[enough].min()]
-        rule = int(min(least, key=lambda index: caution[index]))
+        rule = int(max(least, key=lambda index: table.rules[index].caution))
         if rule not in order:
             order.append(rule)
-    return order
+    return order or [int(min(range(len(table.rules)), key=lambda index: (harm[index], -saved[index])))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +124,26 @@ def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: floa
 
 
 def choose_rethink(
-    replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], most: int = 4
+    replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float], most: int = 4
 ) -> dict[str, Any] | None:
     """The rule and the acceptance level to think again by: of all within half a point of the most accurate, those that
-    spend the fewest tokens. None where most questions have but one attempt on record.
+    spend the fewest tokens. None where not nearly every question has two attempts on record.
 
-    Looked at with as many attempts, `most` of them, as nearly every question has. Giving up earlier than a rule does
-    is tried with every rule: it costs little where there is another attempt.
+    Looked at with as many attempts, `most` at most, as nine questions in ten have. Giving up where p_later is at most
+    one of `give_ups` is tried with every rule, whatever it says itself: it costs little where there is another attempt.
     """
     counts = np.unique(replay.questions, return_counts=True)[1]
     attempts = min(most, int(np.quantile(counts, 0.1)))
     if attempts < 2:
         return None
     tried: list[tuple[float, float, Rule, float]] = []
-    for rule in dict.fromkeys(replace(own, hopeless=give_up) for own in rules for give_up in (own.hopeless, *_GIVE_UP)):
+    tries = [
+        replace(own, hopeless=give_up)
+        for own in rules
+        for give_up in (own.hopeless, *give_ups)
+        if own.threshold is None or give_up is None or give_up < own.threshold
+    ]
+    for rule in dict.fromkeys(tries):
         ended = replay.attempts(rule)
         for accept in accepts:
             found = ended.think_again(accept, attempts)

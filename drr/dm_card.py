@@ -103,7 +103,7 @@ def _calibration(card: DmCard) -> str:
         return "## Calibration\n\nNot calibrated: `drr calibrate` certifies its thresholds."
     own = Calibration.from_json(card.calibration)
     rows = [
-        f"| {100 * one.max_lost_correct:g} % | {one.rule.threshold:g} | {one.rule.patience} | "
+        f"| {100 * one.max_lost_correct:g} % | {_optional(one.rule.threshold)} | {one.rule.patience} | "
         f"{_optional(one.rule.hopeless)} | {_optional(one.rule.min_gain)} | {one.lost} of {one.right} | "
         f"{one.p_value:.4f} | {100 * one.saved:.1f} % | {one.accuracy_change:+.1f} |"
         for one in own.certificates
@@ -158,12 +158,12 @@ def graded_against(own: Calibration) -> str:
 
 def rule_in_words(rule: Rule) -> str:
     """`p_now 0.9, or p_later 0.1 or less, or a gain of 0 or less, 2 in a row`."""
-    parts = [f"p_now {rule.threshold:.4g}"]
+    parts = [] if rule.threshold is None else [f"p_now {rule.threshold:.4g}"]
     if rule.hopeless is not None:
         parts.append(f"p_later {rule.hopeless:.4g} or less")
     if rule.min_gain is not None:
         parts.append(f"p_later - p_now {rule.min_gain:g} or less")
-    return f"{', or '.join(parts)}, {rule.patience} in a row"
+    return f"{', or '.join(parts)}, {rule.patience} in a row" if parts else "never stop early"
 
 
 def _optional(value: float | None) -> str:

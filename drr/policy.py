@@ -43,15 +43,15 @@ class Score:
 class PolicySettings:
     """When to stop. Checked when built; ValueError names the field.
 
-    `threshold` is the p_now that stops thinking. Thinking also stops where it will not help any more: where p_later
-    is at most `hopeless`, or exceeds p_now by no more than `min_gain` (None: never). `patience` is how many boundaries
-    in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops unconditionally. A
-    close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An attempt that ends,
-    or that thinking will not help any more, is rejected where p_now is below `accept` (None: never). `acts` is False
-    in shadow mode.
+    `threshold` is the p_now that stops thinking (None: nothing does). Thinking also stops where it will not help any
+    more: where p_later is at most `hopeless`, or exceeds p_now by no more than `min_gain` (None: never). `patience` is
+    how many boundaries in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops
+    unconditionally. A close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An
+    attempt that ends, or that thinking will not help any more, is rejected where p_now is below `accept` (None: never).
+    `acts` is False in shadow mode.
     """
 
-    threshold: float = 0.9
+    threshold: float | None = 0.9
     min_steps: int = 1
     max_steps: int | None = None
     patience: int = 1
@@ -108,7 +108,8 @@ def decide(
     if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
         recent = scores[-settings.patience :]
         known = [score for score in recent if score is not None]
-        if len(known) == len(recent) and all(score.p_now >= settings.threshold for score in known):
+        sure = settings.threshold
+        if sure is not None and len(known) == len(recent) and all(score.p_now >= sure for score in known):
             return Decision(Verdict.STOP, StopCause.DM_STOP)
         if len(known) == len(recent) and all(_will_not_help(settings, score) for score in known):
             rejected = rejects(settings, scores)

@@ -24,7 +24,7 @@ _ONE_SIDED_95 = 1.645
 class Rule:
     """When to stop: the part of PolicySettings that calibration chooses."""
 
-    threshold: float
+    threshold: float | None
     patience: int = 1
     hopeless: float | None = None
     min_gain: float | None = None
@@ -34,13 +34,21 @@ class Rule:
             threshold=self.threshold, patience=self.patience, hopeless=self.hopeless, min_gain=self.min_gain
         )
 
+    @property
+    def caution(self) -> tuple[float, int]:
+        """Orders rules: the higher, the later this one stops."""
+        return (2.0 if self.threshold is None else self.threshold, self.patience)
+
     def to_json(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-THRESHOLDS = tuple(
-    round(float(value), 4)
-    for value in (*np.arange(0.30, 0.94, 0.04), *np.arange(0.94, 0.98, 0.01), *np.arange(0.98, 0.9991, 0.0025), 1.0)
+THRESHOLDS: tuple[float | None, ...] = (
+    *(
+        round(float(value), 4)
+        for value in (*np.arange(0.30, 0.94, 0.04), *np.arange(0.94, 0.98, 0.01), *np.arange(0.98, 0.9991, 0.0025))
+    ),
+    None,
 )
 _PATIENCES = (1, 2, 3)
 _HOPELESS = (None, 0.02, 0.05, 0.1, 0.2, 0.3)
@@ -137,7 +145,7 @@ class Replay:
         """[R, S] where the rule stops because it is sure, and where because going on will not help."""
         now, later = self._now[pick], self._later[pick]
         with np.errstate(invalid="ignore"):
-            sure = now >= rule.threshold
+            sure = np.zeros(now.shape, dtype=bool) if rule.threshold is None else now >= rule.threshold
             vain = np.zeros_like(sure)
             if rule.hopeless is not None:
                 vain |= later <= rule.hopeless

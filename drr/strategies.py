@@ -14,10 +14,9 @@ from drr.steps import StepRule
 Judge = ScorerName | Literal["oracle"]
 """A scorer, or the one that knows the right answers."""
 
-NEVER = PolicySettings(threshold=1.0)
-"""Stops nothing where nobody scores."""
-
-SHADOW = PolicySettings(threshold=1.0, acts=False)
+NEVER = PolicySettings(threshold=None)
+SHADOW = PolicySettings(threshold=None, acts=False)
+CERTAIN = PolicySettings(threshold=1.0)
 WHOLE = StepRule.parse("attempt")
 
 FULL, GREEDY = "full thinking", "greedy"
@@ -52,9 +51,9 @@ def standard(
     found = [
         Strategy(FULL, "full", scorer="dm" if dm else None, policy=SHADOW if dm else NEVER, samples=max(attempts)),
         Strategy(GREEDY, "greedy", greedy=True),
-        Strategy("first stated answer", "stop: stated", scorer="stated"),
-        Strategy("greedy, first stated answer", "greedy, stop: stated", scorer="stated", greedy=True),
-        Strategy("oracle stop", "stop: oracle", scorer="oracle"),
+        Strategy("first stated answer", "stop: stated", scorer="stated", policy=CERTAIN),
+        Strategy("greedy, first stated answer", "greedy, stop: stated", scorer="stated", policy=CERTAIN, greedy=True),
+        Strategy("oracle stop", "stop: oracle", scorer="oracle", policy=CERTAIN),
     ]
     found += [Strategy(f"budget {limit}", "stop: budget", max_thinking_tokens=limit) for limit in _BUDGETS]
     found += [
@@ -103,7 +102,7 @@ def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: S
     accept = ACCEPTS.get(scorer, LEAST_ACCEPTED)
     if auto is None and calibration is not None:
         auto = calibration.rules["default"], accept
-    rule, level = alone or (Rule(1.0), accept)
+    rule, level = alone or (Rule(None), accept)
     whole = WHOLE if scorer in _NEEDS_NO_STEPS and rule.hopeless is None else None
     found = [_again(scorer, rule, level, count, "rethink", step_rule=whole) for count in attempts]
     if auto is None:
@@ -139,4 +138,4 @@ def _again(
 
 
 def _nudging(times: int) -> PolicySettings:
-    return PolicySettings(threshold=1.0, nudge=times, nudge_below=1.0)
+    return PolicySettings(threshold=None, nudge=times, nudge_below=1.0)

@@ -200,7 +200,7 @@ def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
 
 
 def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
-    if (args.dm or args.drr_scorer) and not args.structured_outputs_config.reasoning_parser:
+    if (args.dm or args.prm or args.drr_scorer) and not args.structured_outputs_config.reasoning_parser:
         args.reasoning_parser = args.structured_outputs_config.reasoning_parser = _FALLBACK_PARSER
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
@@ -264,8 +264,8 @@ def _runtime(
     tokenizer = engine.renderer.tokenizer
     parser = args.structured_outputs_config.reasoning_parser
     form = thinking_format(tokenizer, parser)
-    if form is None and dm is not None:
-        raise StartupError(f"reasoning parser {parser} does not say how thinking is marked; a DM cannot stop it")
+    if form is None and (dm is not None or prm is not None or args.drr_scorer):
+        raise StartupError(f"reasoning parser {parser} does not say how thinking is marked: no judge can stop it")
     card = dm.card if dm is not None else None
     calibration = None
     rule_now = Rule(card.threshold, card.patience) if card is not None else None
@@ -351,7 +351,9 @@ async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
 
 def _invitation(args: argparse.Namespace, address: str, dm: Dm | None) -> str:
     name = args.served_model_name[0] if args.served_model_name else args.model
-    judge = f"judged by {dm.card.id}" if dm is not None else "without a DM: plain vLLM, only budgets in the drr object"
+    judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
+    if args.drr_scorer or dm is not None:
+        judge = f"judged by {args.drr_scorer}" if args.drr_scorer or dm is None else f"judged by {dm.card.id}"
     url = address.replace("0.0.0.0", "127.0.0.1")
     body = (
         f'{{"model": "{name}", "messages": [{{"role": "user", "content": '

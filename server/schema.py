@@ -140,6 +140,7 @@ class Settings:
     max_thinking_tokens: int | None
     answer_tokens: int
     nudge: int
+    nudge_below: float
     max_rethinks: int
     rethink: Kind
     accept: float | None
@@ -192,12 +193,12 @@ class Settings:
 
     def loop_settings(self, defaults: Defaults, max_tokens: int, separate_answer: bool) -> LoopSettings:
         policy = PolicySettings(
-            threshold=1.0 if self.threshold is None else self.threshold,
+            threshold=self.threshold,
             min_steps=self.min_steps,
             max_steps=self.max_steps,
             patience=self.patience,
             nudge=self.nudge,
-            nudge_below=defaults.nudge_below,
+            nudge_below=self.nudge_below,
             acts=self.mode != "shadow",
             hopeless=self.hopeless,
             min_gain=self.min_gain,
@@ -232,7 +233,7 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
             raise DrrError("drr.mode", f"{mode} {why}")
         _refuse(asked, _JUDGED_KEYS, why)
         mode = "off"
-    elif asked.mode is None and forced_mode is None and asked.scorer is not None:
+    elif asked.mode is None and forced_mode is None and asked.scorer is not None and mode == "off":
         mode = "auto"  # a server without a DM does not judge by itself
     if mode == "off":
         _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
@@ -249,14 +250,14 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
     judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
     max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
     rejects = judged and mode != "shadow" and (max_rethinks > 0 or asked.on_exhausted == "abstain")
-    if max_rethinks > 0:
-        defaults = _thinking_again(mode, defaults)
-    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(threshold=1.0)
+    if rejects:
+        defaults = _thinking_again(mode, defaults, again=max_rethinks > 0)
+    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(None)
     _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
     accept = defaults.accept if asked.accept is None else asked.accept
     return Settings(
         mode=mode,
-        threshold=rule.threshold if judged and mode != "rethink" else None,
+        threshold=rule.threshold,
         hopeless=rule.hopeless,
         min_gain=rule.min_gain,
         max_lost_correct=asked.max_lost_correct,
@@ -266,6 +267,7 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         max_thinking_tokens=asked.max_thinking_tokens,
         answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens),
         nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),
+        nudge_below=defaults.nudge_below,
         max_rethinks=max_rethinks,
         rethink=asked.rethink or "fresh",
         accept=accept if rejects else None,
@@ -283,32 +285,37 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
 def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     """The defaults where `asked.scorer` judges, or who judges by default."""
     name = asked.scorer or defaults.scorer
-    if name == "dm" and defaults.rule is None:
-        if asked.scorer == "dm":
+    if name is None or (name == "dm" and asked.scorer is None):
+        return defaults
+    if name == "dm":
+        if defaults.rule is None:
             raise DrrError("drr.scorer", "this server was started without a DM (--dm)")
-        return defaults
-    if name in (None, "dm"):
-        return defaults
+        return replace(defaults, scorer="dm")
     if name == "prm" and not defaults.has_prm:
         raise DrrError("drr.scorer", "this server was started without a process reward model (--prm)")
     if not defaults.can_stop:
         raise DrrError("drr.scorer", "this server does not know how the model closes thinking")
-    assert name is not None
     calibration = defaults.calibrations.get(name)
+    accept = ACCEPTS.get(name, LEAST_ACCEPTED)
     return replace(
         defaults,
         scorer=name,
         rule=Rule(THRESHOLDS[name]) if calibration is None else calibration.rules["default"],
-        accept=ACCEPTS.get(name, LEAST_ACCEPTED),
+        accept=accept,
         calibration=calibration,
         nudge=0,
+        nudge_below=accept,
     )
 
 
-def _thinking_again(mode: Mode, defaults: Defaults) -> Defaults:
-    """The defaults where attempts may be rejected: with what was calibrated for that, if anything was."""
+def _thinking_again(mode: Mode, defaults: Defaults, *, again: bool) -> Defaults:
+    """The defaults where attempts may be rejected: with what was calibrated for that, if anything was. The rule that
+    goes with it is for those that may be made `again`."""
     found = None if defaults.calibration is None else defaults.calibration.thinking_again(mode)
-    return defaults if found is None else replace(defaults, rule=found[0], accept=found[1])
+    if found is None:
+        return defaults
+    rule, accept = found
+    return replace(defaults, rule=rule if again else defaults.rule, accept=accept)
 
 
 def _check_rethinking(asked: DrrRequest, max_rethinks: int, *, rejects: bool, can_stop: bool) -> None:
@@ -348,7 +355,7 @@ def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaul
     own = defaults.rule
     assert own is not None
     if mode == "rethink":
-        return replace(own, threshold=1.0, min_gain=None)
+        return replace(own, threshold=None, min_gain=None)
     if certificate is not None:
         return certificate.rule
     patience = _first(asked.patience, own.patience)

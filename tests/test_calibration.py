@@ -56,7 +56,7 @@ def population(questions: int, seed: int, samples: int = 1) -> tuple[list[Rollou
     right=st.lists(st.booleans(), min_size=8, max_size=8),
     rule=st.builds(
         Rule,
-        PROBABILITIES,
+        st.none() | PROBABILITIES,
         st.integers(1, 3),
         st.none() | PROBABILITIES,
         st.none() | st.floats(-1.0, 1.0).map(lambda value: round(value, 2)),
@@ -89,7 +89,7 @@ def test_replay_stops_where_the_policy_would(
         min_size=1,
         max_size=4,
     ),
-    rule=st.builds(Rule, PROBABILITIES, st.integers(1, 3), st.none() | PROBABILITIES, st.none()),
+    rule=st.builds(Rule, st.none() | PROBABILITIES, st.integers(1, 3), st.none() | PROBABILITIES, st.none()),
     accept=PROBABILITIES,
 )
 def test_replayed_attempts_are_rejected_where_the_policy_would(
@@ -122,8 +122,8 @@ def test_replayed_attempts_are_rejected_where_the_policy_would(
 
 def test_the_rule_for_thinking_again_is_accurate_first_and_cheap_second() -> None:
     rollouts, scores = population(400, 11, samples=3)
-    replay, never = Replay(rollouts, scores), Rule(1.0)
-    found = choose_rethink(replay, [never, Rule(0.9), Rule(0.6)], [0.2, 0.5, 0.8])
+    replay, never = Replay(rollouts, scores), Rule(None)
+    found = choose_rethink(replay, [never, Rule(0.9), Rule(0.6)], [0.2, 0.5, 0.8], [0.1, 0.3])
     assert found is not None
     assert found["attempts"] == 3
     tried = [
@@ -136,7 +136,16 @@ def test_the_rule_for_thinking_again_is_accurate_first_and_cheap_second() -> Non
     assert found["accuracy"] > once.full_right.mean() + 0.1
     alike = [own.tokens.mean() for own in tried if own.right.mean() >= found["accuracy"]]
     assert found["tokens"] <= min(alike, default=np.inf) + 0.1
-    assert choose_rethink(Replay(*population(40, 3)), [never], [0.5]) is None
+    assert choose_rethink(Replay(*population(40, 3)), [never], [0.5], [0.1]) is None
+
+
+def test_a_judge_that_costs_more_than_it_saves_still_has_a_default() -> None:
+    rollouts, scores = population(60, 4)
+    dear = Replay(rollouts, scores, [[1000] * 12 for _ in rollouts]).table([Rule(0.3), Rule(None)])
+    assert dear.saved.max() < 0
+    order = order_rules(dear, dear.lost)
+    assert [dear.rules[own] for own in order] == [Rule(None)]
+    assert choose_default(dear, order, 1.0) == (order[0], True)
 
 
 def test_the_smallest_test_that_can_certify() -> None:

@@ -16,7 +16,7 @@ from drr.errors import InputError
 from drr.policy import PolicySettings
 from drr.reasoner import user_prompt
 from drr.records import Rollout, read_rollouts
-from drr.replay import Replay
+from drr.replay import Replay, Rule
 from drr.rescore import rescore
 from drr.response import Finished, LoopSettings, StepReport
 from drr.scorer_card import ScorerCard, load_cards
@@ -82,7 +82,7 @@ def test_a_recorded_rollout_is_judged_as_it_would_have_been_live(name: str, reco
 def test_probes_are_paid_for_in_a_replay(records: Path) -> None:
     rollouts = read_rollouts(records)[:20]
     scores = [np.full((len(own.steps), 2), 0.5) for own in rollouts]
-    rules, _ = rules_from([np.full((3, 2), 0.7)])
+    rules, _, _ = rules_from([np.full((3, 2), 0.7)])
     free, paid = Replay(rollouts, scores), Replay(rollouts, scores, [[7] * len(own.steps) for own in rollouts])
     full = free.outcomes(rules[0])
     assert (paid.outcomes(rules[0]).tokens - full.tokens).tolist() == [7 * len(own.steps) for own in rollouts]
@@ -93,14 +93,17 @@ def test_probes_are_paid_for_in_a_replay(records: Path) -> None:
 def test_rules_stand_where_the_scores_do() -> None:
     rng = np.random.default_rng(0)
     scores = [0.97 + 0.03 * rng.random((8, 2)) for _ in range(200)]
-    rules, accepts = rules_from(scores)
+    rules, accepts, give_ups = rules_from(scores)
     seen = np.concatenate([own[:, 0] for own in scores])
     assert {rule.patience for rule in rules} == {1, 2, 3}
-    assert max(rule.threshold for rule in rules) > seen.max(), "one rule stops nothing"
-    stopping = sorted({rule.threshold for rule in rules})
+    assert Rule(None) in rules, "one rule stops nothing"
+    stopping = sorted({rule.threshold for rule in rules if rule.threshold is not None})
     assert np.mean(seen >= stopping[len(stopping) // 2]) == pytest.approx(0.35, abs=0.2)
     assert min(accepts) > 0.97
-    assert all(rule.hopeless is None or rule.hopeless < rule.threshold for rule in rules)
+    assert 0.97 < min(give_ups) < max(give_ups) < max(stopping)
+    for rule in rules:
+        assert rule.threshold is None or rule.hopeless is None or rule.hopeless < rule.threshold
+    assert Rule(None) in rules_from([np.ones((3, 2))])[0], "also where a score is as high as scores can be"
 
 
 def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) -> None:
@@ -115,8 +118,7 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
         assert {mode: chosen["attempts"] for mode, chosen in own.rethink.items()} == {"auto": 2, "rethink": 2}
         again = own.thinking_again("rethink")
         assert again is not None
-        assert again[0].threshold == 1.0
-        assert own.rules["default"].threshold > 0.0
+        assert again[0].threshold is None
     with pytest.raises(InputError, match="was calibrated on fake, not on this Reasoner"):
         cards["stated"].check("--drr-calibration", "another", "blank_line")
     with pytest.raises(InputError, match="on steps by blank_line, not by line"):

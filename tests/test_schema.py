@@ -123,7 +123,7 @@ def test_rethinking_is_asked_for_by_mode_or_by_number() -> None:
     assert not settings({"mode": "rethink", "max_rethinks": 0}).rejects
     full = settings({"mode": "rethink"})
     assert (full.max_rethinks, full.accept, full.threshold) == (3, 0.5, None)
-    assert full.loop_settings(WITH_DM, 100, separate_answer=False).policy.threshold == 1.0
+    assert full.loop_settings(WITH_DM, 100, separate_answer=False).policy.threshold is None
     both = settings({"max_rethinks": 1, "accept": 0.7, "parallel": 2})
     assert (both.mode, both.threshold, both.accept) == ("auto", 0.8, 0.7)
     assert both.loop_settings(WITH_DM, 100, separate_answer=False).policy.accept == 0.7
@@ -142,6 +142,12 @@ def test_any_scorer_judges_where_it_is_asked_for() -> None:
         1,
     )
     assert settings({"scorer": "dm"}).scorer == settings().scorer == "dm"
+    other = replace(CALIBRATED, scorer="logprob")
+    assert (settings(None, None, other).scorer, settings(None, None, other).threshold) == ("logprob", 0.98)
+    by_dm = settings({"scorer": "dm", "max_lost_correct": 0.05}, None, other)
+    assert (by_dm.scorer, by_dm.threshold) == ("dm", 0.9)
+    assert settings({"scorer": "logprob"}, None, replace(WITH_DM, mode="shadow")).mode == "shadow"
+    assert settings({"scorer": "logprob", "nudge": 2}).nudge_below == 0.98, "a level that it can fall below"
     assert settings({"mode": "off"}).scorer is None
     by_default = replace(WITHOUT_DM, mode="auto", scorer="logprob")
     assert settings(None, None, by_default).scorer == "logprob"
@@ -161,7 +167,7 @@ def test_any_scorer_judges_where_it_is_asked_for() -> None:
 
 def test_every_effective_setting_is_reported() -> None:
     reported = settings({"threshold": 0.7, "max_steps": 9}).as_dict()
-    assert set(reported) == set(DrrRequest.model_fields) | {"hopeless", "min_gain"}
+    assert set(reported) == set(DrrRequest.model_fields) | {"hopeless", "min_gain", "nudge_below"}
     assert reported["threshold"] == 0.7
     loop = settings({"mode": "shadow"}).loop_settings(WITH_DM, 100, separate_answer=True)
     assert not loop.policy.acts
@@ -266,6 +272,8 @@ def test_where_attempts_may_be_rejected_the_rule_chosen_for_that_holds() -> None
     assert (own.threshold, own.hopeless, own.accept) == (None, 0.1, 0.6)
     own = settings({}, defaults=defaults)
     assert (own.threshold, own.hopeless, own.accept) == (0.8, 0.02, None)
+    own = settings({"on_exhausted": "abstain"}, defaults=defaults)
+    assert (own.threshold, own.hopeless, own.accept) == (0.8, 0.02, 0.7)
     own = settings({"max_rethinks": 1, "max_lost_correct": 0.05}, defaults=defaults)
     assert (own.threshold, own.hopeless, own.accept) == (0.9, 0.05, 0.7)
 
