@@ -148,10 +148,12 @@ class Evaluator:
             )
 
         attempts = 1 if strategy.rethink is None else 1 + strategy.rethink.max_rethinks
+        in_context = strategy.rethink is not None and strategy.rethink.kind == "in_context"
         room = min(config.max_tokens, reasoner.max_model_len - len(ids) - 1)
         settings = LoopSettings(
             policy=strategy.policy,
             max_tokens=room * attempts,
+            context_limit=reasoner.max_model_len if in_context else len(ids) + room + len(reasoner.form.close_ids),
             max_thinking_tokens=strategy.max_thinking_tokens,
             answer_tokens=config.answer_tokens,
             deadline=_DEADLINE,

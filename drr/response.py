@@ -17,7 +17,8 @@ class LoopSettings:
     `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
     `max_tokens` is, and where that leaves hardly anything to think with, all of it. `deadline` is in seconds from a
     boundary to the verdict. `separate_answer` asks for the answer in a request of its own even after a natural close
-    (stop strings must not cut the thinking).
+    (stop strings must not cut the thinking). `context_limit` bounds prompt and output of one attempt together, put-in
+    tokens too: the engine's context, or less; the answer's reserve is kept free inside it likewise.
     """
 
     policy: PolicySettings
@@ -28,11 +29,20 @@ class LoopSettings:
     nudge_cue: str = "Wait,"
     nudge_cue_ids: tuple[int, ...] = ()
     separate_answer: bool = False
+    context_limit: int | None = None
 
     @property
     def thinking_room(self) -> int:
         """Tokens that may be generated before the answer's reserve is touched."""
-        room = self.max_tokens - min(self.answer_tokens, max(1, self.max_tokens // 2))
+        return self._without_answer(self.max_tokens)
+
+    def attempt_room(self, prompt_tokens: int) -> int | None:
+        """Tokens of output that an attempt behind such a prompt may have before the answer's reserve in the context is
+        touched; None where nothing bounds them."""
+        return None if self.context_limit is None else self._without_answer(self.context_limit - prompt_tokens)
+
+    def _without_answer(self, tokens: int) -> int:
+        room = tokens - min(self.answer_tokens, max(1, tokens // 2))
         return room if room >= LEAST_THINKING else 0
 
 

@@ -135,16 +135,14 @@ class RethinkLoop:
 
     def _next_wave(self) -> list[_Attempt]:
         left = 1 + self._rethink.max_rethinks - len(self._attempts)
-        behind = self._attempts[-1] if self._attempts and self._rethink.kind == "in_context" else None
+        behind = self._behind()
         first = len(self._attempts)
         wave = [self._attempt(number, behind) for number in range(first, first + min(left, self._rethink.parallel))]
         self._attempts += wave
         return wave
 
     def _attempt(self, number: int, behind: _Attempt | None) -> _Attempt:
-        context = list(self._prompt_ids)
-        for earlier in behind.line if behind is not None else ():
-            context += [token.id for token in (*earlier.loop.thinking, *self._rethink.cue)]
+        context = self._context(behind)
         policy = self._settings.policy
         if policy.max_steps is not None:
             policy = replace(policy, max_steps=max(1, policy.max_steps - len(self._steps)))
@@ -163,12 +161,24 @@ class RethinkLoop:
         )
         return _Attempt(loop, behind)
 
+    def _behind(self) -> _Attempt | None:
+        """The attempt that the next one is made in the context of."""
+        return self._attempts[-1] if self._attempts and self._rethink.kind == "in_context" else None
+
+    def _context(self, behind: _Attempt | None) -> list[int]:
+        context = list(self._prompt_ids)
+        for earlier in behind.line if behind is not None else ():
+            context += [token.id for token in (*earlier.loop.thinking, *self._rethink.cue)]
+        return context
+
     def _may_go_on(self) -> bool:
         """Whether another attempt is allowed and has room for some thinking."""
         settings, spent = self._settings, self._spent
         limit, most_steps = settings.max_thinking_tokens, settings.policy.max_steps
+        room = settings.attempt_room(len(self._context(self._behind())))
         return (
-            len(self._attempts) <= self._rethink.max_rethinks
+            room != 0
+            and len(self._attempts) <= self._rethink.max_rethinks
             and spent.generated + LEAST_THINKING <= settings.thinking_room
             and (limit is None or spent.thought + LEAST_THINKING <= limit)
             and (most_steps is None or len(self._steps) < most_steps)

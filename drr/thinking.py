@@ -146,9 +146,11 @@ class ThinkingLoop:
 
     def _has_room(self, tokens: int = 1) -> bool:
         """Whether this many more thinking tokens may be generated."""
-        limit = self._settings.max_thinking_tokens
-        return (limit is None or self._spent.thought + tokens <= limit) and (
-            self._spent.generated + tokens <= self._settings.thinking_room
+        limit, room = self._settings.max_thinking_tokens, self._settings.attempt_room(len(self._prompt_ids))
+        return (
+            (limit is None or self._spent.thought + tokens <= limit)
+            and (room is None or len(self._trace) + tokens + len(self._form.close_ids) <= room)
+            and self._spent.generated + tokens <= self._settings.thinking_room
         )
 
     def _count(self, tokens: int) -> None:
@@ -158,13 +160,16 @@ class ThinkingLoop:
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        carried = self._trace.carried
+        carried, limit = self._trace.carried, self._settings.max_tokens - self._spent.generated
+        ids = [*self._prompt_ids, *carried]
+        if self._settings.context_limit is not None:
+            limit = min(limit, self._settings.context_limit - len(ids))
         segment = Segment(
             phase=phase,
             number=self._segments,
-            ids=[*self._prompt_ids, *carried],
+            ids=ids,
             carried=carried,
-            max_tokens=max(1, self._settings.max_tokens - self._spent.generated),
+            max_tokens=max(1, limit),
         )
         self._segments += 1
         self._stream.open(segment)
@@ -216,6 +221,8 @@ class ThinkingLoop:
                 self._outcome.discarded_tokens += 1  # the end of the turn; the turn goes on with an answer
             elif not self._take_token(token):
                 await self._give_up_rest(len(delta.tokens) - position)
+                if self._settings.policy.accept is not None:
+                    self._close_gate()  # what was cut off is judged before it is answered from
                 self._end(StopCause.BUDGET)
                 return
             self._count(1)
@@ -235,7 +242,7 @@ class ThinkingLoop:
 
     def _take_token(self, token: Token) -> bool:
         """Add one token of the thinking request; False if the thinking has no room for it."""
-        trace = self._trace
+        trace, has_room = self._trace, self._has_room()
         trace.tokens.append(token)
         if self._stage is _Stage.UNDECIDED:
             if trace.ends_with(self._form.open_ids):
@@ -249,7 +256,7 @@ class ThinkingLoop:
             self._stage = _Stage.CLOSED
             self._close_gate()
             return True
-        if not self._has_room():
+        if not has_room:
             trace.tokens.pop()
             return False
         self._think()

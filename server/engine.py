@@ -132,7 +132,12 @@ class ThinkingEngine(AsyncLLM):
             params = attempt_params(own, number, plan.settings.rethink_temperature)
             return asked(params, f"{request_id}-{number}")
 
-        settings = plan.settings.loop_settings(drr.defaults, max_tokens, separate_answer=bool(own.stop))
+        settings = plan.settings.loop_settings(
+            drr.defaults,
+            max_tokens,
+            separate_answer=bool(own.stop),
+            context_limit=self.model_config.max_model_len,
+        )
         if not plan.settings.rejects:
             loop = ThinkingLoop(first, scorer, form, drr.rule, settings, prompt_ids, plan.question, probe=probe)
             return _Choice(first, loop)

@@ -191,7 +191,9 @@ class Settings:
             texts.refusal,
         )
 
-    def loop_settings(self, defaults: Defaults, max_tokens: int, separate_answer: bool) -> LoopSettings:
+    def loop_settings(
+        self, defaults: Defaults, max_tokens: int, *, separate_answer: bool, context_limit: int | None = None
+    ) -> LoopSettings:
         policy = PolicySettings(
             threshold=self.threshold,
             min_steps=self.min_steps,
@@ -213,6 +215,7 @@ class Settings:
             nudge_cue=defaults.nudge_cue,
             nudge_cue_ids=defaults.nudge_cue_ids,
             separate_answer=separate_answer,
+            context_limit=context_limit,
         )
 
 

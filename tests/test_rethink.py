@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -269,3 +270,36 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
     if budget is not None:
         thought = sum(own.thinking_tokens for own in response.outcome.attempts)
         assert thought <= budget
+
+
+async def test_an_attempt_that_was_cut_off_is_judged_before_it_answers() -> None:
+    endless = ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l")
+    bench = Bench([endless, thinking("b")], [[0.1], [0.2, 0.9]])
+    given = replace(SETTINGS, max_thinking_tokens=None, context_limit=2 + 16, answer_tokens=6)
+    response = await respond(bench.loop(given=given))
+    assert response.text == "abcdefghi|2|b\n\nb!\n\n</think> answer b"
+    assert [own.fate for own in response.outcome.attempts] == [Fate.REJECTED, Fate.ACCEPTED]
+    assert response.steps[0].tokens == 9
+    check_account(response, bench)
+
+
+@given(
+    limit=st.integers(4, 60),
+    answer_tokens=st.integers(1, 20),
+    kind=st.sampled_from(["fresh", "in_context"]),
+    length=st.integers(1, 30),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_request_is_longer_than_the_context(limit: int, answer_tokens: int, kind: Any, length: int) -> None:
+    async def run() -> None:
+        words = [f"w{place}" for place in range(length)]
+        bench = Bench([[*words, "\n\n", "</think>", " answer", ""]] * 4, [[0.1, 0.1]] * 4)
+        given = replace(SETTINGS, context_limit=limit, answer_tokens=answer_tokens)
+        response = await respond(bench.loop(replace(RETHINK, kind=kind), given))
+        for reasoner in bench.reasoners:
+            for segment in reasoner.segments:
+                assert len(segment.ids) < limit
+                assert len(segment.ids) + segment.max_tokens <= limit
+        check_account(response, bench)
+
+    asyncio.run(run())

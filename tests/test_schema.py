@@ -199,7 +199,9 @@ def test_a_risk_chooses_its_certified_rule() -> None:
     own = settings({"max_lost_correct": 0.03}, defaults=CALIBRATED)
     assert (own.threshold, own.patience, own.hopeless, own.min_gain) == (0.97, 2, None, None)
     assert own.as_dict()["max_lost_correct"] == 0.03
-    loop = settings({"max_lost_correct": 0.05}, defaults=CALIBRATED).loop_settings(CALIBRATED, 100, False)
+    loop = settings({"max_lost_correct": 0.05}, defaults=CALIBRATED).loop_settings(
+        CALIBRATED, 100, separate_answer=False
+    )
     assert (loop.policy.threshold, loop.policy.hopeless, loop.policy.min_gain) == (0.9, 0.05, -0.1)
 
 
