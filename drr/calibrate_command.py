@@ -52,7 +52,10 @@ def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequenc
     if options.out is None:
         raise InputError("--out", "is needed: the folder for the scorers' calibrations")
     check_names(options.scorer, options.prm)
+    if options.limit is not None and options.limit < 1:
+        raise InputError("--limit", f"must be at least 1, not {options.limit}")
     data = split_data(_of_questions(read_rollouts(options.data), options.limit), set())
+    data = CalibrationData([], [*data.temperature, *data.order], data.test)  # such scores are taken as they are
     _check_enough(data, risks, options)
     for card in calibrate_scorers(data, manifest, options, risks):
         Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
@@ -105,9 +108,10 @@ def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) 
 
 
 def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
-    right = len({own.question for own in data.test if own.later})
+    first = {own.question: own for own in reversed(data.test)}
+    right = sum(own.later for own in first.values())
     needed = questions_needed(max(risks))
-    if not data.temperature or not data.order or right < needed:
+    if (options.dm is not None and not data.temperature) or not data.order or right < needed:
         wanted = ", ".join(f"{questions_needed(risk):,} for {100 * risk:g} %" for risk in risks)
         raise InputError(
             str(options.data),

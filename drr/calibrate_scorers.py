@@ -21,7 +21,7 @@ from drr.open_reasoner import OpenReasoner, open_engine
 from drr.records import Manifest, Rollout
 from drr.replay import Replay, Rule
 from drr.rescore import Rescored, rescore
-from drr.scorer_card import ScorerCard
+from drr.scorer_card import ScorerCard, model_key
 from drr.scorers import Scorer
 from drr.scorers.probed import ProbingScorer
 from drr.scorers.registry import training_free
@@ -81,7 +81,12 @@ async def _card(
     made = calibration_from(order, test, data, manifest, risks=risks, max_lost_points=options.max_lost_points)
     recorded = manifest.settings["reasoner"]
     card = ScorerCard(
-        scorer.id, recorded["fingerprint"], recorded["name"], str(manifest.settings["step_rule"]), made.to_json()
+        scorer.id,
+        recorded["fingerprint"],
+        recorded["name"],
+        str(manifest.settings["step_rule"]),
+        made.to_json(),
+        model_key(options.prm) if scorer.id == "prm" else "",
     )
     card.save(options.out)
     return card

@@ -20,7 +20,7 @@ from drr.eval_write import PLOT_NAME, REPORT_NAME, write_report
 from drr.evaluate import EvalConfig, Evaluator, evaluate, recorded
 from drr.grading import Grader, load_grader
 from drr.records import question_key
-from drr.scorer_card import load_cards
+from drr.scorer_card import load_cards, model_key
 from drr.scorers import Scorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
@@ -126,12 +126,12 @@ async def _evaluate(
             scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
         reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
         for card in load_cards(options.calibration) if options.calibration is not None else []:
-            card.check("--calibration", reasoner.fingerprint, str(config.step_rule))
+            card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
         settings = {
             **recorded(config),
             "reasoner": reasoner.fingerprint or reasoner.name,
             "dm": None if options.dm is None else dm_state(options.dm),
-            "prm": options.prm,
+            "prm": None if options.prm is None else model_key(options.prm),
             "grader": options.grader,
             "calibrations": _state(options.calibration),
         }

@@ -191,8 +191,9 @@ class Replay:
         )
 
     def first_p_later(self) -> Reals:
-        """p_later at each rollout's first boundary."""
-        return np.asarray(self._later[:, 0])
+        """p_later at each rollout's first boundary, where there is one."""
+        first = self._later[:, 0]
+        return np.asarray(first[~np.isnan(first)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from drr.progress import Progress
 from drr.reasoner import user_prompt
 from drr.records import Rollout, behaviour_features
 from drr.scorers import Boundary, Scorer
+from drr.scorers.probed import ProbingScorer
 from drr.vllm_probe import VllmProbe
 
 _ANSWER_ROOM = 64
@@ -24,7 +25,8 @@ _ANSWER_ROOM = 64
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """A rollout's scores [steps, 2] (p_now, p_later) and the tokens [steps] that the scorer had generated for each."""
+    """A rollout's scores [steps, 2] (p_now, p_later; NaN where the scorer had none) and the tokens [steps] that it had
+    generated for each."""
 
     scores: Reals
     probes: list[int]
@@ -47,16 +49,14 @@ async def rescore(
 
 
 async def _judge(scorer: Scorer, rollout: Rollout, reasoner: OpenReasoner | None, request_id: str) -> Rescored:
-    probe, contexts = None, list[list[int]]()
-    if reasoner is not None:
+    probe, contexts, reasoner_room = None, list[list[int]](), 0
+    if reasoner is not None and isinstance(scorer, ProbingScorer):
+        reasoner_room = reasoner.max_model_len
         probe = VllmProbe(reasoner.generate, reasoner.tokenizer, reasoner.form, request_id)
         contexts = recorded_contexts(reasoner, rollout)
     session = scorer.session(rollout.question, probe)
     scores, probes = np.zeros((len(rollout.steps), 2)), list[int]()
     for index, features in enumerate(behaviour_features(rollout)):
-        if reasoner is not None and len(contexts[index]) + _ANSWER_ROOM > reasoner.max_model_len:
-            scores[index], probes = (scores[index - 1] if index else 0.0), [*probes, 0]
-            continue
         before = 0 if probe is None else probe.tokens
         boundary = Boundary(
             index,
@@ -65,8 +65,11 @@ async def _judge(scorer: Scorer, rollout: Rollout, reasoner: OpenReasoner | None
             rollout.logprobs[index] or (),
             lambda own=index: contexts[own],  # type: ignore[misc]
         )
-        score = await session.score(boundary)
-        scores[index] = score.p_now, score.p_later
+        if contexts and len(contexts[index]) + _ANSWER_ROOM > reasoner_room:
+            scores[index] = np.nan  # no room to ask
+        else:
+            score = await session.score(boundary)
+            scores[index] = score.p_now, score.p_later
         probes.append((0 if probe is None else probe.tokens) - before)
     return Rescored(scores, probes)
 

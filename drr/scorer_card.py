@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self, get_args
 
 from drr.calibration import Calibration
+from drr.dm import fingerprint
 from drr.errors import InputError
 from drr.records import read_json_as, write_whole
 from drr.scorers.registry import ScorerName
@@ -14,13 +15,14 @@ from drr.scorers.registry import ScorerName
 @dataclass(frozen=True, slots=True)
 class ScorerCard:
     """A scorer's calibration (drr.calibration.Calibration as JSON) on one Reasoner, whose weights `reasoner` is the
-    fingerprint of."""
+    fingerprint of; `model` is that of the scorer's own weights, where it has any (or its name on a hub)."""
 
     scorer: str
     reasoner: str
     reasoner_name: str
     step_rule: str
     calibration: dict[str, Any]
+    model: str = ""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -38,12 +40,20 @@ class ScorerCard:
         write_whole(path, json.dumps(asdict(self), indent=2) + "\n")
         return path
 
-    def check(self, source: str, reasoner_fingerprint: str, step_rule: str) -> None:
-        """InputError, saying how, unless this card was made with that Reasoner and those steps."""
+    def check(self, source: str, reasoner_fingerprint: str, step_rule: str, prm: str | None) -> None:
+        """InputError, saying how, unless this card was made with that Reasoner, those steps and, if it is of one, that
+        process reward model (None where none is at hand)."""
+        if self.scorer == "prm" and prm is not None and self.model != model_key(prm):
+            raise InputError(source, f"prm was calibrated with another process reward model than {prm}")
         if self.reasoner != reasoner_fingerprint:
             raise InputError(source, f"{self.scorer} was calibrated on {self.reasoner_name}, not on this Reasoner")
         if self.step_rule != step_rule:
             raise InputError(source, f"{self.scorer} was calibrated on steps by {self.step_rule}, not by {step_rule}")
+
+
+def model_key(model: str) -> str:
+    """Identifies a model by its weights, or by its name on a hub."""
+    return fingerprint(Path(model)) if Path(model).is_dir() else model
 
 
 def load_cards(folder: Path) -> list[ScorerCard]:

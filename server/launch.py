@@ -39,7 +39,6 @@ from drr.reasoner import injected
 from drr.replay import Rule
 from drr.rethink import RETHINK_CUE
 from drr.scorer_card import ScorerCard, load_cards
-from drr.scorers import Scorer
 from drr.scorers.dm import DmScorer
 from drr.scorers.process_reward import ProcessRewardScorer
 from drr.scorers.registry import ScorerName, training_free
@@ -164,7 +163,11 @@ async def serve(args: argparse.Namespace) -> None:
 
 
 async def build(
-    args: argparse.Namespace, engine: ThinkingEngine, dm: Dm | None, rule: StepRule, prm: Scorer | None = None
+    args: argparse.Namespace,
+    engine: ThinkingEngine,
+    dm: Dm | None,
+    rule: StepRule,
+    prm: ProcessRewardScorer | None = None,
 ) -> FastAPI:
     """vLLM's app over `engine`, with DRR's handler, health and model list in it."""
     engine.drr = _runtime(args, engine, dm, rule, prm)
@@ -178,7 +181,7 @@ async def build(
         if handler is not None:
             refuse_drr(handler)
     list_aliases(app.state.openai_serving_models, ["drr", "full"] if dm is not None else ["full"])
-    app.router.routes.insert(0, Route("/health", _health(engine, dm), methods=["GET"]))
+    app.router.routes.insert(0, Route("/health", _health(engine, dm, prm), methods=["GET"]))
     if dm is not None:
         metrics.DM_UP.set(1)
     return app
@@ -254,12 +257,12 @@ def _scorer_cards(args: argparse.Namespace, engine: AsyncLLM, rule: StepRule) ->
         return []
     cards, reasoner = load_cards(Path(args.drr_calibration)), fingerprint(_weights(args, engine))
     for card in cards:
-        card.check("--drr-calibration", reasoner, str(rule))
+        card.check("--drr-calibration", reasoner, str(rule), args.prm)
     return cards
 
 
 def _runtime(
-    args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule, prm: Scorer | None
+    args: argparse.Namespace, engine: AsyncLLM, dm: Dm | None, rule: StepRule, prm: ProcessRewardScorer | None
 ) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
     parser = args.structured_outputs_config.reasoning_parser
@@ -310,7 +313,7 @@ def _sampling_temperature(engine: AsyncLLM) -> float:
     return float(temperature) if temperature else _TEMPERATURE
 
 
-def _health(engine: AsyncLLM, dm: Dm | None) -> Any:
+def _health(engine: AsyncLLM, dm: Dm | None, prm: ProcessRewardScorer | None) -> Any:
     async def health(request: Request) -> JSONResponse:
         """200 while answers can be given; `degraded` tells that the DM is gone and thinking runs in full."""
         try:
@@ -319,8 +322,11 @@ def _health(engine: AsyncLLM, dm: Dm | None) -> Any:
         except EngineDeadError:
             reasoner = "dead"
         judge = "none" if dm is None else "dead" if dm.scorer.dead or dm.engine.errored else "ok"
-        status = "dead" if reasoner == "dead" else "degraded" if judge == "dead" else "ok"
+        judged = "dead" if judge == "dead" or (prm is not None and prm.dead) else "ok"
+        status = "dead" if reasoner == "dead" else "degraded" if judged == "dead" else "ok"
         body = {"status": status, "reasoner": reasoner, "dm": judge}
+        if prm is not None:
+            body["prm"] = "dead" if prm.dead else "ok"
         return JSONResponse(body, status_code=503 if reasoner == "dead" else 200)
 
     return health

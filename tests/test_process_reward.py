@@ -1,5 +1,6 @@
 """A process reward model in the shape of Qwen2.5-Math-PRM, tiny and random, on the real engine."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2Model
 from drr import reference
 from drr.errors import InputError
 from drr.open_prm import start_prm
-from drr.scorers.process_reward import SEPARATOR
+from drr.scorers import Boundary
+from drr.scorers.process_reward import SEPARATOR, ProcessRewardScorer
 
 from .prm_scores import QUESTION, STEPS
 
@@ -81,3 +83,41 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(InputError, match=r"--prm: .* cannot be loaded"):
         start_prm(str(tmp_path))
+
+
+class FakeScorer(ProcessRewardScorer):
+    """Rewards by the number of steps, the last scored first; reads at most three steps."""
+
+    def __init__(self) -> None:
+        self.max_tokens = 3
+        self.cancelled = 0
+
+    def render(self, question: str, steps: list[str]) -> list[int]:
+        return [len(question)] * len(steps)
+
+    async def rewards(self, ids: list[int]) -> list[float]:
+        try:
+            await asyncio.sleep(0.05 / len(ids))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return [1.0, 0.9, 0.7][: len(ids)]
+
+
+async def test_boundaries_scored_at_once_keep_the_last_score_that_fitted() -> None:
+    session = FakeScorer().session("q")
+    found = await asyncio.gather(*(session.score(Boundary(index, "a", None)) for index in range(5)))
+    assert [score.p_now for score in found] == [1.0, 0.9, 0.7, 0.7, 0.7]
+
+
+async def test_an_attempt_that_never_fits_has_no_score_and_a_given_up_one_is_freed() -> None:
+    scorer = FakeScorer()
+    session = scorer.session("q")
+    first = asyncio.ensure_future(session.score(Boundary(0, "a", None)))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait([first])
+    assert scorer.cancelled == 1
+    scorer.max_tokens = 0
+    with pytest.raises(ValueError, match="too few for this attempt"):
+        await session.score(Boundary(1, "a", None))

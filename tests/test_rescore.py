@@ -120,9 +120,14 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
         assert again is not None
         assert again[0].threshold is None
     with pytest.raises(InputError, match="was calibrated on fake, not on this Reasoner"):
-        cards["stated"].check("--drr-calibration", "another", "blank_line")
+        cards["stated"].check("--drr-calibration", "another", "blank_line", None)
     with pytest.raises(InputError, match="on steps by blank_line, not by line"):
-        cards["stated"].check("--drr-calibration", "0123456789abcdef", "line")
+        cards["stated"].check("--drr-calibration", "0123456789abcdef", "line", None)
+    prm = ScorerCard("prm", "r", "r", "blank_line", {}, model="org/one")
+    prm.check("--drr-calibration", "r", "blank_line", "org/one")
+    prm.check("--drr-calibration", "r", "blank_line", None)
+    with pytest.raises(InputError, match="another process reward model than org/other"):
+        prm.check("--drr-calibration", "r", "blank_line", "org/other")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,7 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
         (["--scorer", "prm", "--out", "x"], "--prm: names the model"),
         (["--scorer", "logprob", "--prm", "m", "--out", "x"], "--prm: names the model"),
         (["--scorer", "logprob", "--out", "x", "--limit", "9"], "leaves"),
+        (["--scorer", "logprob", "--out", "x", "--limit", "-5"], "--limit: must be at least 1"),
     ],
 )
 def test_what_cannot_be_calibrated_is_said(

@@ -5,6 +5,7 @@ the probability that the step before it is right. An attempt is as good as its w
 (STEP), for which it reads no prefix cache: every boundary costs the whole attempt so far.
 """
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -32,7 +33,8 @@ class ProcessRewardScorer:
     id = "prm"
 
     def __init__(self, encode: Encode, tokenizer: Any, max_tokens: int) -> None:
-        self._encode, self._tokenizer, self._max_tokens = encode, tokenizer, max_tokens
+        self.dead = False
+        self._encode, self._tokenizer, self.max_tokens = encode, tokenizer, max_tokens
         self._numbers = itertools.count()
 
     def session(self, question: str, probe: Probe | None = None) -> "ProcessRewardSession":
@@ -51,17 +53,20 @@ class ProcessRewardScorer:
 
     async def rewards(self, ids: list[int]) -> list[float]:
         """Every step's probability of being right; ScorerUnavailableError once the engine is gone."""
+        if self.dead:
+            raise ScorerUnavailableError(self.id)
         params = PoolingParams(task="token_classify", use_activation=False)
         try:
             async for output in self._encode(tokens_input(ids), params, f"prm-{next(self._numbers)}"):
                 logits = output.outputs.data
         except EngineDeadError as error:
+            self.dead = True
             raise ScorerUnavailableError(self.id) from error
         return [float(own) for own in logits.float().softmax(-1)[:, 1]]
 
     def fits(self, ids: list[int]) -> bool:
         """Whether the engine takes an input of this length."""
-        return len(ids) <= self._max_tokens
+        return len(ids) <= self.max_tokens
 
 
 class ProcessRewardSession:
@@ -70,11 +75,26 @@ class ProcessRewardSession:
     def __init__(self, scorer: ProcessRewardScorer, question: str) -> None:
         self._scorer, self._question = scorer, question
         self._steps: list[str] = []
-        self._last = 0.0
+        self._newest: asyncio.Future[float] | None = None
 
     async def score(self, boundary: Boundary) -> Score:
         self._steps.append(boundary.text)
+        before = self._newest
+        own = self._newest = asyncio.get_running_loop().create_future()
+        try:
+            own.set_result(await self._lowest(before))
+        finally:
+            own.cancel()  # where there is no result: nothing is known here
+        return Score(own.result(), own.result())
+
+    async def _lowest(self, before: "asyncio.Future[float] | None") -> float:
         ids = self._scorer.render(self._question, self._steps)
         if self._scorer.fits(ids):
-            self._last = min(await self._scorer.rewards(ids))
-        return Score(self._last, self._last)
+            return min(await self._scorer.rewards(ids))
+        if before is not None:
+            await asyncio.wait([before])
+        if before is None or before.cancelled():
+            raise ValueError(
+                f"{self._scorer.max_tokens} tokens, all that the model reads, are too few for this attempt"
+            )
+        return before.result()
