@@ -3,11 +3,21 @@
 from pathlib import Path
 
 
+def check_section(path: Path, name: str) -> None:
+    """ValueError where the file has no section `name`."""
+    _parts(path, name)
+
+
 def write_section(path: Path, name: str, command: str, text: str) -> None:
     """Put `text` between the markers of section `name`; ValueError where the file has no such section."""
-    begin, end = f"<!-- {name}: written by", f"<!-- end of {name} -->"
-    before, found, rest = path.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
+    before, after = _parts(path, name)
+    path.write_text(f"{before}<!-- {name}: written by {command} -->\n{text}\n<!-- end of {name} -->{after}")
+
+
+def _parts(path: Path, name: str) -> tuple[str, str]:
+    """What stands before the section, and behind it."""
+    before, found, rest = path.read_text().partition(f"<!-- {name}: written by")
+    _, closed, after = rest.partition(f"<!-- end of {name} -->")
     if not found or not closed:
         raise ValueError(f"{path} has no section {name}")
-    path.write_text(f"{before}{begin} {command} -->\n{text}\n{end}{after}")
+    return before, after

@@ -14,7 +14,7 @@ import numpy as np
 from drr.boundaries import Reals
 from drr.calibrating import CalibrationData, calibration_of
 from drr.calibration import Calibration
-from drr.engines import prepare_environment
+from drr.engines import beside_judges, prepare_environment
 from drr.errors import InputError
 from drr.open_prm import open_prm
 from drr.open_reasoner import OpenReasoner, open_engine
@@ -62,7 +62,9 @@ async def _calibrate(
         if options.prm is not None:
             known["prm"] = await stack.enter_async_context(open_prm(options.prm))
         if asks:
-            reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
+            reasoner = await stack.enter_async_context(
+                open_engine(options.reasoner, options.reasoning_parser, **beside_judges(prm=options.prm is not None))
+            )
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
         scorers = [known[name] for name in dict.fromkeys(options.scorer)]

@@ -16,6 +16,9 @@ _MIB = 1 << 20
 CPU_KV_CACHE_BYTES = 512 * _MIB
 """KV cache of a Reasoner on a CPU unless --kv-cache-memory-bytes says otherwise."""
 
+DM_GPU_SHARE, PRM_GPU_SHARE = 0.1, 0.3
+"""Of a GPU's memory, for a DM and for a process reward model, unless told otherwise."""
+
 CPU_DM_KV_CACHE_BYTES = 256 * _MIB
 """KV cache of a DM on a CPU."""
 
@@ -37,6 +40,13 @@ def prepare_environment(*, quiet: bool = False) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the worker runs inside the engine's process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # engines that share cores slow each other down tenfold
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def beside_judges(*, dm: bool = False, prm: bool = False) -> dict[str, Any]:
+    """Engine arguments of a Reasoner that shares a GPU with these judges; empty on a CPU."""
+    if on_cpu():
+        return {}
+    return {"gpu_memory_utilization": round(0.9 - (DM_GPU_SHARE if dm else 0.0) - (PRM_GPU_SHARE if prm else 0.0), 2)}
 
 
 def cpu_engine_defaults(kv_cache_bytes: int = CPU_KV_CACHE_BYTES) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -11,14 +12,16 @@ from typing import get_args
 from rich.console import Console
 
 from drr.calibration import Calibration
-from drr.dm import DEFAULT_NUDGE_CUE, DmCard, dm_state
-from drr.engines import prepare_environment
+from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, dm_state, read_trained_on
+from drr.engines import beside_judges, prepare_environment
 from drr.errors import InputError
 from drr.eval_report import ALL
 from drr.eval_tables import table
 from drr.eval_write import PLOT_NAME, REPORT_NAME, write_report
 from drr.evaluate import EvalConfig, Evaluator, evaluate, recorded
 from drr.grading import Grader, load_grader
+from drr.open_reasoner import OpenReasoner, open_engine
+from drr.reasoner import user_prompt
 from drr.records import question_key
 from drr.scorer_card import load_cards, model_key
 from drr.scorers import Scorer
@@ -27,6 +30,9 @@ from drr.steps import StepRule
 from drr.strategies import FULL, Strategy, standard
 from drr.tasks import Question
 from drr.tasks.sources import load_questions
+
+_ROOM = 64
+"""Tokens that must be left in the context after a question."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -59,6 +65,8 @@ def _config(options: argparse.Namespace) -> EvalConfig:
         raise InputError("--temperature", f"must be above 0 and at most 2, not {options.temperature}")
     if options.max_tokens < 16:
         raise InputError("--max-tokens", f"must be at least 16, not {options.max_tokens}")
+    if options.concurrency < 1:
+        raise InputError("--concurrency", f"must be at least 1, not {options.concurrency}")
     return EvalConfig(
         temperature=options.temperature,
         max_tokens=options.max_tokens,
@@ -86,10 +94,10 @@ def _strategies(options: argparse.Namespace) -> list[Strategy]:
     everything = standard(judges, _calibrations(options), attempts)
     if not options.strategy:
         return everything
-    chosen = [own for own in everything if own.name == FULL or any(part in own.name for part in options.strategy)]
-    if len(chosen) == 1:
-        raise InputError("--strategy", f"fits none of: {', '.join(own.name for own in everything)}")
-    return chosen
+    for part in options.strategy:
+        if not any(part in own.name for own in everything):
+            raise InputError("--strategy", f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
+    return [own for own in everything if own.name == FULL or any(part in own.name for part in options.strategy)]
 
 
 def _calibrations(options: argparse.Namespace) -> dict[str, Calibration]:
@@ -98,6 +106,31 @@ def _calibrations(options: argparse.Namespace) -> dict[str, Calibration]:
     found = {card.scorer: Calibration.from_json(card.calibration) for card in cards}
     dm = None if options.dm is None else DmCard.load(options.dm).calibration
     return found if dm is None else {**found, "dm": Calibration.from_json(dm)}
+
+
+def _check_dm(folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
+    """InputError where the DM is another Reasoner's or learned from these very questions."""
+    try:
+        DmCard.load(folder).check(reasoner, config.step_rule)
+    except DmMismatchError as error:
+        raise InputError("--dm", str(error)) from error
+    learned = read_trained_on(folder)
+    seen = sum(question_key(question.text) in learned for question in questions)
+    if seen:
+        raise InputError("--dm", f"was trained on {seen} of these {len(questions)} questions: choose others")
+
+
+def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
+    """The questions that leave the Reasoner room to think, saying how many do not."""
+    fitting = [
+        own for own in questions if len(user_prompt(reasoner.tokenizer, own.text)) + _ROOM < reasoner.max_model_len
+    ]
+    if len(fitting) < len(questions):
+        left = len(questions) - len(fitting)
+        Console().print(f"{left} questions are too long for the Reasoner and left out", highlight=False)
+    if not fitting:
+        raise InputError("questions", "are all too long for the Reasoner")
+    return fitting
 
 
 def _state(folder: Path | None) -> str | None:
@@ -116,7 +149,6 @@ async def _evaluate(
 ) -> None:
     from drr.open_dm import open_dm
     from drr.open_prm import open_prm
-    from drr.open_reasoner import open_engine
 
     async with contextlib.AsyncExitStack() as stack:
         scorers: dict[str, Scorer] = dict(training_free())
@@ -124,7 +156,12 @@ async def _evaluate(
             scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
         if options.prm is not None:
             scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
-        reasoner = await stack.enter_async_context(open_engine(options.reasoner, options.reasoning_parser))
+        shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
+        engine = open_engine(options.reasoner, options.reasoning_parser, **shares)
+        reasoner = await stack.enter_async_context(engine)
+        if options.dm is not None:
+            _check_dm(options.dm, reasoner.fingerprint, config, questions)
+        questions = _that_fit(questions, reasoner)
         for card in load_cards(options.calibration) if options.calibration is not None else []:
             card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
         settings = {
@@ -133,6 +170,7 @@ async def _evaluate(
             "dm": None if options.dm is None else dm_state(options.dm),
             "prm": None if options.prm is None else model_key(options.prm),
             "grader": options.grader,
+            "reasoning_parser": options.reasoning_parser,
             "calibrations": _state(options.calibration),
         }
         evaluator = Evaluator(reasoner, scorers, grade, config)

@@ -1,6 +1,6 @@
 """What came of `drr eval`, in figures: every strategy beside full thinking, and strategies at equal tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drr.evaluate import Outcomes, Row
-from drr.grading import Grader
+from drr.grading import Grader, majority_answer
 from drr.selective import Judged
-from drr.strategies import FULL, JUDGED
+from drr.strategies import FULL, JUDGED, SAMPLES
 
 ALL = "all questions"
 SUBGROUP = ", "
 LEAST_GROUP = 20
 """Questions that a group needs for figures of its own."""
 
-_BOOTSTRAPS = 10_000
+_BOOTSTRAPS, _MIXTURES = 10_000, 1_000
 _COUNTS = (2, 3, 4, 6, 8, 12, 16)
 
 Reals = NDArray[np.float64]
@@ -25,18 +25,21 @@ Reals = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One strategy's right answers [Q] and tokens [Q], question by question."""
+    """One strategy's right answers, tokens and thinking tokens that were kept [Q], question by question; `unscored` is
+    the number of boundaries whose score failed or came too late."""
 
     name: str
     family: str
     right: Reals
     tokens: Reals
-    thinking: float
+    thinking: Reals
     seconds: float
+    unscored: int = 0
 
     def of(self, questions: NDArray[np.int64]) -> "Line":
-        """The same for some of the questions; seconds stay those of the whole run."""
-        return Line(self.name, self.family, self.right[questions], self.tokens[questions], self.thinking, self.seconds)
+        """The same for some of the questions; seconds and `unscored` stay those of the whole run."""
+        right, tokens, thinking = (own[questions] for own in (self.right, self.tokens, self.thinking))
+        return Line(self.name, self.family, right, tokens, thinking, self.seconds, self.unscored)
 
 
 def groups_of(outcomes: Sequence[Outcomes]) -> dict[str, NDArray[np.int64]]:
@@ -58,15 +61,14 @@ def lines(outcomes: Sequence[Outcomes], grade: Grader) -> list[Line]:
     """Every strategy as run, and what several samples of full thinking are worth together."""
     found = []
     for own in outcomes:
-        if own.family == JUDGED:
-            continue
         by_question = _by_question(own.rows)
-        samples = max(map(len, by_question))
-        first = [rows[0] for rows in by_question]
-        found.append(_line(own.name, own.family, [[row] for row in first], first, own.seconds / samples))
-        if own.name == FULL:
+        if own.family == SAMPLES:
+            samples = max(map(len, by_question))
             for count in (count for count in _COUNTS if count <= samples):
                 found += _together([rows[:count] for rows in by_question], own.seconds * count / samples, grade)
+        elif own.family != JUDGED:
+            picked = [rows[0] for rows in by_question]
+            found.append(_line(own.name, own.family, by_question, picked, own.seconds))
     return found
 
 
@@ -90,8 +92,9 @@ def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def _majority(rows: Sequence[Row], grade: Grader) -> Row:
-    votes = [sum(own.answer == other.answer or grade(own.answer, other.answer) for own in rows) for other in rows]
-    return rows[int(np.argmax(votes))]
+    """The row whose answer most of them share; the first where no two agree."""
+    chosen = majority_answer([row.answer for row in rows], grade)
+    return next((row for row in rows if row.answer == chosen), rows[0])
 
 
 def _line(name: str, family: str, drawn: list[list[Row]], picked: Sequence[Row], seconds: float) -> Line:
@@ -100,8 +103,9 @@ def _line(name: str, family: str, drawn: list[list[Row]], picked: Sequence[Row],
         family,
         np.asarray([row.right for row in picked], dtype=float),
         np.asarray([sum(row.tokens for row in rows) for rows in drawn], dtype=float),
-        float(np.mean([row.thinking_tokens for row in picked])),
+        np.asarray([row.thinking_tokens for row in picked], dtype=float),
         seconds,
+        sum(row.unscored for rows in drawn for row in rows),
     )
 
 
@@ -121,72 +125,90 @@ def _compared(line: Line, base: Line, picks: NDArray[np.int64]) -> dict[str, Any
         "family": line.family,
         "accuracy": round(float(line.right.mean()), 4),
         "tokens": round(float(line.tokens.mean()), 1),
-        "thinking_tokens": round(line.thinking, 1),
+        "thinking_tokens": round(float(line.thinking.mean()), 1),
         "seconds": round(line.seconds, 1),
         "gain_points": round(100 * float((line.right - base.right).mean()), 2),
         "gain_interval": _points(gain),
         "saved": round(1 - float(line.tokens.sum() / base.tokens.sum()), 4),
         "saved_interval": [round(float(edge), 4) for edge in np.quantile(saved, (0.025, 0.975))],
+        "unscored": line.unscored,
         "lost_correct": int(lost),
         "gained_correct": int(gained),
     }
 
 
-def at_equal_tokens(found: Sequence[Line], contenders: str, seed: int = 0) -> list[dict[str, Any]]:
-    """Every strategy of the family `contenders` against every other family at as many tokens.
+def at_equal_tokens(found: Sequence[Line], contenders: Sequence[str], seed: int = 0) -> list[dict[str, Any]]:
+    """Every strategy of the families `contenders` against every other family that spends at most as many tokens.
 
-    A family is given the mixture of its two neighbouring strategies that spends as much; where even its cheapest one
-    spends more, that one; where its dearest spends less, that one.
+    A family may mix its strategies at random, question by question: it is given the best mixture (upper concave hull of
+    its points). Where even its cheapest strategy spends more, it is given that one. The mixture is found anew in every
+    resample of the questions.
     """
     base = next(line for line in found if line.name == FULL)
-    picks = np.random.default_rng(seed).integers(0, len(base.right), (_BOOTSTRAPS, len(base.right)))
-    curves: dict[str, list[Line]] = {}
+    count = len(base.right)
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), _MIXTURES) / count
+    weights = np.concatenate([np.full((1, count), 1 / count), drawn])  # the questions themselves come first
+    means = {line.name: (weights @ line.tokens, weights @ line.right) for line in found}
+    curves: dict[str, list[str]] = {}
     for line in found:
-        curves.setdefault(line.family, []).append(line)
+        curves.setdefault(line.family, []).append(line.name)
     for family in ("self-consistency", "best of k: dm"):
         if family in curves:
-            curves[family].append(base)  # one sample is full thinking
+            curves[family].append(base.name)  # one sample is full thinking
     return [
-        {
-            "contender": line.name,
-            "tokens": round(float(line.tokens.mean()), 1),
-            "accuracy": round(float(line.right.mean()), 4),
-            "against": family,
-            **_gain_over(line, sorted(curve, key=lambda own: float(own.tokens.mean())), picks),
-        }
-        for line in curves.get(contenders, [])
+        {"contender": line.name, "against": family, **_gain_over(line.name, curve, means)}
+        for line in found
+        if line.family in contenders
         for family, curve in curves.items()
-        if family != contenders
+        if family != line.family
     ]
 
 
-def _gain_over(line: Line, curve: Sequence[Line], picks: NDArray[np.int64]) -> dict[str, Any]:
-    spent = [float(own.tokens.mean()) for own in curve]
-    wanted = float(line.tokens.mean())
-    after = min(int(np.searchsorted(spent, wanted)), len(curve) - 1)
-    before = max(0, after - 1) if spent[after] > wanted else after
-    share = (wanted - spent[before]) / (spent[after] - spent[before]) if spent[after] > spent[before] else 0.0
-    share = min(1.0, max(0.0, share))
-    right = (1 - share) * curve[before].right + share * curve[after].right
-    tokens = (1 - share) * spent[before] + share * spent[after]
+def _gain_over(contender: str, curve: Sequence[str], means: Mapping[str, tuple[Reals, Reals]]) -> dict[str, Any]:
+    wanted, reached = means[contender]
+    tokens, right = (np.stack([means[name][part] for name in curve], axis=1) for part in (0, 1))
+    theirs = [best_mixture(*own) for own in zip(tokens, right, wanted, strict=True)]
+    gain = reached - [accuracy for _, accuracy in theirs]
     return {
-        "their_tokens": round(tokens, 1),
-        "their_accuracy": round(float(right.mean()), 4),
-        "gain_points": round(100 * float((line.right - right).mean()), 2),
-        "gain_interval": _points((line.right - right)[picks].mean(1)),
+        "tokens": round(float(wanted[0]), 1),
+        "accuracy": round(float(reached[0]), 4),
+        "their_tokens": round(theirs[0][0], 1),
+        "their_accuracy": round(theirs[0][1], 4),
+        "gain_points": round(100 * float(gain[0]), 2),
+        "gain_interval": _points(gain[1:]),
     }
+
+
+def best_mixture(tokens: Reals, right: Reals, wanted: float) -> tuple[float, float]:
+    """Tokens and accuracy of the best mixture of strategies [P] that spends at most `wanted`; of the cheapest strategy
+    where none does."""
+    hull: list[tuple[float, float]] = []
+    for point in sorted(zip(tokens.tolist(), right.tolist(), strict=True)):
+        while hull and hull[-1][1] <= point[1] and hull[-1][0] == point[0]:
+            hull.pop()
+        while len(hull) > 1 and _below(hull[-1], hull[-2], point):
+            hull.pop()
+        if not hull or point[1] > hull[-1][1]:
+            hull.append(point)
+    spent, reached = zip(*hull, strict=True)
+    return min(max(wanted, spent[0]), spent[-1]), float(np.interp(wanted, spent, reached))
+
+
+def _below(middle: tuple[float, float], left: tuple[float, float], right: tuple[float, float]) -> bool:
+    """Whether the point lies on or below the line from `left` to `right`."""
+    return (middle[1] - left[1]) * (right[0] - left[0]) <= (right[1] - left[1]) * (middle[0] - left[0])
 
 
 def judged(outcomes: Sequence[Outcomes]) -> list[Judged]:
     """What every judge believes of one full answer to every question; the DM first where there is one."""
     found = []
     for own in outcomes:
-        if own.family != JUDGED and own.name != FULL:
+        if own.family not in (JUDGED, SAMPLES):
             continue
         rows = [rows[0] for rows in _by_question(own.rows)]
         belief = np.asarray([row.p_now for row in rows])
         if not np.isnan(belief).all():
-            name = "dm" if own.name == FULL else own.name.removeprefix("judged by ")
+            name = "dm" if own.family == SAMPLES else own.name.removeprefix("judged by ")
             found.append(Judged(name, np.nan_to_num(belief), np.asarray([row.right for row in rows], dtype=float)))
     return sorted(found, key=lambda own: own.name != "dm")
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 _STOP, _DEFAULT = "stop: ", "default"
 _OPPONENTS = (
+    "greedy",
     "self-consistency",
     "best of k: dm",
     "nudge",
@@ -17,6 +18,9 @@ _OPPONENTS = (
     "stop + rethink: logprob",
     "rethink: confidence",
     "stop + rethink: confidence",
+    "greedy, stop + rethink: logprob",
+    "greedy, stop + rethink: self_critique",
+    "greedy, stop + rethink: confidence",
 )
 
 
@@ -89,7 +93,7 @@ def equal_tokens(rows: Sequence[dict[str, Any]]) -> str:
     for name in names:
         own = {row["against"]: row for row in rows if row["contender"] == name}
         first = next(iter(own.values()))
-        gains = [_gain(own[family]) if family in own else "" for family in present]
+        gains = [_gain_at(own[family]) if family in own else "" for family in present]
         cells.append([name, f"{100 * first['accuracy']:.1f} %", f"{first['tokens']:.0f}", *gains])
     return _markdown(["", "accuracy", "tokens", *present], cells)
 
@@ -106,6 +110,12 @@ def coverage(rows: Sequence[dict[str, Any]]) -> str:
         for own in rows
     ]
     return _markdown(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
+
+
+def _gain_at(own: dict[str, Any]) -> str:
+    """The gain, with the other's tokens where they differ by more than a tenth."""
+    alike = 0.9 <= own["their_tokens"] / own["tokens"] <= 1.1
+    return _gain(own) if alike else f"{_gain(own)} ({own['their_tokens']:.0f})"
 
 
 def _gain(own: dict[str, Any]) -> str:

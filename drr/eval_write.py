@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from drr.eval_plots import draw_coverage, draw_pareto
-from drr.eval_report import ALL, SUBGROUP, Line, at_equal_tokens, figures, groups_of, judged, lines
+from drr.eval_report import ALL, SUBGROUP, at_equal_tokens, figures, groups_of, judged, lines
 from drr.eval_tables import coverage, equal_tokens, everything, stoppers
 from drr.evaluate import read_outcomes
 from drr.grading import Grader
@@ -27,7 +27,7 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
     judges = judged(outcomes)
     results: dict[str, Any] = {
         "groups": {name: figures(own) for name, own in groups.items()},
-        "equal_tokens": {name: _equal(own) for name, own in groups.items()},
+        "equal_tokens": {name: at_equal_tokens(own, _CONTENDERS) for name, own in groups.items()},
         "selective": areas(judges) if judges else [],
     }
     write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
@@ -36,10 +36,6 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
         draw_coverage(judges, out / COVERAGE_NAME)
     write_whole(out / REPORT_NAME, report(results))
     return results
-
-
-def _equal(found: list[Line]) -> list[dict[str, Any]]:
-    return [own for contenders in _CONTENDERS for own in at_equal_tokens(found, contenders)]
 
 
 def report(results: dict[str, Any]) -> str:
@@ -59,8 +55,9 @@ def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") ->
         "in hindsight on these very questions.\n\n" + stoppers(groups),
     ]
     parts += [
-        f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative when it spends as many "
-        "tokens (95 % intervals, paired bootstrap).\n\n" + equal_tokens(results["equal_tokens"][name])
+        f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative that may spend as many "
+        "tokens, mixing its settings as it likes (95 % intervals, paired bootstrap; in brackets its tokens where it "
+        "cannot spend as few, or as many).\n\n" + equal_tokens(results["equal_tokens"][name])
         for name in equal_in
         if results["equal_tokens"][name]
     ]

@@ -57,7 +57,8 @@ class EvalConfig:
 @dataclass(frozen=True, slots=True)
 class Row:
     """One answer. `group` is the question's family; `tokens` are all that were generated or put in, probes and
-    rejected attempts too; `p_now` is the last score of the attempt that answered, NaN where nobody scored."""
+    rejected attempts too; `p_now` is the last score of the attempt that answered, NaN where nobody scored; `unscored`
+    counts the boundaries whose score failed or came too late."""
 
     question: int
     group: str
@@ -69,6 +70,7 @@ class Row:
     probe_tokens: int
     attempts: int
     p_now: float
+    unscored: int
     stop_cause: str
 
 
@@ -120,6 +122,7 @@ class Evaluator:
             probed,
             max(1, len(outcome.attempts)),
             float("nan") if p_now is None else p_now,
+            outcome.failed + outcome.late,
             outcome.stop_cause.value,
         )
 
@@ -175,16 +178,19 @@ async def evaluate(
     out: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions."""
+    """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions, or of
+    strategies that meant something else."""
     _begin(out, {**settings, "questions": questions_key(questions)})
     for strategy in strategies:
         path = rows_path(out, strategy.name)
+        definition = json.loads(json.dumps(asdict(strategy), default=str))
         if path.exists():
+            check_begun(path, _about(path)["definition"], definition)
             continue
         started = time.monotonic()
         rows = await evaluator.run(strategy, questions)
         table = pa.table({own.name: [getattr(row, own.name) for row in rows] for own in fields(Row)})
-        about = {"strategy": strategy.name, "family": strategy.family, "seconds": round(time.monotonic() - started, 1)}
+        about = {"definition": definition, "seconds": round(time.monotonic() - started, 1)}
         partial = path.with_suffix(".partial")
         pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
         partial.replace(path)
@@ -209,15 +215,19 @@ def read_outcomes(out: Path) -> list[Outcomes]:
     """Every strategy's outcomes in a folder; InputError where there are none."""
     found = []
     for path in sorted(out.glob("*.parquet")):
-        table = pq.read_table(path)
-        about = json.loads((table.schema.metadata or {}).get(b"drr", b"{}"))
-        if not about:
-            raise InputError(str(path), "holds no outcomes of drr eval")
-        rows = [Row(**row) for row in table.to_pylist()]
-        found.append(Outcomes(about["strategy"], about["family"], about["seconds"], rows))
+        about = _about(path)
+        rows = [Row(**row) for row in pq.read_table(path).to_pylist()]
+        found.append(Outcomes(about["definition"]["name"], about["definition"]["family"], about["seconds"], rows))
     if not found:
         raise InputError(str(out), "holds no outcomes: run drr eval")
     return found
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(b"drr", b"{}"))
+    if "definition" not in about:
+        raise InputError(str(path), "holds no outcomes of drr eval")
+    return about
 
 
 def recorded(config: EvalConfig) -> dict[str, Any]:

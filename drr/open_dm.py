@@ -8,7 +8,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.dm import DmCard, load_dm_head
-from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
+from drr.engines import CPU_DM_KV_CACHE_BYTES, DM_GPU_SHARE, cpu_engine_defaults
 from drr.scorers.dm import DmScorer, tokenizer_of
 
 
@@ -16,7 +16,7 @@ def start_dm(
     card: DmCard,
     folder: Path,
     *,
-    gpu_share: float = 0.1,
+    gpu_share: float = DM_GPU_SHARE,
     kv_cache_bytes: int | None = None,
     on_death: Callable[[BaseException], None] = lambda error: None,
 ) -> tuple[AsyncLLM, DmScorer]:

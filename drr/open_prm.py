@@ -7,14 +7,14 @@ from vllm.config import PoolerConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from drr.engines import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
+from drr.engines import CPU_DM_KV_CACHE_BYTES, PRM_GPU_SHARE, cpu_engine_defaults
 from drr.errors import InputError
 from drr.open_reasoner import load_tokenizer
 from drr.scorers.dm import tokenizer_of
 from drr.scorers.process_reward import SEPARATOR, ProcessRewardScorer
 
 
-def start_prm(model: str, gpu_share: float = 0.3) -> tuple[AsyncLLM, ProcessRewardScorer]:
+def start_prm(model: str, gpu_share: float = PRM_GPU_SHARE) -> tuple[AsyncLLM, ProcessRewardScorer]:
     """The process reward model in a folder or by a Hugging Face id, on a vLLM engine of its own, which the caller
     shuts down; InputError where it has no step separator."""
     separator = load_tokenizer(model, "--prm").get_vocab().get(SEPARATOR)

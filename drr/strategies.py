@@ -20,8 +20,9 @@ CERTAIN = PolicySettings(threshold=1.0)
 WHOLE = StepRule.parse("attempt")
 
 FULL, GREEDY = "full thinking", "greedy"
-JUDGED = "judged"
-"""The family of strategies that think in full and are only judged, for selective accuracy."""
+SAMPLES, JUDGED = "samples", "judged"
+"""Families of strategies that are nobody's way of answering: several samples of full thinking, to be put together; and
+one that is judged and never stopped, for selective accuracy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,14 @@ def standard(
     `attempts` are the numbers of attempts, or of samples, that are tried."""
     dm = "dm" in scorers
     found = [
-        Strategy(FULL, "full", scorer="dm" if dm else None, policy=SHADOW if dm else NEVER, samples=max(attempts)),
+        Strategy(FULL, "full"),
+        Strategy(
+            f"{max(attempts)} samples",
+            SAMPLES,
+            scorer="dm" if dm else None,
+            policy=SHADOW if dm else NEVER,
+            samples=max(attempts),
+        ),
         Strategy(GREEDY, "greedy", greedy=True),
         Strategy("first stated answer", "stop: stated", scorer="stated", policy=CERTAIN),
         Strategy("greedy, first stated answer", "greedy, stop: stated", scorer="stated", policy=CERTAIN, greedy=True),
@@ -108,9 +116,9 @@ def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: S
     if auto is None:
         return found
     found += [_again(scorer, *auto, count, "stop + rethink") for count in attempts]
+    found += [_again(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
     if scorer == "dm":
         found += [_again(scorer, *auto, count, "stop + rethink", kind="in_context") for count in attempts]
-        found += [_again(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
     return found
 
 

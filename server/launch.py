@@ -31,7 +31,7 @@ from drr import reference
 from drr.calibration import Calibration
 from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, fingerprint
 from drr.drift import DriftWatch
-from drr.engines import cpu_engine_defaults, on_cpu, prepare_environment
+from drr.engines import DM_GPU_SHARE, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu, prepare_environment
 from drr.open_dm import start_dm
 from drr.open_prm import start_prm
 from drr.open_reasoner import thinking_format
@@ -87,9 +87,13 @@ def make_parser() -> FlexibleArgumentParser:
     group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
     group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
     group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
-    group.add_argument("--dm-gpu-memory-utilization", type=float, default=0.1, help="share of the GPU for the DM")
+    group.add_argument(
+        "--dm-gpu-memory-utilization", type=float, default=DM_GPU_SHARE, help="share of the GPU for the DM"
+    )
     group.add_argument("--prm", metavar="MODEL", help="a process reward model: folder or Hugging Face id; scorer prm")
-    group.add_argument("--prm-gpu-memory-utilization", type=float, default=0.3, help="share of the GPU for it")
+    group.add_argument(
+        "--prm-gpu-memory-utilization", type=float, default=PRM_GPU_SHARE, help="share of the GPU for it"
+    )
     group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
     group.add_argument(
         "--drr-scorer", choices=get_args(ScorerName), help="who judges where a request does not say; default: the DM"

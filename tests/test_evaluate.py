@@ -1,16 +1,21 @@
 """Strategies side by side, on a fake engine: every token counted, nothing run twice, honest figures."""
 
 import asyncio
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drr.calibration import Calibration, Certificate
 from drr.cli import main
 from drr.errors import InputError
-from drr.eval_report import ALL, Line, at_equal_tokens, figures, groups_of, judged, lines
+from drr.eval_report import ALL, Line, at_equal_tokens, best_mixture, figures, groups_of, judged, lines
 from drr.eval_write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
 from drr.evaluate import EvalConfig, Evaluator, Outcomes, Row, evaluate, read_outcomes, recorded
 from drr.grading import is_correct
@@ -19,7 +24,7 @@ from drr.replay import Rule
 from drr.scorers.registry import training_free
 from drr.selective import Judged, areas, coverage_curve
 from drr.steps import StepRule
-from drr.strategies import FULL, Strategy, standard
+from drr.strategies import FULL, SAMPLES, Strategy, standard
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 
@@ -34,6 +39,7 @@ def strategies() -> list[Strategy]:
     everything = standard(SCORERS, {}, (2, 4))  # type: ignore[arg-type]
     wanted = (
         FULL,
+        "4 samples",
         "greedy",
         "first stated answer",
         "budget 32",
@@ -57,7 +63,7 @@ def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_p
     outcomes = {own.name: own for own in read_outcomes(tmp_path)}
     assert set(outcomes) == {own.name for own in strategies()}
     for own in outcomes.values():
-        samples = 4 if own.name == FULL else 1
+        samples = 4 if own.name == "4 samples" else 1
         assert sorted((row.question, row.sample) for row in own.rows) == [
             (q, s) for q in range(10) for s in range(samples)
         ]
@@ -82,8 +88,12 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
     again = FakeEngine(ASKED)
     run(tmp_path, again)
     assert 0 < again.requests < first.requests / 4
-    assert read_outcomes(tmp_path)[-1].rows
-    assert len(missing.read_bytes()) == pytest.approx(len(before), rel=0.1)
+    made, made_before = (pq.read_table(source).drop_columns(["p_now"]) for source in (missing, io.BytesIO(before)))
+    assert made.equals(made_before)
+    changed = replace(strategies()[0], max_thinking_tokens=5)
+    evaluator = Evaluator(again.reasoner(), dict(training_free()), is_correct, CONFIG)
+    with pytest.raises(InputError, match="field max_thinking_tokens: was begun with None, not 5"):
+        asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded(CONFIG)))
     with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
         run(tmp_path, again, EvalConfig(temperature=0.5))
     with pytest.raises(InputError, match="field questions"):
@@ -92,7 +102,7 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
 
 def row(question: int, sample: int, answer: str, right: bool, tokens: int, p_now: float) -> Row:
     group = "odd" if question % 2 else "even"
-    return Row(question, group, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, "natural")
+    return Row(question, group, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, 0, "natural")
 
 
 def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
@@ -101,22 +111,27 @@ def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
         [("7", False, 0.1), ("8", True, 0.8), ("7", False, 0.2), ("7", False, 0.3)],
     ]
     rows = [row(q, s, *own[:2], 100, own[2]) for q, samples in enumerate(drawn) for s, own in enumerate(samples)]
-    found = {own.name: own for own in lines([Outcomes(FULL, "full", 8.0, rows)], is_correct)}
-    assert found[FULL].right.tolist() == [1, 0]
-    assert found[FULL].tokens.tolist() == [100, 100]
+    found = {own.name: own for own in lines([Outcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)}
+    assert found["self-consistency, 2"].right.tolist() == [1, 0], "where no two agree, the first"
     assert found["self-consistency, 4"].right.tolist() == [1, 0]
     assert found["best of 4 by DM"].right.tolist() == [0, 1]
     assert found["any of 4 (oracle)"].right.tolist() == [1, 1]
     assert found["self-consistency, 4"].tokens.tolist() == [400, 400]
-    assert (found[FULL].seconds, found["best of 2 by DM"].seconds) == (2.0, 4.0)
+    assert found["best of 2 by DM"].seconds == 4.0
+
+
+def test_empty_answers_do_not_vote() -> None:
+    rows = [row(0, sample, answer, answer == "3", 10, 0.5) for sample, answer in enumerate(["3", "", ""])]
+    found = {own.name: own for own in lines([Outcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)}
+    assert found["self-consistency, 3"].right.tolist() == [1]
 
 
 def test_figures_are_paired_with_full_thinking() -> None:
     rng = np.random.default_rng(0)
     right, tokens = (rng.random(400) < 0.7).astype(float), rng.integers(100, 300, 400).astype(float)
-    half = Line("half", "x", right, tokens / 2, 10.0, 1.0)
-    worse = Line("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, 10.0, 1.0)
-    full, cheap, bad = figures([Line(FULL, "full", right, tokens, 20.0, 2.0), half, worse])
+    half = Line("half", "x", right, tokens / 2, tokens / 4, 1.0)
+    worse = Line("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, tokens, 1.0)
+    full, cheap, bad = figures([Line(FULL, "full", right, tokens, tokens / 2, 2.0), half, worse])
     assert (full["gain_points"], full["gain_interval"], full["saved"]) == (0.0, [0.0, 0.0], 0.0)
     assert (cheap["saved"], cheap["saved_interval"], cheap["lost_correct"]) == (0.5, [0.5, 0.5], 0)
     assert bad["gain_interval"][1] < 0
@@ -158,7 +173,10 @@ def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
     assert by_name["rethink: dm, 2"].policy.accept == 0.7
     assert by_name["rethink: dm, 2"].step_rule is None, "the DM was trained on steps"
     assert by_name["rethink: entropy, 2"].step_rule == StepRule.parse("attempt"), "asked where it matters only"
-    assert not by_name[FULL].policy.acts, "full thinking is scored for the best of k, and left alone"
+    assert by_name[FULL].scorer is None
+    assert not by_name["4 samples"].policy.acts, "they are scored for the best of k, and left alone"
+    greedy = by_name["greedy, stop + rethink: dm, 4"]
+    assert (greedy.greedy, greedy.policy) == (True, both.policy)
 
 
 def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +186,7 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "self-consistency, 4" in printed
     results = json.loads((tmp_path / RESULTS_NAME).read_text())
-    assert len(results["groups"][ALL]) == len(strategies()) - 1 + 6
+    assert len(results["groups"][ALL]) == len(strategies()) - 2 + 6
     assert [own["judge"] for own in results["selective"]] == ["confidence"]
     assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
     assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000
@@ -183,29 +201,51 @@ def test_groups_have_figures_of_their_own() -> None:
     groups = groups_of(outcomes)
     assert {name: len(own) for name, own in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
     (line, *_) = lines(outcomes, is_correct)
-    assert figures([line.of(groups["even"])])[0]["accuracy"] == 1.0
+    even = figures([line.of(groups["even"])])[0]
+    assert (even["accuracy"], even["thinking_tokens"]) == (1.0, 50.0)
     assert figures([line.of(groups["odd"])])[0]["accuracy"] == 0.0
     assert set(groups_of([Outcomes(FULL, "full", 8.0, rows[:30])])) == {ALL}, "15 questions are too few"
 
 
 def line(name: str, family: str, right: float, tokens: float, questions: int = 400) -> Line:
     rights = (np.arange(questions) < right * questions).astype(float)
-    return Line(name, family, rights, np.full(questions, tokens), 10.0, 1.0)
+    return Line(name, family, rights, np.full(questions, tokens), np.full(questions, 10.0), 1.0)
 
 
 def test_strategies_meet_at_equal_tokens() -> None:
     found = [
         line(FULL, "full", 0.6, 100.0),
-        line("self-consistency, 2", "self-consistency", 0.62, 200.0),
-        line("self-consistency, 4", "self-consistency", 0.7, 400.0),
+        line("self-consistency, 2", "self-consistency", 0.6, 200.0),
+        line("self-consistency, 4", "self-consistency", 0.72, 400.0),
         line("ours, 1", "ours", 0.65, 80.0),
-        line("ours, 2", "ours", 0.75, 300.0),
+        line("ours, 2", "ours", 0.75, 200.0),
         line("ours, 3", "ours", 0.75, 500.0),
     ]
-    against = [own for own in at_equal_tokens(found, "ours") if own["against"] == "self-consistency"]
-    assert [(own["their_tokens"], own["their_accuracy"]) for own in against] == [(100, 0.6), (300, 0.66), (400, 0.7)]
-    assert [own["gain_points"] for own in against] == [5.0, 9.0, 5.0]
+    against = [own for own in at_equal_tokens(found, ["ours"]) if own["against"] == "self-consistency"]
+    met = [(own["their_tokens"], own["their_accuracy"]) for own in against]
+    assert met == [(100, 0.6), (200, 0.64), (400, 0.72)], "two samples are no better than a mixture of one and four"
+    assert [own["gain_points"] for own in against] == [5.0, 11.0, 3.0]
     assert all(own["gain_interval"][0] < own["gain_points"] < own["gain_interval"][1] for own in against)
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=8), wanted=st.integers(1, 60)
+)
+def test_the_best_mixture_is_no_worse_than_any_point_or_pair(points: list[tuple[int, float]], wanted: int) -> None:
+    tokens, right = (np.asarray([float(own[part]) for own in points]) for part in (0, 1))
+    spent, reached = best_mixture(tokens, right, wanted)
+    affordable = [r for t, r in points if t <= wanted]
+    if not affordable:
+        assert spent == min(tokens)
+        return
+    assert spent <= wanted
+    assert reached >= max(affordable) - 1e-9
+    for left_tokens, left in points:
+        for right_tokens, other in points:
+            if left_tokens <= wanted < right_tokens:
+                share = (wanted - left_tokens) / (right_tokens - left_tokens)
+                assert reached >= (1 - share) * left + share * other - 1e-9
+    assert reached <= max(right) + 1e-9
 
 
 def test_selective_answering() -> None:
@@ -223,7 +263,8 @@ def test_selective_answering() -> None:
 
 def test_judges_are_compared_on_full_answers() -> None:
     rows = [row(q, s, "3", True, 100, 0.1 * q) for q in range(4) for s in range(2)]
-    found = judged([Outcomes("judged by entropy", "judged", 1.0, rows[::2]), Outcomes(FULL, "full", 8.0, rows)])
+    outcomes = [Outcomes("judged by entropy", "judged", 1.0, rows[::2]), Outcomes("2 samples", SAMPLES, 8.0, rows)]
+    found = judged([*outcomes, Outcomes(FULL, "full", 1.0, rows[::2])])
     assert [own.name for own in found] == ["dm", "entropy"]
     assert found[0].belief.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
 
@@ -234,7 +275,8 @@ def test_judges_are_compared_on_full_answers() -> None:
         (["--scorer", "dm"], "--scorer"),
         (["--scorer", "guess"], "--scorer"),
         (["--attempts", "1"], "--attempts"),
-        (["--strategy", "magic"], "--strategy: fits none of: full thinking"),
+        (["--strategy", "magic"], "--strategy: 'magic' fits none of: full thinking"),
+        (["--concurrency", "0"], "--concurrency: must be at least 1"),
         (["--temperature", "0"], "--temperature"),
         (["--max-tokens", "3"], "--max-tokens"),
         (["--step-rule", "word"], "--step-rule"),
