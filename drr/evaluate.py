@@ -5,10 +5,12 @@ kept in one Parquet file per strategy; a run that was stopped goes on with the s
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from drr.errors import InputError
 from drr.grading import Grader, answer_in
 from drr.open_reasoner import OpenReasoner
 from drr.progress import Progress
-from drr.reasoner import Token, injected, user_prompt
+from drr.reasoner import Phase, Segment, Token, injected, user_prompt
 from drr.records import check_begun, question_key, read_json_object, write_whole
 from drr.response import Emit, Finished, LoopSettings, Outcome
 from drr.rethink import RETHINK_CUE, RethinkLoop
@@ -110,26 +112,32 @@ class Evaluator:
         scores = [step for step in outcome.steps if step.p_now is not None]
         accepted = [own.p_now for own in outcome.attempts if own.fate == "accepted" and own.p_now is not None]
         p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
-        probed = 0 if strategy.scorer == "oracle" else outcome.probe_tokens  # it knows, and need not ask
         return Row(
             number,
             question.family,
             sample,
             answer_in(answer),
             await asyncio.to_thread(self._grade, answer, question.answer),
-            outcome.generated_tokens + probed + outcome.injected_tokens,
+            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
             outcome.thinking_tokens,
-            probed,
+            outcome.probe_tokens,
             max(1, len(outcome.attempts)),
             float("nan") if p_now is None else p_now,
             outcome.failed + outcome.late,
             outcome.stop_cause.value,
         )
 
-    def _scorer(self, strategy: Strategy, question: Question) -> Scorer | None:
+    def _scorer(self, strategy: Strategy, question: Question, first: VllmReasoner) -> Scorer | None:
         if strategy.scorer == "oracle":
-            return OracleScorer(self._grade, question.answer)
+            return OracleScorer(partial(self._answer_now, first), self._grade, question.answer)
         return None if strategy.scorer is None else self._scorers[strategy.scorer]
+
+    async def _answer_now(self, reasoner: VllmReasoner, context: list[int]) -> str:
+        """What the loop would answer if it stopped here: the same request, with the same noise."""
+        ids = [*context, *self._reasoner.form.close_ids]
+        segment = Segment(Phase.ANSWER, 1, ids, (), self._config.answer_tokens)
+        async with contextlib.aclosing(reasoner.stream(segment)) as deltas:
+            return "".join([delta.text async for delta in deltas])
 
     def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
         reasoner, config = self._reasoner, self._config
@@ -163,11 +171,12 @@ class Evaluator:
             nudge_cue=config.nudge_cue,
             nudge_cue_ids=tuple(token.id for token in self._nudge_cue),
         )
-        common = (self._scorer(strategy, question), reasoner.form, strategy.step_rule or config.step_rule, settings)
+        first, probe = attempt(0)
+        scorer = self._scorer(strategy, question, first)
+        common = (scorer, reasoner.form, strategy.step_rule or config.step_rule, settings)
         if strategy.rethink is not None:
             rethink = replace(strategy.rethink, cue=self._rethink_cue)
             return RethinkLoop(attempt, *common, rethink, ids, question.text)
-        first, probe = attempt(0)
         return ThinkingLoop(first, *common, ids, question.text, probe=probe)
 
 

@@ -1,20 +1,29 @@
 """The oracle: what stopping could save if one knew which answers are right. For evaluation; it is told them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 
 from drr.grading import Grader
-from drr.probing import ProbedToken, text_of
-from drr.scorers.probed import ProbingScorer, ProbingSession
+from drr.policy import Score
+from drr.probing import Probe
+from drr.scorers.protocol import Boundary
 
 
-class OracleScorer(ProbingScorer):
-    """1 where the answer forced at the boundary is right by `grade` against `gold`, else 0; for one question."""
+class OracleScorer:
+    """1 where the answer that a stop at the boundary would be followed by is right by `grade` against `gold`, else 0.
+
+    For one question: `answer` gives that very answer, to a context in token ids.
+    """
 
     id = "oracle"
 
-    def __init__(self, grade: Grader, gold: str) -> None:
-        self._grade, self._gold = grade, gold
+    def __init__(self, answer: Callable[[list[int]], Awaitable[str]], grade: Grader, gold: str) -> None:
+        self._answer, self._grade, self._gold = answer, grade, gold
 
-    async def judge(self, session: ProbingSession, index: int, forced: Sequence[ProbedToken]) -> float:
-        return float(await asyncio.to_thread(self._grade, text_of(forced), self._gold))
+    def session(self, question: str, probe: Probe | None = None) -> "OracleScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        given = await self._answer(boundary.context())
+        right = float(await asyncio.to_thread(self._grade, given, self._gold))
+        return Score(right, right)
