@@ -14,15 +14,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import beta
 
 from drr.boundaries import score_boundaries
 from drr.calibrating import replay_of, split_data
-from drr.calibration import DELTA, RISKS, certify, drift_histogram, order_rules
+from drr.calibration import RISKS, certify, drift_histogram, order_rules
 from drr.dm import DmCard, load_dm_head, read_trained_on
 from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
 from drr.errors import InputError
 from drr.fusion import with_temperatures
+from drr.promise import surely_at_least
 from drr.records import Rollout, question_key, read_rollouts, share_of
 from drr.replay import Replay, RuleTable, candidate_rules
 
@@ -71,12 +71,11 @@ def measure(dm: Path, rollouts: Sequence[Rollout], easy_at_most: int) -> dict[st
 def _look(table: RuleTable, rule: int) -> dict[str, Any]:
     once = table.of(table.first_of_each_question())
     lost, right = int(once.lost[rule]), int(once.full_right.sum())
-    lowest = float(beta.ppf(DELTA, lost, right - lost + 1)) if lost else 0.0
     return {
         "lost": lost,
         "right": right,
         "lost_rate": round(lost / max(1, right), 4),
-        "at_least": round(lowest, 4),
+        "at_least": round(surely_at_least(lost, right), 4),
         "saved": round(float(once.saved[rule]), 4),
         "accuracy_change_points": round(float(once.accuracy_change[rule]), 2),
     }

@@ -54,9 +54,14 @@ def check_promise(table: RuleTable, epsilon: float, splits: int, seed: int = 0) 
 def _look(test: RuleTable, rule: int, epsilon: float) -> Trial:
     once = test.of(test.first_of_each_question())
     lost, right = int(once.lost[rule]), int(once.full_right.sum())
-    lowest = float(beta.ppf(DELTA, lost, right - lost + 1)) if lost else 0.0
+    lowest = surely_at_least(lost, right)
     saved, rates = once.saved, once.lost_rate
     return Trial(float(rates[rule]), lowest, float(saved[rule]), float(saved[rates <= epsilon].max(initial=0.0)))
+
+
+def surely_at_least(lost: int, right: int) -> float:
+    """The exact binomial lower bound (95 %) of a rate that `lost` of `right` were seen of."""
+    return float(beta.ppf(DELTA, lost, right - lost + 1)) if lost else 0.0
 
 
 def summary(trials: list[Trial | None], epsilon: float) -> dict[str, Any]:

@@ -113,8 +113,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     parser.set_defaults(**cpu_engine_defaults(), model=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
-    if args.drr_calibration:
-        load_cards(Path(args.drr_calibration))  # before minutes are spent on starting engines
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
@@ -140,6 +138,8 @@ async def serve(args: argparse.Namespace) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
     card = _dm_card(args, rule)
+    if args.drr_calibration:
+        load_cards(Path(args.drr_calibration))  # before minutes are spent on starting engines
     listen_address, sock = setup_server(args, reuse_port=False)
     dm: Dm | None = None
     prm: tuple[AsyncLLM, ProcessRewardScorer] | None = None

@@ -25,11 +25,14 @@ from transformers import AutoTokenizer
 from drr import reference
 from drr.boundaries import score_boundaries
 from drr.calibrating import by_rollout
+from drr.calibration import Calibration, Certificate
 from drr.distill import DistillConfig, distill, draw_seed
-from drr.dm import DmCard, load_dm_head
+from drr.dm import DmCard, fingerprint, load_dm_head
 from drr.fusion import probabilities
 from drr.open_reasoner import open_server
 from drr.records import read_rollouts
+from drr.replay import Rule
+from drr.scorer_card import ScorerCard
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 
@@ -445,10 +448,32 @@ async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
         await asyncio.to_thread(stop, server)
 
 
+LOGPROB_CALIBRATION = Calibration(
+    confidence=0.95,
+    source="key",
+    labels="gold",
+    questions={"test": 500},
+    right=400,
+    sampling={"temperature": 0.8},
+    certificates=(Certificate(0.05, Rule(0.75, 1), 9, 400, 0.01, 0.4, -0.2),),
+    refused={},
+    drift={"edges": [0.5], "shares": [0.5, 0.5]},
+    default={"rule": Rule(0.9).to_json()},
+).to_json()
+
+
 def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
-    server = start(tmp_path / "log", "--model", str(reference.reasoner_folder()), "--served-model-name", MODEL)
+    calibrations = tmp_path / "calibrations"
+    certified = ScorerCard("logprob", fingerprint(reference.reasoner_folder()), "r", "blank_line", LOGPROB_CALIBRATION)
+    certified.save(calibrations)
+    arguments = ["--model", str(reference.reasoner_folder()), "--served-model-name", MODEL]
+    server = start(tmp_path / "log", *arguments, "--drr-calibration", str(calibrations))
     try:
         assert server.ask().drr["stop_cause"] == "off"
+        sure = server.ask(drr={"scorer": "logprob", "max_lost_correct": 0.05})
+        assert (sure.drr["settings"]["threshold"], sure.drr["risk"]["certified"]) == (0.75, 0.05)
+        assert sure.drr["risk"]["holds"] is True
+        assert sure.drr["stop_cause"] == "dm_stop"
         budget = server.ask(drr={"max_thinking_tokens": 9})
         assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["dm"]) == ("budget", 9, None)
         with pytest.raises(openai.BadRequestError, match="started without a DM"):
@@ -465,6 +490,8 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--dm", "/nowhere"], "/nowhere: is no DM"),
+        (["--drr-calibration", "/nowhere"], "/nowhere: holds no calibrated scorers"),
+        (["--prm", str(reference.dm_folder())], "--prm: "),
         (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
         (
             ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
