@@ -12,13 +12,14 @@ from drr.selective import Judged, coverage_curve
 mpl.use("Agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullLocator
 
 _MARKERS = "os^Dvp*XP<>h"
 
 
 def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
     """One panel per group: accuracy against tokens, one line per family; DRR's own are the thick red ones."""
-    columns = min(3, len(groups))
+    columns = 1 if len(groups) == 1 else 2 if len(groups) <= 4 else 3
     rows = -(-len(groups) // columns)
     size = (10, 6.5) if len(groups) == 1 else (5.2 * columns + 2.5, 4.2 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
@@ -41,6 +42,9 @@ def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> N
                 label=family,
             )
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.xaxis.set_minor_locator(NullLocator())
         panel.set(title=name)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)

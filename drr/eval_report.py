@@ -81,7 +81,7 @@ def _together(drawn: list[list[Row]], seconds: float, grade: Grader) -> list[Lin
         best = [max(rows, key=lambda row: row.p_now) for rows in drawn]
         found.append(_line(f"best of {count} by DM", "best of k: dm", drawn, best, seconds))
     oracle = [max(rows, key=lambda row: row.right) for rows in drawn]
-    return [*found, _line(f"any of {count} (oracle)", "oracle", drawn, oracle, seconds)]
+    return [*found, _line(f"any of {count} (oracle)", "any of k (oracle)", drawn, oracle, seconds)]
 
 
 def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
