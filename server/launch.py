@@ -325,12 +325,11 @@ def _health(engine: AsyncLLM, dm: Dm | None, prm: ProcessRewardScorer | None) ->
             reasoner = "ok"
         except EngineDeadError:
             reasoner = "dead"
-        judge = "none" if dm is None else "dead" if dm.scorer.dead or dm.engine.errored else "ok"
-        judged = "dead" if judge == "dead" or (prm is not None and prm.dead) else "ok"
-        status = "dead" if reasoner == "dead" else "degraded" if judged == "dead" else "ok"
-        body = {"status": status, "reasoner": reasoner, "dm": judge}
+        judges = {"dm": "none" if dm is None else "dead" if dm.scorer.dead or dm.engine.errored else "ok"}
         if prm is not None:
-            body["prm"] = "dead" if prm.dead else "ok"
+            judges["prm"] = "dead" if prm.dead else "ok"
+        status = "dead" if reasoner == "dead" else "degraded" if "dead" in judges.values() else "ok"
+        body = {"status": status, "reasoner": reasoner, **judges}
         return JSONResponse(body, status_code=503 if reasoner == "dead" else 200)
 
     return health
@@ -362,8 +361,10 @@ async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
 def _invitation(args: argparse.Namespace, address: str, dm: Dm | None) -> str:
     name = args.served_model_name[0] if args.served_model_name else args.model
     judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
-    if args.drr_scorer or dm is not None:
-        judge = f"judged by {args.drr_scorer}" if args.drr_scorer or dm is None else f"judged by {dm.card.id}"
+    if args.drr_scorer:
+        judge = f"judged by {args.drr_scorer}"
+    elif dm is not None:
+        judge = f"judged by {dm.card.id}"
     url = address.replace("0.0.0.0", "127.0.0.1")
     body = (
         f'{{"model": "{name}", "messages": [{{"role": "user", "content": '
