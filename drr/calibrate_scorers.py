@@ -24,7 +24,7 @@ from drr.rescore import Rescored, rescore
 from drr.scorer_card import ScorerCard, model_key
 from drr.scorers import Scorer
 from drr.scorers.probed import ProbingScorer
-from drr.scorers.registry import training_free
+from drr.scorers.registry import NEED_NO_STEPS, training_free
 
 _THRESHOLD_LEVELS = (*np.arange(0.05, 0.9, 0.05), *np.arange(0.9, 0.999, 0.01), 0.9975, 1.0)
 _HOPELESS_LEVELS = (0.01, 0.03, 0.1)
@@ -80,7 +80,15 @@ async def _card(
     reasoner: OpenReasoner | None,
 ) -> ScorerCard:
     order, test = [await rescore(scorer, own, reasoner) for own in (data.order, data.test)]
-    made = calibration_from(order, test, data, manifest, risks=risks, max_lost_points=options.max_lost_points)
+    made = calibration_from(
+        order,
+        test,
+        data,
+        manifest,
+        risks=risks,
+        max_lost_points=options.max_lost_points,
+        can_wait=scorer.id in NEED_NO_STEPS,
+    )
     recorded = manifest.settings["reasoner"]
     card = ScorerCard(
         scorer.id,
@@ -102,12 +110,14 @@ def calibration_from(
     *,
     risks: Sequence[float],
     max_lost_points: float,
+    can_wait: bool = False,
 ) -> Calibration:
-    """The calibration of a scorer that judged `data.order` and `data.test` so."""
+    """The calibration of a scorer that judged `data.order` and `data.test` so, and may be asked at ends only
+    (`can_wait`)."""
     rules, accepts, give_ups = rules_from([own.scores for own in order])
     return calibration_of(
-        _replay(data.order, order),
-        _replay(data.test, test),
+        _replay(data.order, order, can_wait=can_wait),
+        _replay(data.test, test, can_wait=can_wait),
         rules,
         accepts,
         give_ups,
@@ -140,5 +150,5 @@ def _quantiles(values: Reals, levels: Sequence[float]) -> list[float]:
     return list(dict.fromkeys(float(own) for own in np.nanquantile(values, levels)))
 
 
-def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored]) -> Replay:
-    return Replay(rollouts, [own.scores for own in judged], [own.probes for own in judged])
+def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored], *, can_wait: bool) -> Replay:
+    return Replay(rollouts, [own.scores for own in judged], [own.probes for own in judged], can_wait=can_wait)

@@ -23,7 +23,7 @@ from drr.replay import Replay, Rule, RuleTable
 RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
 DELTA = 0.05
 
-_SAVING_LEVELS = np.arange(0.0, 0.95, 0.02)
+_SAVING_LEVELS = (-np.inf, *np.arange(0.0, 0.95, 0.02))
 _DRIFT_BINS = 10
 
 
@@ -35,8 +35,8 @@ def questions_needed(epsilon: float, delta: float = DELTA) -> int:
 def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
     """The rules worth testing, by index, safest first: for every level of saving the one that does least `harm` [R].
 
-    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so. Where no
-    rule saves anything (a judge can cost more than it saves), the one that does least harm is all there is.
+    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so. The first
+    may save nothing: asking a judge costs tokens, and never stopping is then safe and dear.
     """
     saved = table.saved
     order: list[int] = []
@@ -48,7 +48,7 @@ def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
         rule = int(max(least, key=lambda index: table.rules[index].caution))
         if rule not in order:
             order.append(rule)
-    return order or [int(min(range(len(table.rules)), key=lambda index: (harm[index], -saved[index])))]
+    return order
 
 
 @dataclass(frozen=True, slots=True)

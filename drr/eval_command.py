@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -12,7 +12,7 @@ from typing import get_args
 from rich.console import Console
 
 from drr.calibration import Calibration
-from drr.distill import LEAST_ROOM
+from drr.distill import LEAST_ROOM, questions_key
 from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, dm_state, read_trained_on
 from drr.engines import beside_judges, prepare_environment
 from drr.errors import InputError
@@ -115,10 +115,15 @@ def _strategies(options: argparse.Namespace, judges: _Judges) -> list[Strategy]:
     everything = standard(scorers, judges.calibrations(), attempts)
     if not options.strategy:
         return everything
+    wanted = {FULL}
     for part in options.strategy:
-        if not any(part in own.name for own in everything):
+        fitting = [own.name for own in everything if own.name == part] or [
+            own.name for own in everything if part in own.name
+        ]
+        if not fitting:
             raise InputError("--strategy", f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
-    return [own for own in everything if own.name == FULL or any(part in own.name for part in options.strategy)]
+        wanted.update(fitting)
+    return [own for own in everything if own.name in wanted]
 
 
 def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
@@ -131,6 +136,14 @@ def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, que
     seen = sum(question_key(question.text) in learned for question in questions)
     if seen:
         raise InputError("--dm", f"was trained on {seen} of these {len(questions)} questions: choose others")
+
+
+def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequence[Question]) -> None:
+    """InputError where a judge's rules were chosen on these very questions."""
+    key = questions_key(questions)
+    for name, own in calibrations.items():
+        if own.source == key:
+            raise InputError("questions", f"are those that {name} was calibrated on: choose others")
 
 
 def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
@@ -157,6 +170,7 @@ async def _evaluate(
     from drr.open_dm import open_dm
     from drr.open_prm import open_prm
 
+    _check_uncalibrated(judges.calibrations(), questions)
     async with contextlib.AsyncExitStack() as stack:
         scorers: dict[str, Scorer] = dict(training_free())
         if options.dm is not None:

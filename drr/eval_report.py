@@ -77,8 +77,8 @@ def _together(drawn: list[list[Row]], seconds: float, grade: Grader) -> list[Lin
     count = len(drawn[0])
     majority = [_majority(rows, grade) for rows in drawn]
     found = [_line(f"self-consistency, {count}", "self-consistency", drawn, majority, seconds)]
-    if not np.isnan(drawn[0][0].p_now):
-        best = [max(rows, key=lambda row: row.p_now) for rows in drawn]
+    if not all(np.isnan(row.p_now) for rows in drawn for row in rows):
+        best = [max(rows, key=lambda row: float(np.nan_to_num(row.p_now))) for rows in drawn]
         found.append(_line(f"best of {count} by DM", "best of k: dm", drawn, best, seconds))
     oracle = [max(rows, key=lambda row: row.right) for rows in drawn]
     return [*found, _line(f"any of {count} (oracle)", "any of k (oracle)", drawn, oracle, seconds)]

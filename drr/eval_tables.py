@@ -7,6 +7,8 @@ from rich.table import Table
 
 _STOP, _DEFAULT = "stop: ", "default"
 _OPPONENTS = (
+    "full",
+    "stop: dm",
     "greedy",
     "self-consistency",
     "best of k: dm",
@@ -18,6 +20,8 @@ _OPPONENTS = (
     "stop + rethink: logprob",
     "rethink: confidence",
     "stop + rethink: confidence",
+    "rethink: prm",
+    "stop + rethink: prm",
     "greedy, stop + rethink: logprob",
     "greedy, stop + rethink: self_critique",
     "greedy, stop + rethink: confidence",
@@ -73,7 +77,9 @@ def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5
         [group, *(_stopper([own for own in rows if own["family"] == name], within) for name in names)]
         for group, rows in groups.items()
     ]
-    return _markdown(["", *(name.removeprefix(_STOP) for name in names)], cells)
+    every = next(iter(groups.values()))
+    tried = {name: sum(own["family"] == name for own in every) for name in names}
+    return _markdown(["", *(f"{name.removeprefix(_STOP)} ({tried[name]})" for name in names)], cells)
 
 
 def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:

@@ -51,8 +51,9 @@ def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") ->
     parts = [
         f"![accuracy against tokens]({pictures}{PLOT_NAME})",
         "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "
-        "default rule; in brackets the most that any of its settings saves at a loss of at most half a point, chosen "
-        "in hindsight on these very questions.\n\n" + stoppers(groups),
+        "default rule; in brackets the most that any of its settings (as many as its name says) saves at a loss of at "
+        "most half a point, chosen in hindsight on these very questions, which favours those with many.\n\n"
+        + stoppers(groups),
     ]
     parts += [
         f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative that may spend as many "

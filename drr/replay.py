@@ -35,6 +35,11 @@ class Rule:
         )
 
     @property
+    def never_ends(self) -> bool:
+        """Whether thinking runs to its own end."""
+        return self.threshold is None and self.hopeless is None and self.min_gain is None
+
+    @property
     def caution(self) -> tuple[float, int]:
         """Orders rules: the higher, the later this one stops."""
         return (2.0 if self.threshold is None else self.threshold, self.patience)
@@ -95,10 +100,16 @@ class Replay:
     """Rollouts with scores, laid out for replaying many rules. R rollouts, S boundaries at most."""
 
     def __init__(
-        self, rollouts: Sequence[Rollout], scores: Sequence[Reals], probes: Sequence[Sequence[int]] | None = None
+        self,
+        rollouts: Sequence[Rollout],
+        scores: Sequence[Reals],
+        probes: Sequence[Sequence[int]] | None = None,
+        *,
+        can_wait: bool = False,
     ) -> None:
         """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries; `probes[i]` [steps] the tokens that
-        asking for each of them took (none by default). InputError where a boundary has no graded answer."""
+        asking for each of them took (none by default). A judge that `can_wait` says the same of the end of an attempt
+        whether or not it was asked before. InputError where a boundary has no graded answer."""
         for number, rollout in enumerate(rollouts):
             if None in rollout.now:
                 raise InputError(
@@ -119,6 +130,7 @@ class Replay:
             self._thought[number, :steps] = np.cumsum(rollout.step_tokens)
             if probes is not None:
                 self._probed[number, :steps] = np.cumsum(probes[number])
+        self._can_wait = can_wait
         self._answer = np.asarray([rollout.total_tokens - rollout.thinking_tokens for rollout in rollouts])
         self._full_right = np.asarray([rollout.later for rollout in rollouts], dtype=bool)
         self._full_tokens = np.asarray([rollout.total_tokens for rollout in rollouts], dtype=float)
@@ -167,6 +179,8 @@ class Replay:
         sure, vain = self._firing(rule, pick)
         stopped, where = self._stop(sure | vain, pick)
         thought, probed = self._thought[pick, where], self._probed[pick, where]
+        if self._can_wait and rule.never_ends:
+            probed = probed - np.where(where > 0, self._probed[pick, where - 1], 0.0)
         full_thought = self._full_tokens - self._answer
         belief = np.nan_to_num(self._now[pick, where], nan=1.0)  # nobody has anything against a thought without steps
         return Attempts(

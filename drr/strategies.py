@@ -8,14 +8,16 @@ from drr.calibration import Calibration
 from drr.policy import PolicySettings
 from drr.replay import Rule
 from drr.rethink import Kind, RethinkSettings
-from drr.scorers.registry import ACCEPTS, LEAST_ACCEPTED, THRESHOLDS, ScorerName
+from drr.scorers.registry import ACCEPTS, LEAST_ACCEPTED, NEED_NO_STEPS, THRESHOLDS, ScorerName
 from drr.steps import StepRule
 
 Judge = ScorerName | Literal["oracle"]
 """A scorer, or the one that knows the right answers."""
 
 NEVER = PolicySettings(threshold=None)
-SHADOW = PolicySettings(threshold=None, acts=False)
+SHADOW = PolicySettings(threshold=None, acts=False, accept=0.0)
+"""Judges everything, what a budget cut off too, and does nothing about it."""
+
 CERTAIN = PolicySettings(threshold=1.0)
 WHOLE = StepRule.parse("attempt")
 
@@ -72,7 +74,7 @@ def standard(
         found += _stopping(scorer, own)
         found += _rethinking(scorer, own, attempts)
         if scorer not in ("dm", "random", "step_index"):
-            whole = WHOLE if scorer in _NEEDS_NO_STEPS else None
+            whole = WHOLE if scorer in NEED_NO_STEPS else None
             found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=whole))
     return found
 
@@ -85,9 +87,6 @@ _LEVELS: dict[str, tuple[float, ...]] = {
     "step_index": (0.3, 0.5, 0.7),
 }
 _EVEN_LEVELS = (0.5, 0.7, 0.9)
-_NEEDS_NO_STEPS = ("confidence", "entropy", "self_critique", "critique")
-"""Scorers that say the same of the end of an attempt whatever came before: where nothing else counts, they are asked
-there only, and cost no more than they have to."""
 
 
 def _stopping(scorer: ScorerName, calibration: Calibration | None) -> list[Strategy]:
@@ -111,7 +110,7 @@ def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: S
     if auto is None and calibration is not None:
         auto = calibration.rules["default"], accept
     rule, level = alone or (Rule(None), accept)
-    whole = WHOLE if scorer in _NEEDS_NO_STEPS and rule.hopeless is None else None
+    whole = WHOLE if scorer in NEED_NO_STEPS and rule.never_ends else None
     found = [_again(scorer, rule, level, count, "rethink", step_rule=whole) for count in attempts]
     if auto is None:
         return found

@@ -148,6 +148,30 @@ def test_a_judge_that_costs_more_than_it_saves_still_has_a_default() -> None:
     assert choose_default(dear, order, 1.0) == (order[0], True)
 
 
+def test_a_dear_judge_can_still_promise_to_lose_nothing() -> None:
+    rollouts, scores = population(500, 4)
+    rules = [Rule(level) for level in (0.3, 0.6, 0.9)] + [Rule(None)]
+    dear = Replay(rollouts, scores, [[1] * 12 for _ in rollouts]).table(rules)
+    assert dear.saved[3] < 0 < dear.saved[0]
+    order = order_rules(dear, dear.lost)
+    assert dear.rules[order[0]] == Rule(None)
+    certificates, _ = certify_all(dear, order, (0.01, 0.1))
+    assert [own.max_lost_correct for own in certificates] == [0.01, 0.1]
+
+
+def test_a_judge_that_can_wait_is_asked_at_the_end_where_nothing_ends_an_attempt_before() -> None:
+    rollouts, scores = population(30, 6)
+    probes = [list(range(1, 13)) for _ in rollouts]
+    for rule, waits, alike in ((Rule(None), 12, True), (Rule(None, hopeless=-1.0), 78, False)):
+        patient, asked = (
+            Replay(rollouts, scores, probes, can_wait=can_wait).attempts(rule) for can_wait in (True, False)
+        )
+        free = Replay(rollouts, scores).attempts(rule)
+        assert set(patient.thought - free.thought) == {waits}
+        assert set(asked.thought - free.thought) == {78}
+        assert (set(patient.thought) != set(asked.thought)) is alike
+
+
 def test_the_smallest_test_that_can_certify() -> None:
     for risk in (0.005, 0.01, 0.02, 0.05, 0.1):
         needed = questions_needed(risk)

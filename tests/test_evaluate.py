@@ -5,6 +5,7 @@ import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drr import eval_command
 from drr.calibration import Calibration, Certificate
 from drr.cli import main
+from drr.distill import questions_key
 from drr.errors import InputError
 from drr.eval_report import ALL, Line, at_equal_tokens, best_mixture, figures, groups_of, judged, lines
 from drr.eval_write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
@@ -21,6 +24,7 @@ from drr.evaluate import EvalConfig, Evaluator, Outcomes, Row, evaluate, read_ou
 from drr.grading import is_correct
 from drr.policy import PolicySettings
 from drr.replay import Rule
+from drr.scorer_card import ScorerCard
 from drr.scorers.registry import training_free
 from drr.selective import Judged, areas, coverage_curve
 from drr.steps import StepRule
@@ -270,6 +274,30 @@ def test_judges_are_compared_on_full_answers() -> None:
     found = judged([*outcomes, Outcomes(FULL, "full", 1.0, rows[::2])])
     assert [own.name for own in found] == ["dm", "entropy"]
     assert found[0].belief.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_strategys_whole_name_means_that_one_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen: list[list[str]] = []
+
+    async def look(*given: Any) -> None:
+        chosen.append([own.name for own in given[3]])
+        raise InputError("here", "is enough")
+
+    monkeypatch.setattr(eval_command, "_evaluate", look)
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path)]
+    for part in ("greedy", "greedy, f"):
+        assert main([*command, "--strategy", part]) == 2
+    assert chosen == [[FULL, "greedy"], [FULL, "greedy, first stated answer"]]
+
+
+def test_questions_that_a_judge_was_calibrated_on_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = replace(CALIBRATION, source=questions_key(questions(3, Split.TEST, 10)))
+    ScorerCard("entropy", "r", "r", "blank_line", calibration.to_json()).save(tmp_path / "scorers")
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path / "out")]
+    assert main([*command, "--calibration", str(tmp_path / "scorers")]) == 2
+    assert "questions: are those that entropy was calibrated on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,15 @@ async def test_step_longer_than_the_budget() -> None:
     assert response.steps == []
 
 
+async def test_what_a_budget_cut_off_is_judged_and_kept_where_a_judge_only_looks_on() -> None:
+    reasoner = FakeReasoner(("x",) * 50)
+    given = replace(policy(threshold=None, acts=False, accept=0.0), max_thinking_tokens=10)
+    response = await respond(loop_of(reasoner, FakeScorer([0.2]), given))
+    assert response.text == "x" * 10 + "</think>The answer is 4"
+    assert [(step.tokens, step.p_now) for step in response.steps] == [(10, 0.2)]
+    assert response.outcome.stop_cause is StopCause.BUDGET
+
+
 async def test_close_exactly_at_the_budget_is_natural() -> None:
     reasoner = FakeReasoner(WHOLE)
     response = await respond(loop_of(reasoner, None, replace(SETTINGS, max_thinking_tokens=len(THOUGHT))))

@@ -13,7 +13,7 @@ _STEPS = 16.0
 
 
 class RandomScorer:
-    """Evenly distributed numbers; another sequence for every attempt, the same in every process."""
+    """Evenly distributed numbers; another sequence for every attempt."""
 
     id = "random"
 

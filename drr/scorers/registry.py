@@ -37,6 +37,9 @@ THRESHOLDS: dict[str, float] = {
 }
 """Scores that stop thinking where nobody says otherwise: the papers' own where they give one, and no promise."""
 
+NEED_NO_STEPS = ("confidence", "entropy", "self_critique", "critique")
+"""Scorers that say the same of the end of an attempt whatever came before: where nothing else counts, they can be asked
+there only, and cost no more than they have to."""
 
 LEAST_ACCEPTED = 0.5
 """The p_now below which an attempt is rejected where nobody says otherwise."""
