@@ -146,6 +146,14 @@ def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequ
             raise InputError("questions", f"are those that {name} was calibrated on: choose others")
 
 
+def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: float) -> None:
+    for name, own in calibrations.items():
+        made = own.sampling.get("temperature", temperature)
+        if made != temperature:
+            note = f"{name} was calibrated at temperature {made:g}, not {temperature:g}: its promises do not hold here"
+            Console().print(note, highlight=False)
+
+
 def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
     """The questions that leave the Reasoner room to think, saying how many do not."""
     fitting = [
@@ -171,6 +179,7 @@ async def _evaluate(
     from drr.open_prm import open_prm
 
     _check_uncalibrated(judges.calibrations(), questions)
+    _tell_other_sampling(judges.calibrations(), config.temperature)
     async with contextlib.AsyncExitStack() as stack:
         scorers: dict[str, Scorer] = dict(training_free())
         if options.dm is not None:

@@ -300,6 +300,16 @@ def test_questions_that_a_judge_was_calibrated_on_are_refused(
     assert "questions: are those that entropy was calibrated on" in capsys.readouterr().err
 
 
+def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    judges = {"entropy": replace(CALIBRATION, sampling={"temperature": 0.8}), "dm": CALIBRATION}
+    eval_command._tell_other_sampling(judges, 0.8)
+    assert capsys.readouterr().out == ""
+    eval_command._tell_other_sampling(judges, 0.3)
+    said = capsys.readouterr().out
+    assert "entropy was calibrated at temperature 0.8, not 0.3" in said
+    assert "dm" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
