@@ -175,7 +175,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prm", metavar="MODEL", help="a process reward model to compare, too: folder or id")
     parser.add_argument("--calibration", type=Path, help="folder that drr calibrate --scorer wrote")
     parser.add_argument("--attempts", type=int, action="append", help="attempts or samples; default: 2, 4 and 8")
-    parser.add_argument("--strategy", action="append", metavar="PART", help="only strategies whose name has this part")
+    parser.add_argument("--strategy", action="append", metavar="PART", help="only these: a name, or a part of names")
     parser.add_argument("--report", action="store_true", help="run nothing: table and picture of what is there")
     parser.add_argument("--question-column", help="default: the usual names")
     parser.add_argument("--answer-column", help="default: the usual names")

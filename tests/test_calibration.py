@@ -162,14 +162,14 @@ def test_a_dear_judge_can_still_promise_to_lose_nothing() -> None:
 def test_a_judge_that_can_wait_is_asked_at_the_end_where_nothing_ends_an_attempt_before() -> None:
     rollouts, scores = population(30, 6)
     probes = [list(range(1, 13)) for _ in rollouts]
-    for rule, waits, alike in ((Rule(None), 12, True), (Rule(None, hopeless=-1.0), 78, False)):
+    for rule, waits, differs in ((Rule(None), 12, True), (Rule(None, hopeless=-1.0), 78, False)):
         patient, asked = (
             Replay(rollouts, scores, probes, can_wait=can_wait).attempts(rule) for can_wait in (True, False)
         )
         free = Replay(rollouts, scores).attempts(rule)
         assert set(patient.thought - free.thought) == {waits}
         assert set(asked.thought - free.thought) == {78}
-        assert (set(patient.thought) != set(asked.thought)) is alike
+        assert (set(patient.thought) != set(asked.thought)) is differs
 
 
 def test_the_smallest_test_that_can_certify() -> None:
