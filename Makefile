@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install serve test check test-slow check-savings reference
+.PHONY: help install serve test check test-slow check-savings evidence evidence-report reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,14 @@ check: install ## Lint and type-check
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-check-savings: install ## Measure accuracy and tokens on the 500 reference test questions
+check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)
+
+evidence: install ## Run every strategy on the reference test questions, then write the README's tables (an hour)
+	$(BIN)/python -m benchmarks.evidence $(ARGS)
+
+evidence-report: install ## Write the README's tables and pictures from the recorded outcomes
+	$(BIN)/python -m benchmarks.evidence --report $(ARGS)
 
 reference: install ## Build the reference Reasoner and DM from nothing (some hours on two cores)
 	$(BIN)/drr reference build $(ARGS)

@@ -1,12 +1,12 @@
 """What stopping early saves, and what it costs: accuracy and tokens of strategies, side by side, over HTTP.
 
-Method: the 500 reference test questions through `/v1/chat/completions`, one sample each, the same seed per question
-for every strategy. Every generated token counts, discarded and injected ones too. The fixed thinking budget is the
-one that spends as many tokens as `auto` on the validation questions, found by bisection; the DM's rules were
+Method: the easy and hard reference test questions through `/v1/chat/completions`, one sample each, the same seed per
+question for every strategy. Every generated token counts, discarded and injected ones too. The fixed thinking budget
+is the one that spends as many tokens as `auto` on the validation questions, found by bisection; the DM's rules were
 chosen and certified on other questions when the DM was made. `off` and `auto` run twice, alternating, for the wall
 clock. Certified risks are asked for where the server's DM has them.
 
-    python -m benchmarks.savings [--url http://host:port] [--questions 500] [--out benchmarks/results/savings.json]
+    python -m benchmarks.savings [--url http://host:port] [--questions 100] [--out benchmarks/results/savings.json]
     python -m benchmarks.savings --readme README.md      writes the recorded results into the README, measures nothing
 """
 
@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.launch import served
+from benchmarks.readme import write_section
 from drr.grading import is_correct, stated_answer
 from drr.progress import Progress
 from drr.reference import MODEL_NAME
@@ -35,7 +36,6 @@ from drr.tasks import Question, Split
 _BOOTSTRAPS = 10_000
 _BUDGET_SEARCH = (1, 512)
 _RISKS = (0.01, 0.05)
-_BEGIN, _END = "<!-- savings: written by benchmarks.savings -->", "<!-- end of savings -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,9 @@ async def measure(url: str, count: int | None, concurrency: int, model: str) -> 
     """All strategies; returns the results as plain data."""
     bench = Bench(url, model, concurrency)
     async with contextlib.aclosing(bench):
-        test, validation = reference_questions(Split.TEST, count), reference_questions(Split.VALIDATION, count)
+        test, validation = (
+            reference_questions(split, levels=("easy", "hard"))[:count] for split in (Split.TEST, Split.VALIDATION)
+        )
         await bench.run("warm-up", test[:concurrency], {"mode": "off"})
         auto_validation = await bench.run("auto (validation)", validation, {"mode": "auto"})
         budget = await equal_budget(bench, validation, auto_validation.tokens)
@@ -278,12 +280,6 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def write_readme(path: Path, results: dict[str, Any]) -> None:
-    """Put the results between the README's markers."""
-    before, rest = path.read_text().split(_BEGIN)
-    path.write_text(f"{before}{_BEGIN}\n{markdown(results)}\n{_END}{rest.split(_END)[1]}")
-
-
 async def _main(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         url = options.url or await stack.enter_async_context(served(["--disable-uvicorn-access-log"]))
@@ -303,6 +299,7 @@ if __name__ == "__main__":
     parser.add_argument("--readme", type=Path, help="only write the results recorded in --out into this file")
     chosen = parser.parse_args()
     if chosen.readme:
-        write_readme(chosen.readme, json.loads(chosen.out.read_text()))
+        results = json.loads(chosen.out.read_text())
+        write_section(chosen.readme, "savings", "python -m benchmarks.savings --readme README.md", markdown(results))
     else:
         asyncio.run(_main(chosen))

@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_distill(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_distill)
     parser.add_argument(
-        "questions", help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, or TASK:COUNT[:SEED[:SPLIT]]"
+        "questions",
+        help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, TASK:COUNT[:SEED[:SPLIT[:SIZES]]], or "
+        "reference:SPLIT[:TASK]",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
     parser.add_argument("--reasoner", default="", help="Hugging Face folder or id; with --server the name it serves")
@@ -203,6 +205,7 @@ def _add_reference_build(parser: argparse.ArgumentParser) -> None:
 
 
 def _reference_build(options: argparse.Namespace) -> None:
+    _bound_kernel_caches()
     from drr.reference.build import build
 
     build(options.out, quick=options.quick, seed=options.seed)

@@ -89,7 +89,7 @@ async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
         async for _ in ThinkingLoop(Watched(), SlowScorer(delay), form, StepRule(), settings, ids, question).run():
             pass
 
-    questions = reference_questions(Split.VALIDATION, _REQUESTS)
+    questions = reference_questions(Split.VALIDATION)[:_REQUESTS]
     await asyncio.gather(*(respond(index, question.text) for index, question in enumerate(questions)))
     return meter.tokens / (meter.last - started)
 

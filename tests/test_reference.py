@@ -41,13 +41,14 @@ def test_the_dm_was_made_for_this_reasoner() -> None:
     assert 0 < card.threshold < 1
 
 
-def test_the_fused_dm_beats_both_of_its_parts_at_stated_answers() -> None:
+def test_the_fused_dm_beats_both_of_its_parts() -> None:
     metrics = DmCard.load(reference.dm_folder()).metrics
-    first = {part: metrics[part]["first"]["auroc"] for part in ("text", "behaviour", "fused")}
-    assert first["fused"] > max(first["text"], first["behaviour"])
-    within = {part: metrics[part]["within_question_first"]["auroc"] for part in ("text", "behaviour", "fused")}
-    assert within["fused"] > max(0.8, within["behaviour"])
-    assert within["text"] > 0.75
+    for where in ("all", "within_question_first"):
+        auroc = {part: metrics[part][where]["auroc"] for part in ("text", "behaviour", "fused")}
+        assert auroc["fused"] > max(auroc["text"], auroc["behaviour"])
+    assert metrics["fused"]["all"]["auroc"] > 0.9
+    # A third of these questions are longer than anything that Reasoner or DM were trained on.
+    assert metrics["text"]["within_question_first"]["auroc"] > 0.65
 
 
 def test_the_reasoner_answers_in_transformers() -> None:
@@ -55,7 +56,7 @@ def test_the_reasoner_answers_in_transformers() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     right = 0
-    easy = [question for question in reference_questions(Split.VALIDATION) if question.difficulty <= 3][:12]
+    easy = reference_questions(Split.VALIDATION, 12, tasks=["arithmetic"], levels=["easy"])
     for question in easy:
         prompt = tokenizer.apply_chat_template(
             [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False

@@ -160,8 +160,7 @@ def test_any_scorer_can_judge_and_what_it_asks_is_counted(server: Server, scorer
     assert own["dm"]["failed"] == own["dm"]["late"] == 0
     scores = [step["p_now"] for step in own["steps"]]
     assert all(0 <= score <= 1 for score in scores)
-    critic = "critique" in scorer  # the reference Reasoner was never taught to say yes or no
-    assert set(scores) == {0.5} if critic else len(set(scores)) > 1
+    assert len(set(scores)) > 1
     assert (own["probe_tokens"] > 0) is (scorer != "logprob")
     off = server.ask(drr={"mode": "off"})
     assert shadow.choices[0].message.content == off.choices[0].message.content

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from drr.grading import is_correct
 from drr.reference.pretrain import training_documents
-from drr.reference.suite import SIZES, reference_questions
+from drr.reference.suite import LEVELS, SIZES, reference_questions
 from drr.reference.traces import LATE_MIXTURE
 from drr.tasks import Split, countdown, logic, split_of
 from drr.tasks.arithmetic import apply, make_problem
@@ -44,8 +45,8 @@ def test_bare_expressions_are_true() -> None:
 
 
 def test_sizes_outside_the_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="operations must be 2 to 8"):
-        make_problem(random.Random(0), 9)
+    with pytest.raises(ValueError, match="operations must be 2 to 10"):
+        make_problem(random.Random(0), 11)
 
 
 @given(seed=st.integers(0, 3000), size=st.integers(3, 5))
@@ -84,7 +85,7 @@ def solved(puzzle: logic.Puzzle) -> str:
     text = puzzle.question.text
     if puzzle.question.family == "row":
         person = re.findall(r"(\w+) is first", text)[0]
-        behind = {before: after for after, before in re.findall(r"(\w+) stands right behind (\w+)", text)}
+        behind = dict(re.findall(r"Behind (\w+) stands (\w+)", text))
         for _ in range(len(puzzle.inferences)):
             person = behind[person]
         return str(person)
@@ -103,7 +104,7 @@ def solved(puzzle: logic.Puzzle) -> str:
     while person in said:
         person, claim = said[person]
         honest = claim == honest
-    return "never lies" if honest else "always lies"
+    return "never" if honest else "always"
 
 
 @given(seed=st.integers(0, 5000), size=st.integers(3, 8))
@@ -114,6 +115,9 @@ def test_logic_puzzles_are_solved_by_what_they_tell(seed: int, size: int) -> Non
     assert is_correct(f"The answer is {puzzle.letter}.", puzzle.question.answer)
     last = puzzle.inferences[-1]
     assert last.concluded not in last.wrong
+    assert re.search(rf" {solved(puzzle)} {puzzle.letter}[,.]", puzzle.question.text)
+    ends = [text.split()[-1][-1] for text in puzzle.options.values()]
+    assert puzzle.question.family != "walk" or len(set(ends)) == len(ends) == 4
 
 
 @pytest.mark.parametrize("task", [countdown, logic])
@@ -129,8 +133,10 @@ def test_every_task_gives_distinct_questions_of_its_split(task: Any) -> None:
 
 def test_splits_never_meet() -> None:
     sets = {split: {question.text for question in reference_questions(split)} for split in Split}
-    assert {split: len(texts) for split, texts in sets.items()} == SIZES
-    trained_on = {item.question for item, _ in zip(_documents(), range(20_000), strict=False)}
+    levels = {Split.TRAIN: 6, Split.CALIBRATION: 6, Split.VALIDATION: 9, Split.TEST: 9}
+    assert all(len(sets[split]) == SIZES[split] * levels[split] for split in Split)
+    documents = (item for item, _ in zip(_documents(), range(20_000), strict=False))
+    trained_on = {item.question.partition("\n\nProposed answer:")[0] for item in documents}
     for split, texts in sets.items():
         assert all(split_of(text) is split for text in texts)
         for other, others in sets.items():
@@ -149,5 +155,15 @@ def test_the_split_ignores_case_and_white_space() -> None:
 def test_reference_questions_are_fixed_and_balanced() -> None:
     test = reference_questions(Split.TEST)
     assert test == reference_questions(Split.TEST)
-    sizes = [question.difficulty for question in test]
-    assert {sizes.count(size) for size in range(2, 9)} <= {71, 72}
+    assert Counter(question.family for question in test) == {
+        f"{task}, {level}": SIZES[Split.TEST] for task, levels in LEVELS.items() for level in levels
+    }
+    for question in test:
+        task, level = question.family.split(", ")
+        sizes = LEVELS[task][level]
+        # Who stands last but one is found with one inference less.
+        assert min(sizes) - (task == "logic") <= question.difficulty <= max(sizes)
+    logic = reference_questions(Split.TEST, 5, tasks=["logic"], levels=["hard"])
+    assert [question.family for question in logic] == ["logic, hard"] * 5
+    assert {question.text for question in logic} < {question.text for question in test}
+    assert not [own for own in reference_questions(Split.TRAIN) if own.family.endswith("ood")]

@@ -7,8 +7,9 @@ or file; a build that was stopped continues with the first stage that is missing
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,32 @@ from drr.fusion import fit_head, with_temperatures
 from drr.plots import draw_dm
 from drr.records import Manifest, check_begun, read_json_object, read_rollouts, write_whole
 from drr.reference.card import write_reasoner_card
-from drr.reference.pretrain import DM_BACKBONE, PretrainConfig, pretrain
+from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain
 from drr.reference.suite import SIZES, reference_questions
 from drr.tasks import Split
 from drr.train import forget_training, train_text_classifier
 from drr.train_command import TrainingData, finish_dm, measure, parts_of, split_data
 from drr.train_config import TrainConfig
 
-_ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (1, 0), Split.TEST: (8, 0)}
+_ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (2, 0), Split.TEST: (4, 0)}
 """Attempts at every question of a split, and how many more where outcomes are mixed. A certificate counts every
-question once, so many questions with one attempt each are what it needs."""
+question once, so many questions are what it needs; the second attempt says what thinking again is worth."""
 
 _TRAIN_SHARE = 0.8
-"""Of the training split's questions, for the DM's training; the others only show how it does."""
+"""Of the training split's questions, for the DM's text classifier; the others are for its head."""
 
-NUDGE_CUE = "Wait, let me check."
-"""The words with which the Reasoner's own checks begin."""
+_HEAD_SHARE = 0.25
+"""Of the calibration split's questions, for the DM's head, too: it is small, and wants questions more than attempts."""
+
+MAX_LOST_POINTS = 0.5
+"""Accuracy that the default rule may lose."""
+
+NUDGE_CUE = "Let me check"
+"""Words with which the Reasoner's own checks begin, in arithmetic and logic; its searches have others. The full stop is
+left to the Reasoner: to its tokenizer it is one token with the break behind it, and alone it has never been seen."""
+
+_SEEDS_APART = 100
+"""Between the seeds of two builds' runs: more than a build has runs."""
 
 TRAINING = TrainConfig(epochs=2.5, extra_layers=1, freeze=True, cut=0.7, ranking=1.0, behaviour=0.5)
 """How the reference DM's text classifier is trained."""
@@ -49,18 +60,21 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Run every stage that has not been run in `out`. `quick` makes toys in two minutes, for tests."""
     prepare_environment(quiet=True)
     _begin(out, {"quick": quick, "seed": seed})
-    pretraining = PretrainConfig(seed=seed)
-    backbone = replace(DM_BACKBONE, seed=seed)
+    runs = [replace(config, seed=config.seed + _SEEDS_APART * seed) for config in REASONER_RUNS]
+    backbone = [replace(config, seed=config.seed + _SEEDS_APART * seed) for config in DM_BACKBONE_RUNS]
     training = replace(TRAINING, seed=seed)
-    quick_counts = {Split.TRAIN: 96, Split.CALIBRATION: 48, Split.TEST: 24}
+    quick_counts = {Split.TRAIN: 16, Split.CALIBRATION: 10, Split.TEST: 3}
     counts = quick_counts if quick else {split: SIZES[split] for split in _ROLLOUTS}
     if quick:
-        pretraining = replace(pretraining, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000)
-        backbone = replace(backbone, tokens=100_000, extra_layers=1)
+        runs = [
+            replace(own, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000 if own is runs[0] else 50_000)
+            for own in runs
+        ]
+        backbone = [replace(own, tokens=50_000, extra_layers=min(1, own.extra_layers)) for own in backbone]
         training = replace(training, epochs=1.0)
-    _stage(out, "reasoner", lambda: pretrain(out / "reasoner", pretraining))
+    _stage(out, "reasoner", lambda: _in_runs(out, "reasoner", runs))
     _stage(out, "rollouts", lambda: asyncio.run(_roll_out(out, counts, seed, quick=quick)))
-    _stage(out, "backbone", lambda: pretrain(out / "backbone", backbone, start=out / "reasoner", name="DM backbone"))
+    _stage(out, "backbone", lambda: _in_runs(out, "backbone", backbone, out / "reasoner"))
     _stage(out, "classifier", lambda: _classifier(out, training))
     _stage(out, "dm", lambda: _finish_dm(out, seed))
     _stage(out, "calibration", lambda: _calibrate(out, risks=(0.5,) if quick else None))
@@ -113,7 +127,26 @@ async def _roll_out(out: Path, counts: dict[Split, int], seed: int, *, quick: bo
 
 def _training_data(out: Path) -> TrainingData:
     rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TRAIN) if rollout.steps]
-    return split_data(rollouts, _TRAIN_SHARE)
+    data = split_data(rollouts, _TRAIN_SHARE)
+    more = read_rollouts(out / "rollouts" / Split.CALIBRATION)
+    questions = list(dict.fromkeys(rollout.question for rollout in more))
+    for_head = set(questions[round((1 - _HEAD_SHARE) * len(questions)) :])
+    head = [*data.head, *data.held_out, *(own for own in more if own.steps and own.question in for_head)]
+    return replace(data, head=head, held_out=[])
+
+
+def _in_runs(out: Path, name: str, runs: Sequence[PretrainConfig], start: Path | None = None) -> dict[str, Any]:
+    """A model trained in several runs, each from where the one before ended, the first from `start`; their tokens and
+    seconds together."""
+    figures: dict[str, Any] = {}
+    spent = dict.fromkeys(("tokens", "seconds"), 0)
+    for number, config in enumerate(runs, start=1):
+        folder = out / (name if number == len(runs) else f"{name}-run-{number}")
+        begun = out / "figures" / f"{folder.name}-alone.json"
+        _stage(out, begun.stem, partial(pretrain, folder, config, start=start, name=f"The {name}, run {number}"))
+        figures, start = read_json_object(begun), folder
+        spent = {part: spent[part] + figures[part] for part in spent}
+    return {**figures, **spent}
 
 
 def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
@@ -135,8 +168,10 @@ def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
     folder = out / "dm"
     source = out / "rollouts" / Split.CALIBRATION
     data = calibration_data(read_rollouts(source), read_trained_on(folder))
-    options = {} if risks is None else {"risks": risks}
-    card, _ = calibrate(DmCard.load(folder), data, Manifest.load(source), folder, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {} if risks is None else {"risks": risks}
+    card, _ = calibrate(
+        DmCard.load(folder), data, Manifest.load(source), folder, max_lost_points=MAX_LOST_POINTS, **options
+    )
     head_rollouts = _training_data(out).head
     fitting = score_boundaries(head_rollouts, folder, card.max_tokens)
     temperature = score_boundaries(data.temperature, folder, card.max_tokens)

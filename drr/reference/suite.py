@@ -1,13 +1,44 @@
-"""The reference questions of every split: fixed seeds, so that everybody measures on the same ones."""
+"""The reference questions: three tasks, each at three levels, with fixed seeds so that everybody measures on the same.
 
-from drr.tasks import Question, Split
-from drr.tasks.arithmetic import questions
+`easy` and `hard` questions are like those that the Reasoner was trained on; it never saw any as long as the `ood`
+(out-of-distribution) ones.
+"""
+
+import random
+from collections.abc import Sequence
+
+from drr.tasks import Question, Split, arithmetic, countdown, logic
+
+LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
+    "arithmetic": {"easy": (2, 3, 4), "hard": (5, 6, 7, 8), "ood": (9, 10)},
+    "countdown": {"easy": (3,), "hard": (4,), "ood": (5,)},
+    "logic": {"easy": (3, 4), "hard": (5, 6), "ood": (7, 8)},
+}
+"""Sizes of questions (operations, numbers, links) by task and level."""
+
+SIZES = {Split.TRAIN: 200, Split.CALIBRATION: 700, Split.VALIDATION: 50, Split.TEST: 100}
+"""Questions of every task and level in a split. There are no `ood` ones to train or calibrate on."""
 
 _SEEDS = {Split.TRAIN: 77, Split.CALIBRATION: 12, Split.VALIDATION: 13, Split.TEST: 14}
-SIZES = {Split.TRAIN: 2000, Split.CALIBRATION: 8000, Split.VALIDATION: 250, Split.TEST: 500}
-"""How many questions of each split the reference build rolls out."""
+_MAKERS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
+_UNSEEN = ("ood",)
 
 
-def reference_questions(split: Split, count: int | None = None) -> list[Question]:
-    """The first `count` reference questions of `split`, all of them by default."""
-    return questions(_SEEDS[split], split, SIZES[split])[:count]
+def reference_questions(
+    split: Split, count: int | None = None, *, tasks: Sequence[str] = tuple(LEVELS), levels: Sequence[str] = ()
+) -> list[Question]:
+    """The reference questions of `split` in a shuffled order, of every task and level there is; `count` of each.
+
+    The family of a question is its task and level, such as `countdown, hard`.
+    """
+    seed, each = _SEEDS[split], SIZES[split] if count is None else count
+    held_back = _UNSEEN if split in (Split.TRAIN, Split.CALIBRATION) else ()
+    found = [
+        Question(own.text, own.answer, f"{task}, {level}", own.difficulty)
+        for task in tasks
+        for level, sizes in LEVELS[task].items()
+        if level not in held_back and (not levels or level in levels)
+        for own in _MAKERS[task](seed, split, each, sizes)
+    ]
+    random.Random(seed).shuffle(found)
+    return found

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-VOCABULARY_SIZE = 640
+VOCABULARY_SIZE = 768
 PAD, START, END, THINK_OPEN, THINK_CLOSE = "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"
 
 # Qwen2's pre-tokenisation: digits stand alone, and line breaks stick to the punctuation before them.

@@ -81,7 +81,7 @@ def _product_by_places(number: int, factor: int) -> str:
     return ", ".join(steps)
 
 
-def _slipped(rng: random.Random, operations: Sequence[Operation]) -> list[Operation] | None:
+def slipped(rng: random.Random, operations: Sequence[Operation]) -> list[Operation] | None:
     """The operations with one result wrong and carried on; None where the wrong number cannot be carried on."""
     where = rng.randrange(len(operations))
     changed: list[Operation] = []
@@ -100,7 +100,7 @@ def _slipped(rng: random.Random, operations: Sequence[Operation]) -> list[Operat
     return None if changed[-1].result == operations[-1].result else changed
 
 
-def _attempt(operations: Sequence[Operation]) -> list[Piece]:
+def attempt(operations: Sequence[Operation]) -> list[Piece]:
     """One step per operation, then the stated answer. A result that is wrong by itself carries no loss."""
     pieces = []
     for stated in operations:
@@ -133,11 +133,11 @@ def full_trace(rng: random.Random, problem: Problem) -> Document:
     """Thinking from the first attempt to the natural end, with checks, then the answer."""
     truth = problem.operations
     if rng.random() < _EARLY_CLOSE_SHARE:
-        pieces = _attempt(truth)
+        pieces = attempt(truth)
     else:
-        slipped = _slipped(rng, truth) if rng.random() < _SLIP_SHARE else None
-        stated = slipped or truth
-        pieces = _attempt(stated) + _check(rng, stated, truth)
+        wrong = slipped(rng, truth) if rng.random() < _SLIP_SHARE else None
+        stated = wrong or truth
+        pieces = attempt(stated) + _check(rng, stated, truth)
         if rng.random() < _SECOND_CHECK_SHARE:
             pieces += _second_check(truth)
     pieces.append(Piece(THINK_CLOSE + answer_text(truth[-1].result)))
@@ -147,7 +147,7 @@ def full_trace(rng: random.Random, problem: Problem) -> Document:
 def first_attempt(problem: Problem) -> Document:
     """Only the first attempt and the answer. The close carries no loss: thinking does not have to end there."""
     truth = problem.operations
-    pieces = _attempt(truth)
+    pieces = attempt(truth)
     pieces += [Piece(THINK_CLOSE, learn=False), Piece(answer_text(truth[-1].result))]
     return Document(problem.question.text, tuple(pieces))
 
@@ -160,7 +160,7 @@ def truncated(rng: random.Random, problem: Problem) -> Document:
     what is learned is the answer, not when to stop.
     """
     truth = problem.operations
-    pieces = _attempt(truth) + _check(rng, truth, truth)
+    pieces = attempt(truth) + _check(rng, truth, truth)
     if rng.random() < _SECOND_CHECK_SHARE:
         pieces += _second_check(truth)
     thinking = "".join(piece.text for piece in pieces)

@@ -6,6 +6,7 @@ with the question is its own affair.
 
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,8 @@ from drr.tasks.questions import Question, Split, seeded
 
 Operator = Literal["+", "-", "*", "/"]
 
-MIN_OPERATIONS, MAX_OPERATIONS = 2, 8
+MIN_OPERATIONS, MAX_OPERATIONS = 2, 10
+USUAL_SIZES = (2, 3, 4, 5, 6, 7, 8)
 _LARGEST_VALUE = 1500
 
 _PEOPLE = {
@@ -227,8 +229,8 @@ _FAMILY_WEIGHTS = {"story": 5, "comparison": 3, "expression": 2}
 
 
 def make_problem(rng: random.Random, operations: int | None = None) -> Problem:
-    """One problem; `operations` (2-8) fixes its difficulty, else it is drawn uniformly."""
-    size = operations if operations is not None else rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)
+    """One problem; `operations` (2-10) fixes its difficulty, else it is drawn uniformly from 2 to 8."""
+    size = operations if operations is not None else rng.randint(USUAL_SIZES[0], USUAL_SIZES[-1])
     if not MIN_OPERATIONS <= size <= MAX_OPERATIONS:
         raise ValueError(f"operations must be {MIN_OPERATIONS} to {MAX_OPERATIONS}, not {size}")
     family = rng.choices(list(_FAMILY_WEIGHTS), weights=list(_FAMILY_WEIGHTS.values()))[0]
@@ -236,7 +238,6 @@ def make_problem(rng: random.Random, operations: int | None = None) -> Problem:
     return Problem(Question(text, str(steps[-1].result), family, size), tuple(steps))
 
 
-def questions(seed: int, split: Split, count: int) -> list[Question]:
-    """`count` distinct questions of `split`, every difficulty equally often, in a shuffled order."""
-    sizes = range(MIN_OPERATIONS, MAX_OPERATIONS + 1)
+def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
+    """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
     return seeded("arithmetic", lambda rng, size: make_problem(rng, size).question, sizes, seed, split, count)

@@ -15,6 +15,7 @@ from drr.tasks.arithmetic import Operator, apply
 from drr.tasks.questions import Question, Split, seeded
 
 MIN_NUMBERS, MAX_NUMBERS = 3, 5
+USUAL_SIZES = (3, 4)
 _OPERATORS: tuple[Operator, ...] = ("+", "-", "*", "/")
 _LARGEST = {3: 25, 4: 15, 5: 12}
 """Largest given number, by how many there are."""
@@ -121,7 +122,7 @@ def read_gold(gold: str) -> tuple[int, list[int]] | None:
 
 def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
     """One puzzle of `size` numbers (3 to 5), by default of 3 or 4. It has a solution."""
-    size = size if size is not None else rng.choice((3, 4))
+    size = size if size is not None else rng.choice(USUAL_SIZES)
     if not MIN_NUMBERS <= size <= MAX_NUMBERS:
         raise ValueError(f"size must be {MIN_NUMBERS} to {MAX_NUMBERS}, not {size}")
     while True:
@@ -137,6 +138,6 @@ def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
             return Puzzle(Question(text, gold_answer(target, numbers), "countdown", size), numbers, target, tuple(line))
 
 
-def questions(seed: int, split: Split, count: int) -> list[Question]:
-    """`count` distinct questions of `split`, every usual size equally often, in a shuffled order."""
-    return seeded("countdown", lambda rng, size: make_puzzle(rng, size).question, (3, 4), seed, split, count)
+def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
+    """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
+    return seeded("countdown", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)

@@ -1,15 +1,17 @@
-"""Multiple choice over a small world: who stands where in a row, who lies, who is whose relative.
+"""Multiple choice over a small world: who stands where in a row, who lies, where a walk ends.
 
 Four options or two, so a guess is often right; every puzzle carries the inferences that solve it.
 """
 
 import itertools
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from drr.tasks.questions import Question, Split, seeded
 
 MIN_SIZE, MAX_SIZE = 3, 8
+USUAL_SIZES = (3, 4, 5, 6)
 NAMES = (
     "Tom",
     "Ben",
@@ -57,6 +59,11 @@ class Puzzle:
         return self.question.answer
 
 
+def listed(options: Mapping[str, str]) -> str:
+    """The options as a question lists them: every text before its letter."""
+    return ", ".join(f"{text} {letter}" for letter, text in options.items()) + "."
+
+
 def _puzzle(
     rng: random.Random, family: str, facts: list[str], asked: str, right: str, others: list[str], chain: list[Inference]
 ) -> Puzzle:
@@ -64,9 +71,8 @@ def _puzzle(
     texts = [right, *rng.sample(others, min(len(_LETTERS) - 1, len(others)))]
     rng.shuffle(texts)
     options = dict(zip(_LETTERS, texts, strict=False))
-    listed = " ".join(f"({letter}) {text}" for letter, text in options.items())
     answer = next(letter for letter, text in options.items() if text == right)
-    text = f"{' '.join(facts)} {asked} {listed}"
+    text = f"{' '.join(facts)} {asked} {listed(options)}"
     return Puzzle(Question(text, answer, family, len(chain)), tuple(chain), options)
 
 
@@ -74,13 +80,13 @@ def _row(rng: random.Random, size: int) -> Puzzle:
     """People in a row, told by neighbours in any order: follow the row from its head."""
     people = rng.sample(NAMES, size + 1)
     facts = [f"{people[0]} is first in the row."]
-    facts += [f"{after} stands right behind {before}." for before, after in itertools.pairwise(people)]
+    facts += [f"Behind {before} stands {after}." for before, after in itertools.pairwise(people)]
     wanted = rng.randint(max(1, size - 1), size)
     chain = []
     for place in range(1, wanted + 1):
         before, person = people[place - 1 : place + 1]
         wrong = tuple(f"{name} is {_PLACES[place]}" for name in people if name != person)
-        chain.append(Inference(f"behind {before} is {person}", f"{person} is {_PLACES[place]}", wrong))
+        chain.append(Inference(f"Behind {before} stands {person}", f"{person} is {_PLACES[place]}", wrong))
     others = [name for name in people if name != people[wanted]]
     return _puzzle(rng, "row", facts, f"Who is {_PLACES[wanted]}?", people[wanted], others, chain)
 
@@ -98,35 +104,34 @@ def _liars(rng: random.Random, size: int) -> Puzzle:
         facts.append(claim + ".")
         chain.append(
             Inference(
-                f"{speaker} {'never' if honest[-2] else 'always'} lies and says {spoken_of} "
-                f"{'never' if says_honest else 'always'} lies",
+                f"{speaker} {'never' if honest[-2] else 'always'} lies; {claim}",
                 f"{spoken_of} {'never' if honest[-1] else 'always'} lies",
                 (f"{spoken_of} {'always' if honest[-1] else 'never'} lies",),
             )
         )
-    right, other = ("never lies", "always lies") if honest[-1] else ("always lies", "never lies")
-    return _puzzle(rng, "liars", facts, f"What is true of {people[-1]}?", right, [other], chain)
+    right, other = ("never", "always") if honest[-1] else ("always", "never")
+    return _puzzle(rng, "liars", facts, f"When does {people[-1]} lie?", right, [other], chain)
 
 
 _MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, 1), "down": (0, -1)}
+_NEAR = ((0, 1), (1, -1), (0, 2), (-1, -2), (1, 3))
+"""How far off a walk is thought to end that was miscounted."""
 
 
 def _walk(rng: random.Random, size: int) -> Puzzle:
     """A walk on a grid, told in order: keep count of where one is."""
     name = rng.choice(NAMES)
     x = y = 0
-    facts, chain = [f"{name} starts at 0 0."], []
+    facts, chain, others = [f"{name} starts at 0 0."], list[Inference](), list[str]()
     for _ in range(size):
         direction, steps = rng.choice(list(_MOVES)), rng.randint(1, 9)
         x, y = x + steps * _MOVES[direction][0], y + steps * _MOVES[direction][1]
         facts.append(f"Then {steps} {direction}.")
-        wrong = (f"at {x + 1} {y}", f"at {x} {y - 1}", f"at {y} {x}")
-        chain.append(
-            Inference(f"{steps} {direction}", f"at {x} {y}", tuple(own for own in wrong if own != f"at {x} {y}"))
-        )
-    others = list(dict.fromkeys(f"{x + a} {y + b}" for a, b in ((2, 0), (0, 2), (-2, 0), (0, -2), (1, 1), (-1, -1))))
-    ordered = list(facts)
-    return _puzzle(rng, "walk", [" ".join(ordered)], f"Where is {name} now?", f"{x} {y}", others, chain)
+        # No two end in the same digit: a small model finds a letter by the token before it.
+        near = {f"{x + a} {y + b}"[-1]: f"{x + a} {y + b}" for a, b in _NEAR}
+        others = [text for digit, text in near.items() if digit != str(y)[-1]]
+        chain.append(Inference(f"{steps} {direction}", f"at {x} {y}", tuple(f"at {own}" for own in others)))
+    return _puzzle(rng, "walk", [" ".join(facts)], f"Where is {name} now?", f"{x} {y}", others, chain)
 
 
 _FAMILIES = {"row": _row, "liars": _liars, "walk": _walk}
@@ -134,12 +139,12 @@ _FAMILIES = {"row": _row, "liars": _liars, "walk": _walk}
 
 def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
     """One puzzle; `size` (3 to 8) is how many links its chain has, by default 3 to 6."""
-    size = size if size is not None else rng.randint(MIN_SIZE, 6)
+    size = size if size is not None else rng.choice(USUAL_SIZES)
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE}, not {size}")
     return rng.choice(list(_FAMILIES.values()))(rng, size)
 
 
-def questions(seed: int, split: Split, count: int) -> list[Question]:
-    """`count` distinct questions of `split`, every usual size equally often, in a shuffled order."""
-    return seeded("logic", lambda rng, size: make_puzzle(rng, size).question, range(MIN_SIZE, 7), seed, split, count)
+def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
+    """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
+    return seeded("logic", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)

@@ -6,7 +6,7 @@ all is an InputError.
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from drr.errors import InputError
 from drr.grading import stated_answer
 from drr.records import Reject
+from drr.reference.suite import LEVELS, reference_questions
 from drr.tasks import arithmetic, countdown, logic
 from drr.tasks.questions import Question, Split
 
@@ -54,8 +55,9 @@ def load_questions(
     need_answer: bool = True,
     limit: int | None = None,
 ) -> Loaded:
-    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, `TASK:COUNT[:SEED[:SPLIT]]` (arithmetic,
-    countdown or logic), or a Hugging Face dataset id as `OWNER/NAME[:CONFIG[:SPLIT]]`.
+    """The questions of `source`: FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id as
+    `OWNER/NAME[:CONFIG[:SPLIT]]`, `TASK:COUNT[:SEED[:SPLIT[:SIZES]]]` (arithmetic, countdown or logic; sizes such as 5
+    or 3-4), or `reference:SPLIT[:TASK]`.
 
     Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
     A question that occurs twice is kept once.
@@ -64,6 +66,8 @@ def load_questions(
         raise InputError("--limit", f"must be at least 1, not {limit}")
     if source.partition(":")[0] in _TASKS and not Path(source).exists():
         return Loaded(_procedural(source)[:limit])
+    if source.startswith("reference:") and not Path(source).exists():
+        return Loaded(_reference(source)[:limit])
     rows = read_rows(source)
     first = next((row for _, row in rows if isinstance(row, dict)), None)
     if first is None:
@@ -237,15 +241,45 @@ def _difficulty(row: dict[str, Any]) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else 0
 
 
-_TASKS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
+_TASKS: dict[str, tuple[Callable[..., list[Question]], Sequence[int], int, int]] = {
+    "arithmetic": (
+        arithmetic.questions,
+        arithmetic.USUAL_SIZES,
+        arithmetic.MIN_OPERATIONS,
+        arithmetic.MAX_OPERATIONS,
+    ),
+    "countdown": (countdown.questions, countdown.USUAL_SIZES, countdown.MIN_NUMBERS, countdown.MAX_NUMBERS),
+    "logic": (logic.questions, logic.USUAL_SIZES, logic.MIN_SIZE, logic.MAX_SIZE),
+}
+"""Every task: its questions, the sizes they usually have, the smallest and the largest."""
 
 
 def _procedural(source: str) -> list[Question]:
     task, *parts = source.split(":")
-    numbers, splits = parts[:2], parts[2:] or [Split.TRAIN.value]
-    if not numbers or not all(part.isdecimal() for part in numbers) or int(numbers[0]) < 1 or len(splits) > 1:
-        raise InputError(source, f"must be {task}:COUNT, {task}:COUNT:SEED or {task}:COUNT:SEED:SPLIT")
-    if splits[0] not in set(Split):
-        raise InputError(source, f"{splits[0]!r} is no split; there are {', '.join(Split)}")
+    make, usual, fewest, most = _TASKS[task]
+    numbers, split, sizes = parts[:2], (parts[2:3] or [Split.TRAIN.value])[0], parts[3:]
+    if not numbers or not all(part.isdecimal() for part in numbers) or int(numbers[0]) < 1 or len(sizes) > 1:
+        raise InputError(source, f"must be {task}:COUNT[:SEED[:SPLIT[:SIZES]]]")
+    if split not in set(Split):
+        raise InputError(source, f"{split!r} is no split; there are {', '.join(Split)}")
+    wanted = _sizes(source, sizes[0], fewest, most) if sizes else usual
     seed = int(numbers[1]) if len(numbers) == 2 else 1
-    return _TASKS[task](seed, Split(splits[0]), int(numbers[0]))
+    return make(seed, Split(split), int(numbers[0]), wanted)
+
+
+def _sizes(source: str, text: str, fewest: int, most: int) -> Sequence[int]:
+    first, _, last = text.partition("-")
+    ends = [first, last or first]
+    if not all(own.isdecimal() for own in ends) or not fewest <= int(ends[0]) <= int(ends[1]) <= most:
+        raise InputError(source, f"{text!r} are no sizes: a number or a range within {fewest}-{most} is needed")
+    return range(int(ends[0]), int(ends[1]) + 1)
+
+
+def _reference(source: str) -> list[Question]:
+    """The reference questions of a split, or of one task in it."""
+    _, split, *tasks = source.split(":")
+    if split not in set(Split):
+        raise InputError(source, f"{split!r} is no split; there are {', '.join(Split)}")
+    if len(tasks) > 1 or any(task not in LEVELS for task in tasks):
+        raise InputError(source, f"must be reference:SPLIT or reference:SPLIT:TASK; tasks are {', '.join(LEVELS)}")
+    return reference_questions(Split(split), tasks=tasks or tuple(LEVELS))

@@ -1,0 +1,80 @@
+"""Training documents for the logic world: one inference per step, then the option that says the same, then a check.
+
+Everything is said in the very words of the question, and a letter is found behind its text: a small model finds a fact
+by the words that it begins with, and cannot tell whether two texts side by side are the same.
+"""
+
+import random
+
+from drr.reference.critique_traces import Proposal
+from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Mixture, Piece, answer_text
+from drr.tasks.logic import Puzzle, listed
+
+_SLIP_SHARE = 0.3
+_CHECK_SHARE = 0.9
+
+
+def _slips(puzzle: Puzzle) -> dict[str, str]:
+    """Wrong last conclusions, each with the letter of the option that says the same."""
+    return {
+        wrong: letter
+        for wrong in puzzle.inferences[-1].wrong
+        for letter, text in puzzle.options.items()
+        if f" {text} " in f" {wrong} "
+    }
+
+
+def _option(puzzle: Puzzle, letter: str) -> str:
+    return f"That is {puzzle.options[letter]} {letter}."
+
+
+def _attempt(puzzle: Puzzle, *, slip: str | None = None, letter: str = "") -> list[Piece]:
+    """Every inference, then the option. With `slip` the last conclusion is that one; it carries no loss, nor does its
+    option `letter`."""
+    pieces = []
+    for number, own in enumerate(puzzle.inferences, start=1):
+        slipped = slip is not None and number == len(puzzle.inferences)
+        pieces.append(Piece(f"{own.told}: "))
+        pieces.append(Piece(str(slip) if slipped else own.concluded, learn=not slipped))
+        pieces.append(Piece("." + STEP_BREAK))
+    chosen = letter or puzzle.letter
+    text = f"{_option(puzzle, chosen)} So the answer is {chosen}.{STEP_BREAK}"
+    return [*pieces, Piece(text, learn=slip is None)]
+
+
+def _check(puzzle: Puzzle) -> list[Piece]:
+    """All of it once more, from the question."""
+    return [Piece(f"Let me check.{STEP_BREAK}"), *_attempt(puzzle)]
+
+
+def proposed_letter(rng: random.Random, puzzle: Puzzle) -> Proposal:
+    """The right letter, or as often another, with an attempt of one's own."""
+    others = [letter for letter in puzzle.options if letter != puzzle.letter]
+    letter = puzzle.letter if rng.random() < 0.5 else rng.choice(others)
+    return Proposal(puzzle.question.text, letter, letter == puzzle.letter, _attempt(puzzle))
+
+
+def lookup_document(rng: random.Random, puzzle: Puzzle) -> Document:
+    """The letters of the puzzle's options and nothing else: a letter is one token of a hundred in a trace, too few to
+    learn from how it is found."""
+    order = rng.sample(list(puzzle.options), len(puzzle.options))
+    asked = f"Which letter is {puzzle.options[order[-1]]}? {listed(puzzle.options)}"
+    found = "".join(_option(puzzle, letter) + STEP_BREAK for letter in order)
+    return Document(asked, (Piece(found), Piece(THINK_CLOSE, learn=False), Piece(answer_text(order[-1]))))
+
+
+def logic_document(rng: random.Random, puzzle: Puzzle, mixture: Mixture) -> Document:
+    """A document of a kind drawn from `mixture`."""
+    kind = rng.choices(("full", "first", "cut"), weights=(mixture.full, mixture.first, mixture.cut))[0]
+    right, answer = _attempt(puzzle), answer_text(puzzle.letter)
+    if kind == "first":
+        return Document(puzzle.question.text, (*right, Piece(THINK_CLOSE, learn=False), Piece(answer)))
+    if kind == "cut":
+        steps = "".join(piece.text for piece in (*right, *_check(puzzle))).split(STEP_BREAK)[:-1]
+        kept = "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
+        return Document(puzzle.question.text, (Piece(kept + THINK_CLOSE, learn=False), Piece(answer)))
+    slip, letter = rng.choice(list(_slips(puzzle).items())) if rng.random() < _SLIP_SHARE else (None, "")
+    pieces = _attempt(puzzle, slip=slip, letter=letter)
+    if slip is not None or rng.random() < _CHECK_SHARE:
+        pieces += _check(puzzle)
+    return Document(puzzle.question.text, (*pieces, Piece(THINK_CLOSE + answer)))
