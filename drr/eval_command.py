@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Self, get_args
 
 from rich.console import Console
 
@@ -28,17 +28,25 @@ from drr.scorer_card import ScorerCard, load_cards, model_key
 from drr.scorers import Scorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
-from drr.strategies import FULL, Strategy, standard
+from drr.strategies import FULL, Strategy, chosen, standard
 from drr.tasks import Question
 from drr.tasks.sources import load_questions
 
 
 @dataclass(frozen=True, slots=True)
-class _Judges:
+class Judges:
     """What is known of the judges: the DM's card, and the cards that drr calibrate --scorer wrote."""
 
     dm: DmCard | None
     scorers: list[ScorerCard]
+
+    @classmethod
+    def load(cls, dm: Path | None, calibration: Path | None) -> Self:
+        """From the DM's folder and the folder of the scorers' cards."""
+        return cls(
+            None if dm is None else DmCard.load(dm),
+            [] if calibration is None else load_cards(calibration),
+        )
 
     def calibrations(self) -> dict[str, Calibration]:
         """By scorer; those that were calibrated."""
@@ -58,10 +66,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
     grade = load_grader(options.grader)
     if not options.report:
-        judges = _Judges(
-            None if options.dm is None else DmCard.load(options.dm),
-            [] if options.calibration is None else load_cards(options.calibration),
-        )
+        judges = Judges.load(options.dm, options.calibration)
         config, strategies = _config(options, judges), _strategies(options, judges)
         loaded = load_questions(
             options.questions,
@@ -79,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     console.print(where, highlight=False)
 
 
-def _config(options: argparse.Namespace, judges: _Judges) -> EvalConfig:
+def _config(options: argparse.Namespace, judges: Judges) -> EvalConfig:
     try:
         rule = StepRule.parse(options.step_rule)
     except ValueError as error:
@@ -100,7 +105,7 @@ def _config(options: argparse.Namespace, judges: _Judges) -> EvalConfig:
     )
 
 
-def _strategies(options: argparse.Namespace, judges: _Judges) -> list[Strategy]:
+def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
     scorers: list[ScorerName] = options.scorer or ["confidence", "logprob", "entropy", "answer_probe", "self_critique"]
     for name in scorers:
         if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
@@ -113,17 +118,10 @@ def _strategies(options: argparse.Namespace, judges: _Judges) -> list[Strategy]:
     if options.dm is not None:
         scorers = ["dm", *scorers]
     everything = standard(scorers, judges.calibrations(), attempts)
-    if not options.strategy:
-        return everything
-    wanted = {FULL}
-    for part in options.strategy:
-        fitting = [own.name for own in everything if own.name == part] or [
-            own.name for own in everything if part in own.name
-        ]
-        if not fitting:
-            raise InputError("--strategy", f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
-        wanted.update(fitting)
-    return [own for own in everything if own.name in wanted]
+    try:
+        return chosen(everything, options.strategy) if options.strategy else everything
+    except ValueError as error:
+        raise InputError("--strategy", str(error)) from error
 
 
 def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
@@ -170,7 +168,7 @@ def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Questio
 async def _evaluate(
     options: argparse.Namespace,
     config: EvalConfig,
-    judges: _Judges,
+    judges: Judges,
     strategies: list[Strategy],
     questions: list[Question],
     grade: Grader,

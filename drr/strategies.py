@@ -67,7 +67,8 @@ def standard(
     ]
     found += [Strategy(f"budget {limit}", "stop: budget", max_thinking_tokens=limit) for limit in _BUDGETS]
     found += [
-        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=_nudging(count)) for count in attempts
+        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=_nudging(count))
+        for count in (1, *attempts)
     ]
     for scorer in scorers:
         own = calibrations.get(scorer)
@@ -77,6 +78,20 @@ def standard(
             whole = WHOLE if scorer in NEED_NO_STEPS else None
             found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=whole))
     return found
+
+
+def chosen(everything: Sequence[Strategy], parts: Sequence[str]) -> list[Strategy]:
+    """Full thinking and those with one of `parts` in their names; a whole name stands for that strategy alone.
+    ValueError names a part that fits none."""
+    wanted = {FULL}
+    for part in parts:
+        fitting = [own.name for own in everything if own.name == part] or [
+            own.name for own in everything if part in own.name
+        ]
+        if not fitting:
+            raise ValueError(f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
+        wanted.update(fitting)
+    return [own for own in everything if own.name in wanted]
 
 
 _BUDGETS = (32, 64, 96, 128, 192, 256, 384, 512)

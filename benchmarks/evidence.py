@@ -1,0 +1,188 @@
+"""The evidence: strategies side by side on the reference test questions, through the loop that serves, all tokens
+counted.
+
+From nothing: the reference Reasoner answers calibration questions, forced at every step; the DM and the scorers are
+calibrated on the same answers in the same way; then `drr eval` runs on the test questions. What was begun and stopped
+goes on.
+From recorded outcomes: the tables and pictures are made again and written into the README.
+
+    python -m benchmarks.evidence [--limit N] [--jobs N] [--work FOLDER] [--out benchmarks/results/evidence]
+    python -m benchmarks.evidence --report [--out benchmarks/results/evidence]        runs nothing
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.readme import check_section, write_section
+from drr import reference
+from drr.dm import dm_state, fingerprint
+from drr.errors import InputError
+from drr.eval_command import Judges
+from drr.eval_report import ALL, SUBGROUP
+from drr.eval_write import RESULTS_NAME, summary, write_report
+from drr.grading import load_grader
+from drr.records import check_begun, read_json_object, write_whole
+from drr.reference.build import MAX_LOST_POINTS
+from drr.reference.suite import LEVELS
+from drr.scorers.registry import ScorerName
+from drr.strategies import FULL, chosen, standard
+from drr.tasks.sources import load_questions
+
+CALIBRATION_QUESTIONS = 1200
+SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_probe", "self_critique", "step_index")
+"""Those that are calibrated as the DM is. A generated critique at every step is too dear; it and the random control run
+with fixed thresholds."""
+
+_ATTEMPTS = (2, 4, 8)
+STRATEGIES = (
+    "samples",
+    "greedy",
+    "first stated answer",
+    "greedy, first stated answer",
+    "oracle stop",
+    "budget",
+    "nudged",
+    "dm",
+    "logprob",
+    *(f"{name}, {rule}" for name in ("confidence", "entropy", "answer_probe") for rule in ("default", "5 % lost")),
+    "self_critique, default",
+    "step_index, default",
+    "random, at 0.9",
+    *(f"rethink: {name}, {count}" for name in ("confidence", "self_critique", "critique") for count in _ATTEMPTS),
+    *(f"stop + rethink: {name}, 4" for name in ("confidence", "self_critique")),
+    "judged by",
+)
+"""The strategies that are run, by name or a part of it. Asking at every step is dear, so scorers that do stop by their
+default rule and one certified one, and both stop and think again with one number of attempts."""
+
+_TEST = "reference:test"
+_COMMAND = "python -m benchmarks.evidence --report"
+_SETTINGS_NAME = "evidence.json"
+
+
+def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
+    """Calibrate every judge and run the strategies on the first `limit` test questions (None: on all), `jobs` engines
+    at a time; the outcomes take the place of those in `out` when all are there. CalledProcessError where a command
+    fails, InputError where `work` was begun with other models or `out` holds something else."""
+    if jobs < 1:
+        raise InputError("--jobs", f"must be at least 1, not {jobs}")
+    if out.exists() and not (out / _SETTINGS_NAME).exists():
+        raise InputError("--out", f"{out} exists and holds no evidence: name another folder")
+    reasoner, records = reference.reasoner_folder(), work / "records"
+    settings = _begin(work, limit)
+    limits = ["--rollouts", "2", "--extra-rollouts", "0", "--limit", CALIBRATION_QUESTIONS]
+    _drr("distill", "reference:calibration", "--reasoner", reasoner, "--out", records, *limits)
+    dm, calibrations = work / "dm", work / "calibrations"
+    if not dm.exists():
+        shutil.copytree(reference.dm_folder(), work / "dm.partial", dirs_exist_ok=True)
+        _drr("calibrate", "--dm", work / "dm.partial", "--data", records, "--max-lost-points", MAX_LOST_POINTS)
+        (work / "dm.partial").rename(dm)
+    sources = ["--data", records, "--reasoner", reasoner, "--out", calibrations, "--max-lost-points", MAX_LOST_POINTS]
+    missing = [name for name in SCORERS if not (calibrations / f"{name}.json").exists()]
+    _side_by_side([["calibrate", "--scorer", name, *sources] for name in missing], jobs)
+    models = ["--reasoner", reasoner, "--dm", dm, "--calibration", calibrations]
+    scorers = [part for name in (*SCORERS, "critique", "random") for part in ("--scorer", name)]
+    few = [] if limit is None else ["--limit", limit]
+    compare = ["eval", _TEST, *models, *scorers, *few, "--out", work / "outcomes"]
+    _drr(*compare, "--strategy", FULL)  # alone: every share begins with it
+    names = _names(dm, calibrations)
+    shares = [[part for name in names[job::jobs] for part in ("--strategy", name)] for job in range(jobs)]
+    _side_by_side([[*compare, *share] for share in shares if share], jobs)
+    write_report(work / "outcomes", load_grader("auto"))
+    questions = len(load_questions(_TEST, limit=limit).questions)
+    own = {**settings, "questions": questions, "tasks": list(LEVELS), "jobs": jobs}
+    write_whole(work / "outcomes" / _SETTINGS_NAME, json.dumps(own, indent=1) + "\n")
+    _replace(out, work / "outcomes")
+
+
+def _names(dm: Path, calibrations: Path) -> list[str]:
+    """Whole names of the strategies that are run."""
+    judges: list[ScorerName] = ["dm", *SCORERS, "critique", "random"]
+    everything = standard(judges, Judges.load(dm, calibrations).calibrations(), _ATTEMPTS)
+    return [own.name for own in chosen(everything, STRATEGIES)]
+
+
+def _replace(out: Path, outcomes: Path) -> None:
+    """Put a copy of `outcomes` in the place of `out`, which is there whole at every moment but one."""
+    fresh, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(outcomes, fresh, ignore=shutil.ignore_patterns("*.partial"))
+    if out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _begin(work: Path, limit: int | None) -> dict[str, Any]:
+    """Note what is compared in `work`, and return it; InputError where that was something else."""
+    work.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "reasoner": fingerprint(reference.reasoner_folder()),
+        "dm": dm_state(reference.dm_folder()),
+        "calibration_questions": CALIBRATION_QUESTIONS,
+        "max_lost_points": MAX_LOST_POINTS,
+        "limit": limit,
+    }
+    path = work / _SETTINGS_NAME
+    if not path.exists():
+        write_whole(path, json.dumps(settings) + "\n")
+    check_begun(work, read_json_object(path), settings)
+    return settings
+
+
+def _side_by_side(commands: Sequence[Sequence[object]], jobs: int) -> None:
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda command: _drr(*command), commands))
+
+
+def _drr(*arguments: object) -> None:
+    # A process each: an engine gives back all it took only when its process ends.
+    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)
+
+
+def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) -> str:
+    """What the README shows: the comparisons over all questions and task by task, run with `settings`."""
+    groups = [name for name in results["groups"] if SUBGROUP not in name]
+    return (
+        f"{len(results['groups'][ALL])} ways of answering the same {settings['questions']:,} test questions "
+        f"({', '.join(settings['tasks'])}; easy, hard and out-of-distribution levels), through the loop that serves; "
+        "probes, rejected attempts and discarded tokens count. The DM and the scorers were calibrated on the same "
+        f"{settings['calibration_questions']:,} other questions, except critique and random, whose thresholds are "
+        f"fixed. All tables: [report.md]({pictures}report.md).\n\n{summary(results, groups, pictures)}"
+    )
+
+
+def main() -> None:
+    """Run, or report what was run, and write the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="records and calibrations (default evidence-work)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence"), help="outcomes and report")
+    parser.add_argument("--limit", type=int, help="only the first so many test questions")
+    parser.add_argument("--jobs", type=int, help="engines at a time, a CPU core each (default 1); they slow each other")
+    parser.add_argument("--report", action="store_true", help="run nothing: report the outcomes that are there")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    options = parser.parse_args()
+    if options.report and (options.work, options.limit, options.jobs) != (None, None, None):
+        parser.error("--report runs nothing: --work, --limit and --jobs have no meaning with it")
+    try:
+        check_section(options.readme, "evidence")  # before hours are spent
+        if options.report:
+            write_report(options.out, load_grader("auto"))
+        else:
+            run(options.work or Path("evidence-work"), options.out, options.limit, options.jobs or 1)
+    except (InputError, ValueError) as error:
+        parser.error(str(error))
+    results, settings = (read_json_object(options.out / name) for name in (RESULTS_NAME, _SETTINGS_NAME))
+    write_section(options.readme, "evidence", _COMMAND, section(results, settings, f"{options.out}/"))
+
+
+if __name__ == "__main__":
+    main()
