@@ -90,7 +90,8 @@ def test_calibration_certifies_what_the_questions_allow(
     assert "needs at least 299" in own.refused["0.01"]
     assert "needs at least 299" in printed
     assert own.risks in ([], [0.1])
-    assert card.threshold == own.default["rule"]["threshold"]
+    threshold = own.default["rule"]["threshold"]
+    assert card.threshold == (1.0 if threshold is None else threshold)
     assert "## Calibration" in (trained / "README.md").read_text()
     assert main(["inspect", str(trained)]) == 0
     assert "fake" in capsys.readouterr().out

@@ -309,7 +309,9 @@ def test_cut_rollouts_end_soon_after_their_first_answer() -> None:
 
 def test_a_stopped_training_goes_on_and_another_is_refused(tmp_path: Path) -> None:
     backbone = str(tiny(tmp_path / "backbone", "causal"))
-    config = TrainConfig(epochs=4.0, rollouts_per_batch=16, learning_rate=1e-2, fresh_rate=1.0, evaluations_per_epoch=4)
+    config = TrainConfig(
+        epochs=4.0, rollouts_per_batch=16, learning_rate=1e-2, fresh_rate=1.0, evaluations_per_epoch=4, patience=99
+    )
     stopped = {"seen": 0}
 
     class StoppedError(Exception):
