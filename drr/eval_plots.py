@@ -14,7 +14,13 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
-_MARKERS = "os^Dvp*XP<>h"
+_RED = 6
+"""Place of the colour that is DRR's own."""
+
+_MARKERS = "osD^vpXP<>h"
+_COLOURS = [colour for place, colour in enumerate(mpl.color_sequences["tab20"]) if place != _RED]
+_SHOWN_BELOW_FULL = 25.0
+"""Points: what is worse than full thinking by more would press everything else together."""
 
 
 def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
@@ -24,20 +30,22 @@ def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> N
     size = (10, 6.5) if len(groups) == 1 else (5.2 * columns + 2.5, 4.2 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     families = dict.fromkeys(own["family"] for figures in groups.values() for own in figures)
+    ours_first = sorted(families, key=lambda family: not _ours(family))
     others = [family for family in families if not _ours(family)]
-    colours = {family: plt.get_cmap("tab20")(place % 20) for place, family in enumerate(others)}
+    colours = {family: _COLOURS[place % len(_COLOURS)] for place, family in enumerate(others)}
+    markers = {family: _MARKERS[place % len(_MARKERS)] for place, family in enumerate(ours_first)} | {"full": "*"}
     for (name, figures), panel in zip(groups.items(), axes.flat, strict=False):
-        for place, family in enumerate(families):
+        for family in ours_first:
             points = sorted((own for own in figures if own["family"] == family), key=lambda own: float(own["tokens"]))
             ours = _ours(family)
             panel.plot(
                 [own["tokens"] for own in points],
                 [100 * own["accuracy"] for own in points],
-                marker=_MARKERS[place % len(_MARKERS)],
+                marker=markers[family],
                 color="tab:red" if ours else "black" if family == "full" else colours[family],
                 linestyle="--" if ours and "greedy" in family else "-",
                 linewidth=2.2 if ours else 0.9,
-                markersize=8 if ours or family == "full" else 4,
+                markersize=13 if family == "full" else 8 if ours else 4,
                 zorder=3 if ours else 2,
                 label=family,
             )
@@ -46,12 +54,14 @@ def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> N
         panel.xaxis.set_major_formatter("{x:,.0f}")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set(title=name)
+        full = [100 * own["accuracy"] for own in figures if own["family"] == "full"]
+        panel.set_ylim(bottom=max(panel.get_ylim()[0], *(own - _SHOWN_BELOW_FULL for own in full)))
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(axes.flat)[len(groups) :]:
         panel.set_visible(False)
     figure.supxlabel("tokens per question, all of them (log scale)")
-    figure.supylabel("right answers, %")
+    figure.supylabel(f"right answers, % (down to {_SHOWN_BELOW_FULL:.0f} points below full thinking)")
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=110)
