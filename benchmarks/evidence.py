@@ -32,7 +32,7 @@ from drr.records import check_begun, read_json_object, write_whole
 from drr.reference.build import MAX_LOST_POINTS
 from drr.reference.suite import LEVELS
 from drr.scorers.registry import ScorerName
-from drr.strategies import FULL, chosen, standard
+from drr.strategies import ATTEMPTS, FULL, chosen, standard
 from drr.tasks.sources import load_questions
 
 CALIBRATION_QUESTIONS = 1200
@@ -40,7 +40,7 @@ SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_p
 """Those that are calibrated as the DM is. A generated critique at every step is too dear; it and the random control run
 with fixed thresholds."""
 
-_ATTEMPTS = (2, 4, 8)
+_JUDGES: tuple[ScorerName, ...] = (*SCORERS, "critique", "random")
 STRATEGIES = (
     "samples",
     "greedy",
@@ -55,7 +55,7 @@ STRATEGIES = (
     "self_critique, default",
     "step_index, default",
     "random, at 0.9",
-    *(f"rethink: {name}, {count}" for name in ("confidence", "self_critique", "critique") for count in _ATTEMPTS),
+    *(f"rethink: {name}, {count}" for name in ("confidence", "self_critique", "critique") for count in ATTEMPTS),
     *(f"stop + rethink: {name}, 4" for name in ("confidence", "self_critique")),
     "judged by",
 )
@@ -88,7 +88,7 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     missing = [name for name in SCORERS if not (calibrations / f"{name}.json").exists()]
     _side_by_side([["calibrate", "--scorer", name, *sources] for name in missing], jobs)
     models = ["--reasoner", reasoner, "--dm", dm, "--calibration", calibrations]
-    scorers = [part for name in (*SCORERS, "critique", "random") for part in ("--scorer", name)]
+    scorers = [part for name in _JUDGES for part in ("--scorer", name)]
     few = [] if limit is None else ["--limit", limit]
     compare = ["eval", _TEST, *models, *scorers, *few, "--out", work / "outcomes"]
     _drr(*compare, "--strategy", FULL)  # alone: every share begins with it
@@ -104,8 +104,7 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
 
 def _names(dm: Path, calibrations: Path) -> list[str]:
     """Whole names of the strategies that are run."""
-    judges: list[ScorerName] = ["dm", *SCORERS, "critique", "random"]
-    everything = standard(judges, Judges.load(dm, calibrations).calibrations(), _ATTEMPTS)
+    everything = standard(("dm", *_JUDGES), Judges.load(dm, calibrations).calibrations(), ATTEMPTS)
     return [own.name for own in chosen(everything, STRATEGIES)]
 
 
@@ -174,13 +173,17 @@ def main() -> None:
         parser.error("--report runs nothing: --work, --limit and --jobs have no meaning with it")
     try:
         check_section(options.readme, "evidence")  # before hours are spent
+    except ValueError as error:
+        parser.error(str(error))
+    try:
         if options.report:
             write_report(options.out, load_grader("auto"))
         else:
-            run(options.work or Path("evidence-work"), options.out, options.limit, options.jobs or 1)
-    except (InputError, ValueError) as error:
+            jobs = 1 if options.jobs is None else options.jobs
+            run(options.work or Path("evidence-work"), options.out, options.limit, jobs)
+        results, settings = (read_json_object(options.out / name) for name in (RESULTS_NAME, _SETTINGS_NAME))
+    except InputError as error:
         parser.error(str(error))
-    results, settings = (read_json_object(options.out / name) for name in (RESULTS_NAME, _SETTINGS_NAME))
     write_section(options.readme, "evidence", _COMMAND, section(results, settings, f"{options.out}/"))
 
 

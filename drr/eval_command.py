@@ -28,7 +28,7 @@ from drr.scorer_card import ScorerCard, load_cards, model_key
 from drr.scorers import Scorer
 from drr.scorers.registry import ScorerName, training_free
 from drr.steps import StepRule
-from drr.strategies import FULL, Strategy, chosen, standard
+from drr.strategies import ATTEMPTS, FULL, Strategy, chosen, standard
 from drr.tasks import Question
 from drr.tasks.sources import load_questions
 
@@ -110,7 +110,7 @@ def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
     for name in scorers:
         if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
             raise InputError("--scorer", f"{name!r} is none of {', '.join(training_free())}")
-    attempts = sorted(set(options.attempts or (2, 4, 8)))
+    attempts = sorted(set(options.attempts or ATTEMPTS))
     if attempts[0] < 2:
         raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
     if options.prm is not None:

@@ -22,6 +22,9 @@ CERTAIN = PolicySettings(threshold=1.0)
 WHOLE = StepRule.parse("attempt")
 
 FULL, GREEDY = "full thinking", "greedy"
+ATTEMPTS = (2, 4, 8)
+"""Numbers of attempts, or of samples, that are tried unless others are asked for."""
+
 SAMPLES, JUDGED = "samples", "judged"
 """Families of strategies that are nobody's way of answering: several samples of full thinking, to be put together; and
 one that is judged and never stopped, for selective accuracy."""

@@ -7,7 +7,7 @@ by the words that it begins with, and cannot tell whether two texts side by side
 import random
 
 from drr.reference.critique_traces import Proposal
-from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Mixture, Piece, answer_text
+from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Mixture, Piece, answer_text, first_steps
 from drr.tasks.logic import Puzzle, listed
 
 _SLIP_SHARE = 0.3
@@ -65,13 +65,12 @@ def lookup_document(rng: random.Random, puzzle: Puzzle) -> Document:
 
 def logic_document(rng: random.Random, puzzle: Puzzle, mixture: Mixture) -> Document:
     """A document of a kind drawn from `mixture`."""
-    kind = rng.choices(("full", "first", "cut"), weights=(mixture.full, mixture.first, mixture.cut))[0]
+    kind = mixture.draw(rng)
     right, answer = _attempt(puzzle), answer_text(puzzle.letter)
     if kind == "first":
         return Document(puzzle.question.text, (*right, Piece(THINK_CLOSE, learn=False), Piece(answer)))
     if kind == "cut":
-        steps = "".join(piece.text for piece in (*right, *_check(puzzle))).split(STEP_BREAK)[:-1]
-        kept = "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
+        kept = first_steps(rng, "".join(piece.text for piece in (*right, *_check(puzzle))))
         return Document(puzzle.question.text, (Piece(kept + THINK_CLOSE, learn=False), Piece(answer)))
     slip, letter = rng.choice(list(_slips(puzzle).items())) if rng.random() < _SLIP_SHARE else (None, "")
     pieces = _attempt(puzzle, slip=slip, letter=letter)

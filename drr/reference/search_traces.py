@@ -7,7 +7,7 @@ documents with one (no loss on the claim) teach that a check can find it out and
 import random
 
 from drr.reference.critique_traces import Proposal
-from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Mixture, Piece, answer_text
+from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Mixture, Piece, answer_text, first_steps
 from drr.tasks.countdown import Line, Move, Puzzle, expression, moves
 
 _CHECK_SHARE = 0.6
@@ -83,7 +83,7 @@ def proposed_line(rng: random.Random, puzzle: Puzzle) -> Proposal:
 
 def search_document(rng: random.Random, puzzle: Puzzle, mixture: Mixture) -> Document:
     """A document of a kind drawn from `mixture`."""
-    kind = rng.choices(("full", "first", "cut"), weights=(mixture.full, mixture.first, mixture.cut))[0]
+    kind = mixture.draw(rng)
     found, check = _thinking(rng, puzzle)
     answer = answer_text(expression(puzzle.numbers, puzzle.solution))
     if kind == "first":
@@ -91,7 +91,6 @@ def search_document(rng: random.Random, puzzle: Puzzle, mixture: Mixture) -> Doc
     elif kind == "full":
         pieces = [*found, *(check if rng.random() < _CHECK_SHARE else ()), Piece(THINK_CLOSE + answer)]
     else:
-        steps = "".join(piece.text for piece in (*found, *check)).split(STEP_BREAK)[:-1]
-        kept = "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
+        kept = first_steps(rng, "".join(piece.text for piece in (*found, *check)))
         pieces = [Piece(kept + THINK_CLOSE, learn=False), Piece(answer)]
     return Document(puzzle.question.text, tuple(pieces))

@@ -20,7 +20,7 @@ SIZES = {Split.TRAIN: 200, Split.CALIBRATION: 700, Split.VALIDATION: 50, Split.T
 """Questions of every task and level in a split. There are no `ood` ones to train or calibrate on."""
 
 _SEEDS = {Split.TRAIN: 77, Split.CALIBRATION: 12, Split.VALIDATION: 13, Split.TEST: 14}
-_MAKERS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
+MAKERS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
 _UNSEEN = ("ood",)
 
 
@@ -38,7 +38,7 @@ def reference_questions(
         for task in tasks
         for level, sizes in LEVELS[task].items()
         if level not in held_back and (not levels or level in levels)
-        for own in _MAKERS[task](seed, split, each, sizes)
+        for own in MAKERS[task](seed, split, each, sizes)
     ]
     random.Random(seed).shuffle(found)
     return found

@@ -164,15 +164,18 @@ def truncated(rng: random.Random, problem: Problem) -> Document:
     if rng.random() < _SECOND_CHECK_SHARE:
         pieces += _second_check(truth)
     thinking = "".join(piece.text for piece in pieces)
-    if rng.random() < _MID_STEP_SHARE:
-        kept = thinking[: rng.randrange(len(thinking))]
-    else:
-        steps = thinking.split(STEP_BREAK)[:-1]
-        kept = "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
+    mid_step = rng.random() < _MID_STEP_SHARE
+    kept = thinking[: rng.randrange(len(thinking))] if mid_step else first_steps(rng, thinking)
     return Document(
         problem.question.text,
         (Piece(kept + THINK_CLOSE, learn=False), Piece(answer_text(truth[-1].result))),
     )
+
+
+def first_steps(rng: random.Random, thinking: str) -> str:
+    """`thinking` up to a random boundary, one step at least."""
+    steps = thinking.split(STEP_BREAK)[:-1]
+    return "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,10 @@ class Mixture:
     first: float
     cut: float
 
+    def draw(self, rng: random.Random) -> str:
+        """A kind: `full`, `first` or `cut`."""
+        return rng.choices(("full", "first", "cut"), weights=(self.full, self.first, self.cut))[0]
+
 
 EARLY_MIXTURE = Mixture(full=0.12, first=0.76, cut=0.12)
 LATE_MIXTURE = Mixture(full=0.68, first=0.12, cut=0.20)
@@ -191,7 +198,7 @@ LATE_MIXTURE = Mixture(full=0.68, first=0.12, cut=0.20)
 
 def document(rng: random.Random, problem: Problem, mixture: Mixture) -> Document:
     """A document of a kind drawn from `mixture`."""
-    kind = rng.choices(("full", "first", "cut"), weights=(mixture.full, mixture.first, mixture.cut))[0]
+    kind = mixture.draw(rng)
     if kind == "full":
         return full_trace(rng, problem)
     return first_attempt(problem) if kind == "first" else truncated(rng, problem)

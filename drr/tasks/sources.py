@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from drr.errors import InputError
 from drr.grading import stated_answer
 from drr.records import Reject
-from drr.reference.suite import LEVELS, reference_questions
+from drr.reference.suite import LEVELS, MAKERS, reference_questions
 from drr.tasks import arithmetic, countdown, logic
 from drr.tasks.questions import Question, Split
 
@@ -241,30 +241,30 @@ def _difficulty(row: dict[str, Any]) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31 else 0
 
 
-_TASKS: dict[str, tuple[Callable[..., list[Question]], Sequence[int], int, int]] = {
-    "arithmetic": (
-        arithmetic.questions,
-        arithmetic.USUAL_SIZES,
-        arithmetic.MIN_OPERATIONS,
-        arithmetic.MAX_OPERATIONS,
-    ),
-    "countdown": (countdown.questions, countdown.USUAL_SIZES, countdown.MIN_NUMBERS, countdown.MAX_NUMBERS),
-    "logic": (logic.questions, logic.USUAL_SIZES, logic.MIN_SIZE, logic.MAX_SIZE),
+_TASKS: dict[str, tuple[Sequence[int], int, int]] = {
+    "arithmetic": (arithmetic.USUAL_SIZES, arithmetic.MIN_OPERATIONS, arithmetic.MAX_OPERATIONS),
+    "countdown": (countdown.USUAL_SIZES, countdown.MIN_NUMBERS, countdown.MAX_NUMBERS),
+    "logic": (logic.USUAL_SIZES, logic.MIN_SIZE, logic.MAX_SIZE),
 }
-"""Every task: its questions, the sizes they usually have, the smallest and the largest."""
+"""The sizes that a task's questions usually have, the smallest and the largest."""
 
 
 def _procedural(source: str) -> list[Question]:
     task, *parts = source.split(":")
-    make, usual, fewest, most = _TASKS[task]
-    numbers, split, sizes = parts[:2], (parts[2:3] or [Split.TRAIN.value])[0], parts[3:]
+    usual, fewest, most = _TASKS[task]
+    numbers, sizes = parts[:2], parts[3:]
     if not numbers or not all(part.isdecimal() for part in numbers) or int(numbers[0]) < 1 or len(sizes) > 1:
         raise InputError(source, f"must be {task}:COUNT[:SEED[:SPLIT[:SIZES]]]")
-    if split not in set(Split):
-        raise InputError(source, f"{split!r} is no split; there are {', '.join(Split)}")
+    split = _split(source, parts[2]) if len(parts) > 2 else Split.TRAIN
     wanted = _sizes(source, sizes[0], fewest, most) if sizes else usual
     seed = int(numbers[1]) if len(numbers) == 2 else 1
-    return make(seed, Split(split), int(numbers[0]), wanted)
+    return MAKERS[task](seed, split, int(numbers[0]), wanted)
+
+
+def _split(source: str, text: str) -> Split:
+    if text not in set(Split):
+        raise InputError(source, f"{text!r} is no split; there are {', '.join(Split)}")
+    return Split(text)
 
 
 def _sizes(source: str, text: str, fewest: int, most: int) -> Sequence[int]:
@@ -277,9 +277,8 @@ def _sizes(source: str, text: str, fewest: int, most: int) -> Sequence[int]:
 
 def _reference(source: str) -> list[Question]:
     """The reference questions of a split, or of one task in it."""
-    _, split, *tasks = source.split(":")
-    if split not in set(Split):
-        raise InputError(source, f"{split!r} is no split; there are {', '.join(Split)}")
+    _, text, *tasks = source.split(":")
+    split = _split(source, text)
     if len(tasks) > 1 or any(task not in LEVELS for task in tasks):
         raise InputError(source, f"must be reference:SPLIT or reference:SPLIT:TASK; tasks are {', '.join(LEVELS)}")
-    return reference_questions(Split(split), tasks=tasks or tuple(LEVELS))
+    return reference_questions(split, tasks=tasks or tuple(LEVELS))
