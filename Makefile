@@ -28,7 +28,7 @@ test-slow: install ## Run the tests that take minutes
 check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)
 
-evidence: install ## Run every strategy on the reference test questions, then write the README's tables (hours)
+evidence: install ## Compare strategies on the reference test questions, then write the README's tables (hours)
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 evidence-report: install ## Write the README's tables and pictures from the recorded outcomes
