@@ -25,7 +25,7 @@ from drr import reference
 from drr.dm import dm_state, fingerprint
 from drr.errors import InputError
 from drr.eval_command import Judges
-from drr.eval_report import ALL, SUBGROUP
+from drr.eval_report import ALL
 from drr.eval_write import RESULTS_NAME, summary, write_report
 from drr.grading import load_grader
 from drr.records import check_begun, read_json_object, write_whole
@@ -148,14 +148,13 @@ def _drr(*arguments: object) -> None:
 
 
 def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) -> str:
-    """What the README shows: the comparisons over all questions and task by task, run with `settings`."""
-    groups = [name for name in results["groups"] if SUBGROUP not in name]
+    """What the README shows of the strategies run with `settings`; the report has everything."""
     return (
         f"{len(results['groups'][ALL])} ways of answering the same {settings['questions']:,} test questions "
         f"({', '.join(settings['tasks'])}; easy, hard and out-of-distribution levels), through the loop that serves; "
         "probes, rejected attempts and discarded tokens count. The DM and the scorers were calibrated on the same "
         f"{settings['calibration_questions']:,} other questions, except critique and random, whose thresholds are "
-        f"fixed. All tables: [report.md]({pictures}report.md).\n\n{summary(results, groups, pictures)}"
+        f"fixed. All tables, task by task: [report.md]({pictures}report.md).\n\n{summary(results, [ALL], pictures)}"
     )
 
 
