@@ -1,4 +1,4 @@
-"""Start `drr serve` for a benchmark and stop it afterwards."""
+"""Start a server for a benchmark and stop it afterwards."""
 
 import asyncio
 import contextlib
@@ -12,20 +12,31 @@ import httpx
 
 _START_SECONDS = 300.0
 
+DRR_SERVE = ("drr.cli", "serve")
+VLLM_SERVE = ("vllm.entrypoints.launchers.api_server.entry",)
+"""vLLM's own server; its `vllm` command is missing where its CPU build is installed."""
+
 
 @contextlib.asynccontextmanager
-async def served(arguments: Sequence[str] = ()) -> AsyncIterator[str]:
-    """Run `drr serve` with `arguments` on a free port; yields its base URL once it is healthy."""
+async def served(arguments: Sequence[str] = (), command: Sequence[str] = DRR_SERVE) -> AsyncIterator[str]:
+    """Run a server with `arguments` on a free port; yields its base URL once it is healthy."""
+    async with running(arguments, command) as (url, _):
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def running(arguments: Sequence[str], command: Sequence[str] = DRR_SERVE) -> AsyncIterator[tuple[str, int]]:
+    """The same, with its process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "drr.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    whole = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port), *arguments]
     with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=asyncio.subprocess.STDOUT)
+        process = await asyncio.create_subprocess_exec(*whole, stdout=log, stderr=asyncio.subprocess.STDOUT)
         url = f"http://127.0.0.1:{port}"
         try:
             await _healthy(url, process)
-            yield url
+            yield url, process.pid
         except RuntimeError:
             log.seek(0)
             sys.stderr.buffer.write(log.read()[-4000:])
@@ -48,9 +59,9 @@ async def _healthy(url: str, process: asyncio.subprocess.Process) -> None:
     async with httpx.AsyncClient() as client:
         while time.monotonic() < deadline:
             if process.returncode is not None:
-                raise RuntimeError(f"drr serve ended with status {process.returncode}")
+                raise RuntimeError(f"the server ended with status {process.returncode}")
             with contextlib.suppress(httpx.TransportError):
                 if (await client.get(f"{url}/health")).status_code == 200:
                     return
             await asyncio.sleep(0.25)
-    raise RuntimeError(f"drr serve was not healthy after {_START_SECONDS:.0f} s")
+    raise RuntimeError(f"the server was not healthy after {_START_SECONDS:.0f} s")

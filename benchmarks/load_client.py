@@ -1,0 +1,201 @@
+"""Load on an OpenAI-compatible server: streamed chat completions, closed loop or Poisson arrivals, timed at the client.
+
+A text chunk is recognised in its bytes and only the chunk that carries `usage` is parsed: a client that decodes every
+chunk would take the cores that it measures, and hide what the server spends.
+"""
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+_TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content)":\s*"(?!")')
+"""A delta with text. In text itself the quotes are escaped, so it never looks like this."""
+
+_USAGE = re.compile(rb'"usage":\s*\{')
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server and what every request to it says beside its prompt. `url` is the root, without /v1."""
+
+    name: str
+    url: str
+    model: str
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How requests arrive: `clients` that each wait for their answer, or `rate` a second, whatever is under way.
+
+    After `seconds` no request is begun any more; what is under way then has as long again.
+    """
+
+    clients: int | None = None
+    rate: float | None = None
+    seconds: float = 600.0
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """For tables and pictures."""
+        return f"{self.clients} clients" if self.rate is None else f"{self.rate:g} requests/s"
+
+
+@dataclass(slots=True)
+class Sample:
+    """One request. Times are seconds from the start of the run; `due` is when it should have been sent.
+
+    `gaps` are the seconds between chunks that carry text; `tokens` what the server's usage says it generated; `answer`
+    the text of the answer, where it was to be kept.
+    """
+
+    due: float
+    first: float | None = None
+    end: float | None = None
+    gaps: list[float] = field(default_factory=list)
+    tokens: int = 0
+    answer: str = ""
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """What one load did to one server; `seconds` from the first request until the last answer."""
+
+    target: str
+    load: str
+    seconds: float
+    samples: list[Sample]
+
+
+async def drive(
+    target: Target,
+    prompts: Sequence[Mapping[str, Any]],
+    load: Load,
+    on_done: Callable[[], None] = lambda: None,
+    *,
+    keep_answers: bool = False,
+) -> Run:
+    """Send every one of `prompts` (parts of a request's body, `messages` at least) as `load` says.
+
+    The samples come in the order of the prompts.
+    """
+    started = time.perf_counter()
+    samples: list[Sample] = []
+    kept: list[tuple[Sample, list[bytes]]] = []
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(base_url=target.url, timeout=None, limits=limits) as http:
+
+        async def one(prompt: Mapping[str, Any], due: float) -> None:
+            sample = Sample(due)
+            samples.append(sample)
+            events = await _ask(http, target, prompt, sample, started)
+            on_done()
+            if keep_answers:
+                kept.append((sample, events))
+
+        work = _closed(prompts, load, started, one) if load.rate is None else _open(prompts, load, started, one)
+        try:
+            await asyncio.wait_for(work, 2 * load.seconds)
+        except TimeoutError:
+            for sample in samples:
+                if sample.end is None and sample.error is None:
+                    sample.error = "unfinished when the time was over"
+    for sample, events in kept:  # now that nothing is timed any more
+        sample.answer = "".join(map(_answer_text, events))
+    ends = [sample.end for sample in samples if sample.end is not None]
+    return Run(target.name, load.name, max(ends, default=time.perf_counter() - started), samples)
+
+
+Send = Callable[[Mapping[str, Any], float], Any]
+
+
+async def _closed(prompts: Sequence[Mapping[str, Any]], load: Load, started: float, send: Send) -> None:
+    waiting = iter(prompts)
+
+    async def client() -> None:
+        for prompt in waiting:
+            now = time.perf_counter() - started
+            if now > load.seconds:
+                return
+            await send(prompt, now)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(load.clients or 1):
+            group.create_task(client())
+
+
+async def _open(prompts: Sequence[Mapping[str, Any]], load: Load, started: float, send: Send) -> None:
+    assert load.rate is not None
+    arrivals = random.Random(load.seed)
+    due = 0.0
+    async with asyncio.TaskGroup() as group:
+        for prompt in prompts:
+            if due > load.seconds:
+                return
+            await asyncio.sleep(started + due - time.perf_counter())
+            # Latency counts from when the request was due, else a client that falls behind flatters the server.
+            group.create_task(send(prompt, due))
+            due += arrivals.expovariate(load.rate)
+
+
+async def _ask(
+    http: httpx.AsyncClient, target: Target, prompt: Mapping[str, Any], sample: Sample, started: float
+) -> list[bytes]:
+    """Ask, and time what comes; returns the events with text."""
+    texts: list[bytes] = []
+    body = {"model": target.model, "stream": True, "stream_options": {"include_usage": True}, **prompt, **target.body}
+    try:
+        async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.status_code != 200:
+                sample.error = f"HTTP {response.status_code}: {(await response.aread())[:300].decode(errors='replace')}"
+                return texts
+            last = 0.0
+            async for event in _events(response):
+                now = time.perf_counter() - started
+                if _TEXT.search(event):
+                    texts.append(event)
+                    if sample.first is None:
+                        sample.first = now
+                    else:
+                        sample.gaps.append(now - last)
+                    last = now
+                if _USAGE.search(event) or b'"error":' in event[:20]:
+                    _note(event, sample)
+            sample.end = time.perf_counter() - started
+    except httpx.HTTPError as error:
+        sample.error = f"{type(error).__name__}: {error}"
+    if sample.error is None and sample.first is None:
+        sample.error = "an answer without text"
+    if sample.error is None and sample.tokens == 0:
+        sample.error = "an answer without usage"
+    return texts
+
+
+async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in response.aiter_raw():
+        *whole, rest = (rest + chunk).split(b"\n\n")
+        for event in whole:
+            yield event
+
+
+def _answer_text(event: bytes) -> str:
+    delta = json.loads(event.removeprefix(b"data:"))["choices"][0]["delta"]
+    return delta.get("content") or ""
+
+
+def _note(event: bytes, sample: Sample) -> None:
+    data = json.loads(event.removeprefix(b"data:"))
+    if "error" in data:
+        sample.error = str(data["error"])[:300]
+    elif data.get("usage"):
+        sample.tokens = data["usage"]["completion_tokens"]
