@@ -5,8 +5,8 @@ Nothing here decides anything; a gate is resolved when its score has come, has f
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from drr.policy import Score, StopCause
 from drr.probing import Probe
@@ -14,12 +14,38 @@ from drr.scorers import Boundary, Scorer, ScorerUnavailableError
 from drr.steps import Step
 
 
+@dataclass(slots=True)
+class Unjudged:
+    """Steps that have closed since the last judged boundary, and the behaviour features at the newest."""
+
+    steps: list[Step] = field(default_factory=list)
+    logprobs: list[float | None] = field(default_factory=list)
+    features: list[float] | None = None
+
+    def add(self, step: Step, logprobs: Sequence[float | None], features: list[float] | None) -> None:
+        """One more of them."""
+        self.steps.append(step)
+        self.logprobs.extend(logprobs)
+        self.features = features
+
+    @property
+    def tokens(self) -> int:
+        """All of theirs."""
+        return self.steps[-1].end - self.steps[0].start if self.steps else 0
+
+    def boundary(self, index: int, context: Callable[[], list[int]]) -> Boundary:
+        """The boundary behind the newest."""
+        texts = tuple(step.text for step in self.steps)
+        return Boundary(index, "".join(texts), self.features, self.logprobs, context, texts)
+
+
 @dataclass(slots=True, eq=False)
 class Gate:
-    """A point of the output that tokens may not pass before its verdict."""
+    """A point of the output that tokens may not pass before its verdict. `step_tokens` are those judged here: 0 where
+    nothing is."""
 
     end: int
-    step: Step | None = None
+    step_tokens: int = 0
     closing: bool = False
     forced: StopCause | None = None
     holds: bool = True

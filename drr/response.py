@@ -15,10 +15,13 @@ class LoopSettings:
     """Everything that governs one response. Token counts bound what the engine generates.
 
     `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
-    `max_tokens` is, and where that leaves hardly anything to think with, all of it. `deadline` is in seconds from a
+    `max_tokens` is, and where that leaves hardly anything to think with, all of it. With 0 nothing is kept free, and
+    thinking that the engine ends stays without an answer. `deadline` is in seconds from a
     boundary to the verdict. `separate_answer` asks for the answer in a request of its own even after a natural close
     (stop strings must not cut the thinking). `context_limit` bounds prompt and output of one attempt together, put-in
-    tokens too: the engine's context, or less; the answer's reserve is kept free inside it likewise.
+    tokens too: the engine's context, or less; the answer's reserve is kept free inside it likewise. A boundary with
+    fewer than `min_step_tokens` tokens between the last judged one and itself is passed over, unless thinking ends
+    there.
     """
 
     policy: PolicySettings
@@ -30,6 +33,7 @@ class LoopSettings:
     nudge_cue_ids: tuple[int, ...] = ()
     separate_answer: bool = False
     context_limit: int | None = None
+    min_step_tokens: int = 0
 
     @property
     def thinking_room(self) -> int:
@@ -39,11 +43,13 @@ class LoopSettings:
     def attempt_room(self, prompt_tokens: int) -> int | None:
         """Tokens of output that an attempt behind such a prompt may have before the answer's reserve in the context is
         touched; None where nothing bounds them."""
-        return None if self.context_limit is None else self._without_answer(self.context_limit - prompt_tokens)
+        if self.context_limit is None or self.answer_tokens == 0:
+            return None
+        return self._without_answer(self.context_limit - prompt_tokens)
 
     def _without_answer(self, tokens: int) -> int:
         room = tokens - min(self.answer_tokens, max(1, tokens // 2))
-        return room if room >= LEAST_THINKING else 0
+        return room if room >= LEAST_THINKING or self.answer_tokens == 0 else 0
 
 
 @dataclass(slots=True)

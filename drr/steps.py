@@ -135,13 +135,15 @@ class StepSegmenter:
         """A marker counts when it is a whole word, which only the character after it can tell."""
         text = "".join(self._pieces)
         for word in _WORD.finditer(text, self._scanned):
-            token = self._token_at(word.start())
             if word.end() == len(text):  # the word may go on in the next token
                 self._scanned = word.start()
                 may_be_marker = any(marker.startswith(word.group()) for marker in _MARKERS)
-                self.held_from = self._start + token if may_be_marker else None
+                self.held_from = self._start + self._token_at(word.start()) if may_be_marker else None
                 return None
-            if word.group() in _MARKERS and "".join(self._pieces[:token]).strip():
+            if word.group() not in _MARKERS:
+                continue
+            token = self._token_at(word.start())
+            if "".join(self._pieces[:token]).strip():
                 self.held_from, self._scanned = None, 0
                 return self._close(token)
         self.held_from, self._scanned = None, len(text)

@@ -15,12 +15,12 @@ from collections.abc import AsyncGenerator, Awaitable, Sequence
 from enum import Enum, auto
 
 from drr.features import BehaviourFeatures
-from drr.judging import Gate, Judge
+from drr.judging import Gate, Judge, Unjudged
 from drr.policy import Decision, Score, StopCause, Verdict, decide, rejects
 from drr.probing import Probe
 from drr.reasoner import Delta, Phase, Reasoner, Segment, ThinkingFormat, Token
 from drr.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, StepReport
-from drr.scorers import Boundary, Scorer
+from drr.scorers import Scorer
 from drr.segments import SegmentStream, StreamFailed
 from drr.steps import Step, StepRule
 from drr.trace import Trace
@@ -68,6 +68,7 @@ class ThinkingLoop:
         self._scores: list[Score | None] = []
         self._features = BehaviourFeatures()
         self._gates: deque[Gate] = deque()
+        self._unjudged = Unjudged()
         self._segments = 0
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
@@ -217,7 +218,7 @@ class ThinkingLoop:
                 return
             if self._stage is _Stage.CLOSED:
                 self._trace.tokens.append(token)
-            elif self._stage is _Stage.THINKING and delta.finish_reason == "stop" and token is delta.tokens[-1]:
+            elif self._ends_without_answer(delta) and token is delta.tokens[-1] and delta.finish_reason == "stop":
                 self._outcome.discarded_tokens += 1  # the end of the turn; the turn goes on with an answer
             elif not self._take_token(token):
                 await self._give_up_rest(len(delta.tokens) - position)
@@ -228,11 +229,16 @@ class ThinkingLoop:
             self._count(1)
         if delta.finish_reason is None:
             return
-        if self._stage is _Stage.THINKING and delta.finish_reason not in ("abort", "error"):
+        if self._ends_without_answer(delta):
             self._close_gate()
             self._end(StopCause.BUDGET if delta.finish_reason == "length" else StopCause.NATURAL)
         else:
             self._finish = (delta.finish_reason, delta.stop_reason)
+
+    def _ends_without_answer(self, delta: Delta) -> bool:
+        """Whether this delta ends the thinking's stream too soon: an answer has to follow in another."""
+        ended = delta.finish_reason not in (None, "abort", "error")
+        return ended and self._stage is _Stage.THINKING and self._settings.answer_tokens > 0
 
     async def _give_up_rest(self, tokens: int) -> None:
         """End the stream in the middle of a delta, whose last `tokens` tokens are of no use."""
@@ -288,17 +294,26 @@ class ThinkingLoop:
     def _add_gate(self, step: Step, *, closing: bool = False) -> None:
         tokens = self._trace.tokens[step.start : step.end]
         logprobs = [token.logprob for token in tokens if not token.injected]
-        features = self._features.close_step(step.text, logprobs)
-        gate = Gate(step.end, step=step, closing=closing, holds=self._holds(closing))
+        self._unjudged.add(step, logprobs, self._features.close_step(step.text, logprobs))
+        if closing or self._unjudged.tokens >= self._settings.min_step_tokens:
+            self._have_judged(closing=closing)
+
+    def _have_judged(self, *, closing: bool) -> None:
+        """Judge all steps that have not been."""
+        unjudged, self._unjudged = self._unjudged, Unjudged()
+        end = unjudged.steps[-1].end
+        gate = Gate(end, step_tokens=unjudged.tokens, closing=closing, holds=self._holds(closing))
         self._gates.append(gate)
-        index = len(self._scores) + sum(1 for waiting in self._gates if waiting.step is not None) - 1
-        self._judge.submit(gate, Boundary(index, step.text, features, logprobs, lambda: self._trace.context(step.end)))
+        index = len(self._scores) + sum(waiting.step_tokens > 0 for waiting in self._gates) - 1
+        self._judge.submit(gate, unjudged.boundary(index, lambda: self._trace.context(end)))
 
     def _close_gate(self) -> None:
         """The Reasoner closed its thinking: judge the last step, or the last boundary again if nothing followed it."""
         step = self._trace.last_step()
         if step is not None:
             self._add_gate(step, closing=True)
+        elif self._unjudged.steps:
+            self._have_judged(closing=True)
         else:
             self._gates.append(Gate(self._trace.thinking_to, closing=True, holds=self._holds(True), resolved=True))
 
@@ -324,12 +339,12 @@ class ThinkingLoop:
                 else:
                     await self._answer(gate.end, gate.forced)
                 return
-            if gate.step is not None:
+            if gate.step_tokens:
                 self._scores.append(gate.score)
             decision = self._decide(gate)
             if not self._worth_it(decision, gate):
                 decision = Decision(Verdict.CONTINUE)
-            if gate.step is not None:
+            if gate.step_tokens:
                 self._report(gate, decision)
             if not self._settings.policy.acts:
                 decision = Decision(Verdict.CONTINUE)
@@ -361,7 +376,10 @@ class ThinkingLoop:
 
     def _closes_at(self, end: int) -> bool:
         return (
-            bool(self._gates) and self._gates[0].closing and self._gates[0].step is None and (self._gates[0].end == end)
+            bool(self._gates)
+            and self._gates[0].closing
+            and not self._gates[0].step_tokens
+            and (self._gates[0].end == end)
         )
 
     def _decide(self, gate: Gate) -> Decision:
@@ -370,10 +388,9 @@ class ThinkingLoop:
         return decide(self._settings.policy, self._scores, closing=gate.closing, nudges=self._outcome.nudges)
 
     def _report(self, gate: Gate, decision: Decision) -> None:
-        assert gate.step is not None
         report = StepReport(
             index=len(self._scores) - 1,
-            tokens=gate.step.end - gate.step.start,
+            tokens=gate.step_tokens,
             p_now=None if gate.score is None else gate.score.p_now,
             p_later=None if gate.score is None else gate.score.p_later,
             verdict=decision.verdict,
@@ -392,6 +409,7 @@ class ThinkingLoop:
         for gate in self._gates:
             gate.release()
         self._gates.clear()
+        self._unjudged = Unjudged()
         self._outcome.discarded_tokens += self._trace.cut(end)
         self._finish = None
 

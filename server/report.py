@@ -94,6 +94,7 @@ def risk_object(settings: Settings, sampling: Mapping[str, Any]) -> dict[str, An
     broken += ["nudge"] if settings.nudge else []
     broken += ["max_rethinks"] if settings.rejects else []
     broken += ["min_steps"] if settings.min_steps > 1 else []
+    broken += ["min_step_tokens"] if settings.min_step_tokens else []
     return {
         "max_lost_correct": settings.max_lost_correct,
         "certified": certificate.max_lost_correct,

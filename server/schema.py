@@ -39,6 +39,7 @@ class DrrRequest(BaseModel):
     max_lost_correct: float | None = Field(None, gt=0.0, lt=1.0)
     min_steps: int | None = Field(None, ge=0)
     max_steps: int | None = Field(None, ge=1)
+    min_step_tokens: int | None = Field(None, ge=0)
     patience: int | None = Field(None, ge=1)
     max_thinking_tokens: int | None = Field(None, ge=0)
     answer_tokens: int | None = Field(None, ge=1)
@@ -81,7 +82,16 @@ PROBE_DEADLINE = 30.0
 _REJECTING_KEYS = ("max_rethinks", "rethink", "accept", "on_exhausted", "parallel", "rethink_temperature")
 """Keys that mean nothing unless attempts may be rejected."""
 
-_JUDGED_KEYS = ("scorer", "threshold", "max_lost_correct", "min_steps", "patience", "nudge", *_REJECTING_KEYS)
+_JUDGED_KEYS = (
+    "scorer",
+    "threshold",
+    "max_lost_correct",
+    "min_steps",
+    "min_step_tokens",
+    "patience",
+    "nudge",
+    *_REJECTING_KEYS,
+)
 """Keys that mean nothing unless somebody judges."""
 
 
@@ -136,6 +146,7 @@ class Settings:
     max_lost_correct: float | None
     min_steps: int
     max_steps: int | None
+    min_step_tokens: int
     patience: int
     max_thinking_tokens: int | None
     answer_tokens: int
@@ -216,6 +227,7 @@ class Settings:
             nudge_cue_ids=defaults.nudge_cue_ids,
             separate_answer=separate_answer,
             context_limit=context_limit,
+            min_step_tokens=self.min_step_tokens,
         )
 
 
@@ -256,6 +268,10 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
     if rejects:
         defaults = _thinking_again(mode, defaults, again=max_rethinks > 0)
     rule = _rule(asked, mode, certificate, defaults) if judged else Rule(None)
+    limited = asked.max_thinking_tokens is not None or asked.max_steps is not None
+    acts = limited or (judged and mode != "shadow")
+    if not acts and mode in ("off", "shadow"):
+        _refuse(asked, ("answer_tokens",), f"has no effect in mode {mode} without max_thinking_tokens or max_steps")
     _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
     accept = defaults.accept if asked.accept is None else asked.accept
     return Settings(
@@ -266,9 +282,10 @@ def resolve(request: DrrRequest | None, forced_mode: Mode | None, defaults: Defa
         max_lost_correct=asked.max_lost_correct,
         min_steps=_first(asked.min_steps, 1),
         max_steps=asked.max_steps,
+        min_step_tokens=_first(asked.min_step_tokens, 0),
         patience=rule.patience,
         max_thinking_tokens=asked.max_thinking_tokens,
-        answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens),
+        answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens if acts else 0),
         nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),
         nudge_below=defaults.nudge_below,
         max_rethinks=max_rethinks,

@@ -43,6 +43,7 @@ def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: D
         ({"max_lost_correct": 0}, "drr.max_lost_correct"),
         ({"min_steps": -1}, "drr.min_steps"),
         ({"min_steps": 1.5}, "drr.min_steps"),
+        ({"min_step_tokens": -1}, "drr.min_step_tokens"),
         ({"max_steps": 0}, "drr.max_steps"),
         ({"patience": 0}, "drr.patience"),
         ({"max_thinking_tokens": -1}, "drr.max_thinking_tokens"),
@@ -65,7 +66,10 @@ def test_malformed_objects_name_the_key(asked: Any, param: str) -> None:
         ({"mode": "off", "max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
         ({"mode": "off", "threshold": 0.5}, None, WITH_DM, "drr.threshold"),
         ({"mode": "off", "nudge": 1}, None, WITH_DM, "drr.nudge"),
+        ({"mode": "off", "min_step_tokens": 20}, None, WITH_DM, "drr.min_step_tokens"),
         ({"mode": "shadow", "nudge": 1}, None, WITH_DM, "drr.nudge"),
+        ({"mode": "shadow", "answer_tokens": 9}, None, WITH_DM, "drr.answer_tokens"),
+        ({"mode": "off", "answer_tokens": 9}, None, WITH_DM, "drr.answer_tokens"),
         ({"mode": "stop"}, "off", WITH_DM, "drr.mode"),
         ({"mode": "off", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
         ({"mode": "shadow", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
@@ -172,6 +176,9 @@ def test_every_effective_setting_is_reported() -> None:
     loop = settings({"mode": "shadow"}).loop_settings(WITH_DM, 100, separate_answer=True)
     assert not loop.policy.acts
     assert loop.separate_answer
+    assert loop.thinking_room == 100, "a shadow keeps nothing free for an answer that it will not ask for"
+    limited = settings({"mode": "shadow", "max_thinking_tokens": 50})
+    assert limited.loop_settings(WITH_DM, 1000, separate_answer=False).thinking_room < 1000
 
 
 CALIBRATED = replace(

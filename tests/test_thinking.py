@@ -142,6 +142,48 @@ async def test_shadow_scores_and_never_acts() -> None:
     assert response.outcome.stop_cause is StopCause.NATURAL
 
 
+async def test_boundaries_too_close_to_the_last_judged_one_are_passed_over() -> None:
+    reasoner, scorer = FakeReasoner(WHOLE), FakeScorer([0.1, 0.2])
+    response = await respond(loop_of(reasoner, scorer, replace(SETTINGS, min_step_tokens=6)))
+    assert response.text == "".join(WHOLE)
+    assert [step.tokens for step in response.steps] == [6, 2]
+    assert [(seen.index, seen.text, seen.steps) for seen in scorer.seen] == [
+        (0, "ab\n\ncd\n\n", ("ab\n\n", "cd\n\n")),
+        (1, "e\n\n", ("e\n\n",)),
+    ]
+    assert [len(seen.logprobs) for seen in scorer.seen] == [6, 2]
+    assert [len(seen.context()) for seen in scorer.seen] == [2 + 6, 2 + 8]
+    check_account(response, reasoner)
+
+
+async def test_a_close_is_judged_however_little_was_thought() -> None:
+    scorer = FakeScorer([0.1])
+    given = replace(policy(nudge=1), nudge_cue="Wait,", nudge_cue_ids=(7, 8), min_step_tokens=100)
+    response = await respond(loop_of(FakeReasoner(WHOLE), scorer, given))
+    assert response.outcome.nudges == 1
+    assert [seen.steps for seen in scorer.seen] == [("ab\n\n", "cd\n\n", "e\n\n"), ("Wait,more\n\n",)]
+
+
+async def test_behaviour_at_a_boundary_is_the_same_whether_or_not_others_were_passed_over() -> None:
+    every, few = FakeScorer([0.1]), FakeScorer([0.1])
+    await respond(loop_of(FakeReasoner(WHOLE), every))
+    await respond(loop_of(FakeReasoner(WHOLE), few, replace(SETTINGS, min_step_tokens=6)))
+    assert few.seen[0].features == every.seen[1].features
+    assert few.seen[0].features is not None
+
+
+@pytest.mark.parametrize(("thinking", "reason"), [(THOUGHT, "length"), ((*THOUGHT, ""), "stop")])
+async def test_shadow_leaves_thinking_that_the_engine_ends_as_it_is(thinking: Sequence[str], reason: str) -> None:
+    reasoner = FakeReasoner(thinking)
+    given = replace(policy(acts=False), max_tokens=len(thinking), answer_tokens=0, context_limit=len(thinking) + 2)
+    response = await respond(loop_of(reasoner, FakeScorer([0.99]), given))
+    assert response.text == "".join(THOUGHT)
+    assert response.finish_reason == reason
+    assert len(reasoner.segments) == 1
+    assert (response.outcome.injected_tokens, response.outcome.discarded_tokens) == (0, 0)
+    check_account(response, reasoner)
+
+
 async def test_stop_at_the_last_boundary_keeps_a_natural_close() -> None:
     reasoner = FakeReasoner(WHOLE)
     scorer = FakeScorer([0.1, 0.1, 0.99], delay=0.02)

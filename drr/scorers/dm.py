@@ -74,7 +74,8 @@ class DmSession:
         self._scorer, self._context = scorer, context
 
     async def score(self, boundary: Boundary) -> Score:
-        ids = self._context.append(boundary.text)
+        for step in boundary.steps:
+            ids = self._context.append(step)
         return self._scorer.fuse(await self._scorer.logits(ids), boundary.features)
 
 

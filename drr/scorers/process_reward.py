@@ -78,7 +78,7 @@ class ProcessRewardSession:
         self._newest: asyncio.Future[float] | None = None
 
     async def score(self, boundary: Boundary) -> Score:
-        self._steps.append(boundary.text)
+        self._steps.extend(boundary.steps)
         before = self._newest
         own = self._newest = asyncio.get_running_loop().create_future()
         try:

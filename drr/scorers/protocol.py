@@ -18,14 +18,22 @@ def _no_context() -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Boundary:
-    """A closed step: its index in the attempt, its text, the behaviour features there (None if unknown), its sampled
-    tokens' natural-log probabilities (None where unknown), and the whole context up to here, as token ids."""
+    """A boundary to be judged: its index among the attempt's judged ones, the text since the last one, the behaviour
+    features here (None if unknown), that text's sampled tokens' natural-log probabilities (None where unknown), the
+    whole context up to here, as token ids, and the steps of which the text consists (one, unless some were passed
+    over)."""
 
     index: int
     text: str
     features: list[float] | None
     logprobs: Sequence[float | None] = ()
     context: Callable[[], list[int]] = _no_context
+    parts: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps since the last judged boundary."""
+        return self.parts or (self.text,)
 
 
 class ScoringSession(Protocol):
