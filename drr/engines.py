@@ -4,10 +4,14 @@ On a GPU nothing is changed. On a CPU, vLLM's own defaults take nearly all memor
 process per engine and let engines fight over cores; bf16 kernels can kill the worker outright.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from drr.errors import InputError
 
 # vLLM's CPU attention wants multiples of 32; small blocks keep what a resubmission has to recompute small.
 _CPU_BLOCK_SIZE = 32
@@ -40,6 +44,50 @@ def prepare_environment(*, quiet: bool = False) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the worker runs inside the engine's process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # engines that share cores slow each other down tenfold
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+
+def parse_cpus(option: str, text: str) -> frozenset[int]:
+    """The cores named by `text`, as in `0-3,8`; InputError names `option` where there are none such."""
+    cpus: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise InputError(option, f"must name cores as in 0-3,8, not {text!r}")
+        cpus.update(range(int(first), int(last or first) + 1))
+    missing = cpus - set(range(os.cpu_count() or 1))
+    if missing:
+        raise InputError(option, f"this machine has no core {min(missing)}")
+    return frozenset(cpus)
+
+
+@contextlib.contextmanager
+def engine_on(cpus: frozenset[int] | None) -> Iterator[None]:
+    """Engines that are started in this block run on these cores only, a thread on each; None: wherever they like."""
+    if cpus is None:
+        yield
+        return
+    own, threads = os.sched_getaffinity(0), os.environ.get("OMP_NUM_THREADS")
+    os.sched_setaffinity(0, cpus)
+    os.environ["OMP_NUM_THREADS"] = str(len(cpus))
+    try:
+        yield
+    finally:
+        # Threads of this process that were begun meanwhile (message queues) must not be left on the engine's cores.
+        for thread in os.listdir("/proc/self/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(int(thread), own)
+        if threads is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = threads
+
+
+def give_way(engine: Any, nice: int) -> None:
+    """Let the processes of a vLLM engine (AsyncLLM) yield to others on their cores, by so many steps of `nice`."""
+    for process in engine.engine_core.resources.engine_manager.processes:
+        for thread in os.listdir(f"/proc/{process.pid}/task"):
+            with contextlib.suppress(ProcessLookupError):
+                os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
 
 def beside_judges(*, dm: bool = False, prm: bool = False) -> dict[str, Any]:

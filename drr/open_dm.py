@@ -9,7 +9,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.dm import DmCard, load_dm_head
 from drr.engines import CPU_DM_KV_CACHE_BYTES, DM_GPU_SHARE, cpu_engine_defaults
-from drr.scorers.dm import DmScorer, tokenizer_of
+from drr.scorers.dm import DmScorer, LocalClassifier, tokenizer_of
 
 
 def start_dm(
@@ -19,6 +19,7 @@ def start_dm(
     gpu_share: float = DM_GPU_SHARE,
     kv_cache_bytes: int | None = None,
     on_death: Callable[[BaseException], None] = lambda error: None,
+    on_tokens: Callable[[int, int], None] = lambda computed, cached: None,
 ) -> tuple[AsyncLLM, DmScorer]:
     """The DM in `folder` on a vLLM engine of its own, which the caller shuts down; and a scorer on it."""
     options = cpu_engine_defaults(kv_cache_bytes or CPU_DM_KV_CACHE_BYTES)
@@ -32,7 +33,8 @@ def start_dm(
         AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
     )
     limit = min(card.max_tokens, engine.model_config.max_model_len)
-    return engine, DmScorer(card.id, engine.encode, tokenizer_of(engine), load_dm_head(folder), limit, on_death)
+    head, tokenizer = load_dm_head(folder), tokenizer_of(engine)
+    return engine, DmScorer(card.id, LocalClassifier(engine.encode), tokenizer, head, limit, on_death, on_tokens)
 
 
 @contextlib.asynccontextmanager

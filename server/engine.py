@@ -5,9 +5,9 @@ Requests that carry a plan (put there by the HTTP layer) run through the loop; a
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -23,6 +23,7 @@ from drr.thinking import ThinkingLoop
 from drr.vllm_probe import VllmProbe
 from drr.vllm_reasoner import VllmReasoner, attempt_params
 from server import metrics
+from server.ranks import Ranks
 from server.report import ResponsePlan
 from server.schema import Defaults
 
@@ -54,6 +55,7 @@ class ThinkingEngine(AsyncLLM):
     """AsyncLLM whose `generate` thinks as long as it pays. Set `drr` before serving."""
 
     drr: DrrRuntime | None = None
+    ranks: Ranks | None = None
 
     def generate(  # type: ignore[override]  # an async generator either way, without a second one in between
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
@@ -80,26 +82,39 @@ class ThinkingEngine(AsyncLLM):
         request_id: str,
         options: Mapping[str, Any],
     ) -> AsyncGenerator[RequestOutput, None]:
-        choices = [self._choice(plan, prompt, params, request_id, options, index) for index in range(params.n)]
-        assembler = OutputAssembler(request_id, prompt, params, choices[0].first)
-        streams = [choice.loop.run() for choice in choices]
-        async with contextlib.aclosing(_merged(streams)) as events:
-            async for index, event in events:
-                if isinstance(event, StepReport):
-                    metrics.observe_step(event)
-                    self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
-                elif isinstance(event, Finished):
-                    metrics.observe_outcome(plan.settings.mode, event.outcome)
-                output = assembler.add(index, event)
-                if output is not None:
-                    yield output
+        with self._pinned(options) as pinned:
+            choices = [self.choice(plan, prompt, params, request_id, pinned, index) for index in range(params.n)]
+            assembler = OutputAssembler(request_id, prompt, params, choices[0].first)
+            streams = [choice.loop.run() for choice in choices]
+            async with contextlib.aclosing(_merged(streams)) as events:
+                async for index, event in events:
+                    if isinstance(event, StepReport):
+                        metrics.observe_step(event)
+                        self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
+                    elif isinstance(event, Finished):
+                        metrics.observe_outcome(plan.settings.mode, event.outcome)
+                    output = assembler.add(index, event)
+                    if output is not None:
+                        yield output
+
+    @contextlib.contextmanager
+    def _pinned(self, options: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """`options` with one data-parallel rank for all engine requests of a response, where there are several."""
+        if self.ranks is None:
+            count = len(getattr(self.engine_core, "core_engines", ()))
+            self.ranks = Ranks(max(1, count))
+        if self.ranks.count == 1 or options.get("data_parallel_rank") is not None:
+            yield options
+            return
+        with self.ranks.one() as rank:
+            yield {**options, "data_parallel_rank": rank}
 
     def _watch_drift(self, step: StepReport, *, dm_judged: bool) -> None:
         watch = self.drr.drift if self.drr is not None else None
         if watch is not None and dm_judged and step.index == step.attempt == 0 and step.p_later is not None:
             metrics.observe_first_score(watch, step.p_later)
 
-    def _choice(
+    def choice(
         self,
         plan: ResponsePlan,
         prompt: Mapping[str, Any],
@@ -107,7 +122,8 @@ class ThinkingEngine(AsyncLLM):
         request_id: str,
         options: Mapping[str, Any],
         index: int,
-    ) -> "_Choice":
+    ) -> "Choice":
+        """How one choice of a response is made."""
         drr = self.drr
         assert drr is not None
         assert drr.form is not None, "settings that need the loop are refused where thinking cannot be closed"
@@ -140,19 +156,25 @@ class ThinkingEngine(AsyncLLM):
         )
         if not plan.settings.rejects:
             loop = ThinkingLoop(first, scorer, form, drr.rule, settings, prompt_ids, plan.question, probe=probe)
-            return _Choice(first, loop)
+            return Choice(first, loop)
         rethink = plan.settings.rethink_settings(drr.defaults)
-        return _Choice(
-            first, RethinkLoop(attempt, scorer, form, drr.rule, settings, rethink, prompt_ids, plan.question)
-        )
+        return Choice(first, RethinkLoop(attempt, scorer, form, drr.rule, settings, rethink, prompt_ids, plan.question))
+
+
+class Loop(Protocol):
+    """What makes one choice of a response."""
+
+    def run(self) -> AsyncGenerator[Event, None]:
+        """Its events; Finished is the last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class Choice:
     """One choice of a response: its loop, and the Reasoner of its first attempt."""
 
     first: VllmReasoner
-    loop: ThinkingLoop | RethinkLoop
+    loop: Loop
 
 
 def _without_plan(params: SamplingParams) -> SamplingParams:

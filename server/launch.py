@@ -4,13 +4,15 @@ Every vLLM flag passes through; the flags of DRR itself are few and start with -
 """
 
 import argparse
+import asyncio
 import logging
+import multiprocessing
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -19,31 +21,36 @@ from starlette.routing import Route
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import serve_http, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
 from vllm.usage.usage_lib import UsageContext
-from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from drr import reference
 from drr.calibration import Calibration
 from drr.dm import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, fingerprint
 from drr.drift import DriftWatch
-from drr.engines import DM_GPU_SHARE, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu, prepare_environment
+from drr.engines import (
+    engine_on,
+    give_way,
+    on_cpu,
+    parse_cpus,
+    prepare_environment,
+)
 from drr.open_dm import start_dm
 from drr.open_prm import start_prm
 from drr.open_reasoner import thinking_format
 from drr.reasoner import injected
+from drr.remote_dm import RemoteClassifier, remote_dm
 from drr.replay import Rule
 from drr.rethink import RETHINK_CUE
 from drr.scorer_card import ScorerCard, load_cards
 from drr.scorers.dm import DmScorer
 from drr.scorers.process_reward import ProcessRewardScorer
-from drr.scorers.registry import ScorerName, training_free
+from drr.scorers.registry import training_free
 from drr.steps import StepRule
 from server import metrics
+from server.arguments import parse_args
 from server.engine import DrrRuntime, ThinkingEngine
 from server.schema import Defaults, Insertions
 from server.serving import DrrServingChat, RefuseHeaderElsewhere, list_aliases, refuse_drr
@@ -72,98 +79,105 @@ class StartupError(Exception):
 
 @dataclass(slots=True)
 class Dm:
-    """A DM that is running: its card, engine and scorer."""
+    """A DM that is running: its card and scorer, and its engine where that is here."""
 
     card: DmCard
-    engine: AsyncLLM
     scorer: DmScorer
+    engine: AsyncLLM | None = None
+    remote: RemoteClassifier | None = None
+
+    @property
+    def dead(self) -> bool:
+        """Whether its engine is gone for good."""
+        return self.scorer.dead or (self.engine is not None and self.engine.errored)
 
 
-def make_parser() -> FlexibleArgumentParser:
-    """vLLM's own server flags and DRR's."""
-    parser = make_arg_parser(FlexibleArgumentParser(prog="drr serve", description=__doc__))
-    group = parser.add_argument_group("DRR")
-    group.add_argument("--dm", metavar="FOLDER", help="the DM that judges this Reasoner's thinking")
-    group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
-    group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
-    group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
-    group.add_argument(
-        "--dm-gpu-memory-utilization", type=float, default=DM_GPU_SHARE, help="share of the GPU for the DM"
-    )
-    group.add_argument("--prm", metavar="MODEL", help="a process reward model: folder or Hugging Face id; scorer prm")
-    group.add_argument(
-        "--prm-gpu-memory-utilization", type=float, default=PRM_GPU_SHARE, help="share of the GPU for it"
-    )
-    group.add_argument("--drr-mode", choices=("auto", "off", "shadow"), help="mode of requests that name none")
-    group.add_argument(
-        "--drr-scorer", choices=get_args(ScorerName), help="who judges where a request does not say; default: the DM"
-    )
-    group.add_argument(
-        "--drr-calibration", metavar="FOLDER", help="what drr calibrate --scorer made: certified rules of such scorers"
-    )
-    group.add_argument(
-        "--drr-step-rule", default="blank_line", help="blank_line, line, sentence, marker, tokens:N, attempt"
-    )
-    group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
-    return parser
+@dataclass(slots=True)
+class Models:
+    """What has been started."""
+
+    reasoner: ThinkingEngine | None = None
+    dm: Dm | None = None
+    prm: tuple[AsyncLLM, ProcessRewardScorer] | None = None
+
+    async def shutdown(self) -> None:
+        """End all of it."""
+        if self.reasoner is not None:
+            self.reasoner.shutdown()
+        if self.dm is not None and self.dm.engine is not None:
+            self.dm.engine.shutdown()
+        if self.dm is not None and self.dm.remote is not None:
+            await self.dm.remote.aclose()
+        if self.prm is not None:
+            self.prm[0].shutdown()
 
 
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """The server's arguments. Without --model the reference Reasoner and its DM are served."""
-    parser = make_parser()
-    parser.set_defaults(**cpu_engine_defaults(), model=None)
-    args: argparse.Namespace = parser.parse_args(list(argv))
-    args.model = args.model or args.model_tag
-    if args.model is None:
-        args.model = str(reference.reasoner_folder())
-        args.dm = args.dm or str(reference.dm_folder())
-        args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
-    if args.drr_mode in ("auto", "shadow") and not args.dm and not args.drr_scorer:
-        parser.error(f"--drr-mode {args.drr_mode} needs --dm or --drr-scorer")
-    if args.drr_scorer == "dm" and not args.dm:
-        parser.error("--drr-scorer dm needs --dm")
-    if args.drr_scorer == "prm" and not args.prm:
-        parser.error("--drr-scorer prm needs --prm")
-    if args.dm_deadline_ms <= 0 or args.drr_answer_tokens < 1:
-        parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
-    if not on_cpu() and args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
-        # The judges' shares come out of the Reasoner's.
-        args.gpu_memory_utilization -= args.dm_gpu_memory_utilization if args.dm else 0.0
-        args.gpu_memory_utilization -= args.prm_gpu_memory_utilization if args.prm else 0.0
-    validate_parsed_serve_args(args)
-    return args
-
-
-async def serve(args: argparse.Namespace) -> None:
+async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
     card = _dm_card(args, rule)
     if args.drr_calibration:
         load_cards(Path(args.drr_calibration))  # before minutes are spent on starting engines
     listen_address, sock = setup_server(args, reuse_port=False)
-    dm: Dm | None = None
-    prm: tuple[AsyncLLM, ProcessRewardScorer] | None = None
-    engine: ThinkingEngine | None = None
+    models = Models()
     try:
-        if card is not None:
-            dm = _start_dm(card, args)
-        if args.prm:
-            prm = start_prm(args.prm, args.prm_gpu_memory_utilization)
-        engine = _start_reasoner(args)
-        if dm is not None:
-            _check_downloaded(dm.card, engine, args, rule)
-        app = await build(args, engine, dm, rule, prm[1] if prm is not None else None)
-        print(_invitation(args, listen_address, dm), flush=True)
+        await _start(models, card, args, engine_class)
+        assert models.reasoner is not None
+        if models.dm is not None:
+            _check_downloaded(models.dm.card, models.reasoner, args, rule)
+        app = await build(args, models.reasoner, models.dm, rule, models.prm[1] if models.prm is not None else None)
+        print(_invitation(args, listen_address, models.dm), flush=True)
         shutdown = await _serve_http(app, args, sock)
         await shutdown
     finally:
-        if engine is not None:
-            engine.shutdown()
-        if dm is not None:
-            dm.engine.shutdown()
-        if prm is not None:
-            prm[0].shutdown()
+        await models.shutdown()
         sock.close()
+
+
+async def _start(
+    models: Models, card: DmCard | None, args: argparse.Namespace, engine_class: type[ThinkingEngine]
+) -> None:
+    """Start every model that is asked for: side by side where that is safe, else the judges first, which take a share
+    of the memory, and then the Reasoner, which takes what is left."""
+    cpus = {
+        option: None if text is None else parse_cpus(option, text)
+        for option, text in (("--dm-cpus", args.dm_cpus), ("--drr-reasoner-cpus", args.drr_reasoner_cpus))
+    }
+
+    def start_judge() -> None:
+        assert card is not None
+        with engine_on(cpus["--dm-cpus"]):
+            models.dm = _start_dm(card, args)
+
+    def start_process_reward() -> None:
+        models.prm = start_prm(args.prm, args.prm_gpu_memory_utilization)
+
+    def start_reasoner() -> None:
+        with engine_on(cpus["--drr-reasoner-cpus"]):
+            models.reasoner = _start_reasoner(args, engine_class)
+
+    starts = [start_judge] if card is not None else []
+    starts += [start_process_reward] if args.prm else []
+    starts.append(start_reasoner)
+    if on_cpu() and not any(cpus.values()):  # on a GPU engines measure free memory; cores are given by environment
+        await _side_by_side(starts)
+    else:
+        for start in starts:
+            start()
+
+
+async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:
+    """Run all of them at once, each begun when the engine process of the one before is there; the first error is
+    raised when all have ended."""
+    tasks = []
+    for start in starts:
+        before = len(multiprocessing.active_children())
+        tasks.append(asyncio.create_task(asyncio.to_thread(start)))
+        while len(multiprocessing.active_children()) == before and not tasks[-1].done():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    for failed in await asyncio.gather(*tasks, return_exceptions=True):
+        if failed is not None:
+            raise failed
 
 
 async def build(
@@ -192,6 +206,10 @@ async def build(
 
 
 def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
+    if args.dm_url:
+        remote, scorer = remote_dm(card, Path(args.dm), args.dm_url)
+        return Dm(card, scorer, remote=remote)
+
     def on_death(error: BaseException) -> None:
         metrics.DM_UP.set(0)
         logger.error("The DM's engine is gone; requests go on without it, thinking in full. %s", error)
@@ -202,23 +220,26 @@ def _start_dm(card: DmCard, args: argparse.Namespace) -> Dm:
         gpu_share=args.dm_gpu_memory_utilization,
         kv_cache_bytes=args.dm_kv_cache_memory_bytes,
         on_death=on_death,
+        on_tokens=metrics.observe_dm_tokens,
     )
-    return Dm(card, engine, scorer)
+    if args.dm_nice:
+        give_way(engine, args.dm_nice)
+    return Dm(card, scorer, engine)
 
 
-def _start_reasoner(args: argparse.Namespace) -> ThinkingEngine:
+def _start_reasoner(args: argparse.Namespace, engine_class: type[ThinkingEngine]) -> ThinkingEngine:
     if (args.dm or args.prm or args.drr_scorer) and not args.structured_outputs_config.reasoning_parser:
         args.reasoning_parser = args.structured_outputs_config.reasoning_parser = _FALLBACK_PARSER
     engine_args = AsyncEngineArgs.from_cli_args(args)
     config = engine_args.create_engine_config(usage_context=UsageContext.OPENAI_API_SERVER)
-    engine = ThinkingEngine.from_vllm_config(
+    engine = engine_class.from_vllm_config(
         vllm_config=config,
         usage_context=UsageContext.OPENAI_API_SERVER,
         enable_log_requests=engine_args.enable_log_requests,
         aggregate_engine_logging=engine_args.aggregate_engine_logging,
         disable_log_stats=engine_args.disable_log_stats,
     )
-    assert isinstance(engine, ThinkingEngine)
+    assert isinstance(engine, engine_class)
     return engine
 
 
@@ -325,7 +346,7 @@ def _health(engine: AsyncLLM, dm: Dm | None, prm: ProcessRewardScorer | None) ->
             reasoner = "ok"
         except EngineDeadError:
             reasoner = "dead"
-        judges = {"dm": "none" if dm is None else "dead" if dm.scorer.dead or dm.engine.errored else "ok"}
+        judges = {"dm": "none" if dm is None else "dead" if dm.dead else "ok"}
         if prm is not None:
             judges["prm"] = "dead" if prm.dead else "ok"
         status = "dead" if reasoner == "dead" else "degraded" if "dead" in judges.values() else "ok"
@@ -376,7 +397,7 @@ def _invitation(args: argparse.Namespace, address: str, dm: Dm | None) -> str:
     )
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], engine_class: type[ThinkingEngine] = ThinkingEngine) -> int:
     """Entry point of `drr serve`; returns the exit status."""
     import uvloop
 
@@ -389,7 +410,7 @@ def main(argv: Sequence[str]) -> int:
 
     signal.signal(signal.SIGTERM, stop_before_serving)
     try:
-        uvloop.run(serve(args))
+        uvloop.run(serve(args, engine_class))
     except KeyboardInterrupt:
         return 0
     except (StartupError, ValueError) as error:

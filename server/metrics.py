@@ -31,6 +31,7 @@ LATENCY = Histogram(
     "Seconds from a closed step to its score.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
+DM_TOKENS = Counter("drr_dm_tokens", "Tokens of the DM's input: computed, or found in its prefix cache.", ["kind"])
 THINKING = Histogram(
     "drr_thinking_tokens", "Thinking tokens kept per response.", buckets=[2**power for power in range(3, 16)]
 )
@@ -53,6 +54,12 @@ def observe_step(step: StepReport) -> None:
         SCORES.observe(step.p_now)
     if step.ms is not None:
         LATENCY.observe(step.ms / 1000)
+
+
+def observe_dm_tokens(computed: int, cached: int) -> None:
+    """Count one input of the DM."""
+    DM_TOKENS.labels("computed").inc(computed)
+    DM_TOKENS.labels("cached").inc(cached)
 
 
 def observe_first_score(watch: DriftWatch, p_later: float) -> None:

@@ -1,0 +1,109 @@
+"""`drr serve`'s options: vLLM's reach vLLM, and what cannot be honoured is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+from vllm.engine.arg_utils import AsyncEngineArgs
+
+from server import arguments
+from server.arguments import parse_args
+from server.engine import ThinkingEngine
+from server.ranks import Ranks
+
+MODEL = ["--model", "some/model"]
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--api-server-count", "2"], "one API server"),
+        (["--headless"], "one API server"),
+        (["--dm-cpus", "0"], "--dm-cpus needs --dm"),
+        (["--dm-url", "http://x"], "--dm-url needs --dm"),
+        (["--dm", "dm", "--dm-url", "http://x", "--dm-cpus", "0"], "not here"),
+        (["--grpc"], "HTTP"),
+        (["--dm-nice", "20"], "from 0 to 19"),
+        (["--drr-scorer", "dm"], "needs --dm"),
+        (["--drr-mode", "shadow"], "needs --dm"),
+        (["--dm", "dm", "--dm-deadline-ms", "0"], "positive"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(
+    given: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_args([*MODEL, *given])
+    assert complaint in capsys.readouterr().err
+
+
+def test_judges_take_their_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: False)
+    alone, judged, remote = (
+        parse_args([*MODEL, *own]).gpu_memory_utilization
+        for own in ([], ["--dm", "dm"], ["--dm", "dm", "--dm-url", "http://x"])
+    )
+    assert judged == pytest.approx(alone - 0.1)
+    assert remote == alone
+    with pytest.raises(SystemExit):
+        parse_args([*MODEL, "--dm", "dm", "--gpu-memory-utilization", "0.95"])
+    assert "--dm-gpu-memory-utilization" in capsys.readouterr().err
+
+
+def test_parallelism_reaches_vllm() -> None:
+    args = parse_args(
+        [
+            *(*MODEL, "--tensor-parallel-size", "2", "--pipeline-parallel-size", "3", "--data-parallel-size", "4"),
+            *("--distributed-executor-backend", "ray", "--data-parallel-backend", "ray", "--max-num-seqs", "77"),
+            *("--quantization", "fp8", "--enable-expert-parallel", "--kv-cache-dtype", "fp8"),
+        ]
+    )
+    engine = AsyncEngineArgs.from_cli_args(args)
+    assert (engine.tensor_parallel_size, engine.pipeline_parallel_size, engine.data_parallel_size) == (2, 3, 4)
+    assert (engine.distributed_executor_backend, engine.data_parallel_backend) == ("ray", "ray")
+    assert (engine.max_num_seqs, engine.quantization, engine.kv_cache_dtype) == (77, "fp8", "fp8")
+    assert engine.enable_expert_parallel
+
+
+def test_a_response_runs_on_the_rank_with_the_fewest() -> None:
+    ranks = Ranks(3)
+    with ranks.one() as first, ranks.one() as second, ranks.one() as third:
+        assert {first, second, third} == {0, 1, 2}
+        with ranks.one() as fourth:
+            assert fourth == first, "in turn where all are alike"
+    with ranks.one() as kept:
+        with ranks.one():
+            pass
+        with ranks.one() as other:
+            assert other != kept
+
+
+def test_a_rank_is_free_again_after_an_error() -> None:
+    ranks = Ranks(2)
+    with pytest.raises(RuntimeError), ranks.one():
+        raise RuntimeError
+    with ranks.one() as one, ranks.one() as other:
+        assert {one, other} == {0, 1}
+
+
+class Unstarted(ThinkingEngine):
+    """An engine that knows how many there are of it, and nothing else."""
+
+    def __init__(self, count: int) -> None:
+        self.engine_core = SimpleNamespace(core_engines=[b""] * count)
+
+    def __del__(self) -> None:
+        """There is nothing to shut down."""
+
+
+def test_all_engine_requests_of_a_response_stay_on_one_rank() -> None:
+    engine = Unstarted(2)
+    with engine._pinned({"priority": 1}) as first, engine._pinned({}) as second:
+        assert first["priority"] == 1
+        assert {first["data_parallel_rank"], second["data_parallel_rank"]} == {0, 1}
+    with engine._pinned({"data_parallel_rank": 1}) as asked:
+        assert asked["data_parallel_rank"] == 1, "a router knows better"
+
+
+def test_one_engine_needs_no_rank() -> None:
+    with Unstarted(1)._pinned({}) as options:
+        assert options == {}
