@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from benchmarks.load_client import Run, Sample
 
 Figures = dict[str, float]
 """Of one run, by name: seconds for latencies, per second for rates."""
 
+_DECADE = 10.0
 QUANTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 COMPARED = (
@@ -104,7 +106,7 @@ def draw(
             ]
             if values:
                 axes.ecdf(values, label=target)
-        axes.set_xscale("log")
+        _spread_out(axes)
         axes.set_xlabel(label)
         axes.set_ylabel("share of requests" if name != "itl" else "share of gaps")
         axes.grid(alpha=0.3)
@@ -113,6 +115,15 @@ def draw(
     if compared:
         _draw_ratios(figure.add_subplot(grid[1, :]), compared, next(iter(runs)))
     figure.savefig(path, dpi=120)
+
+
+def _spread_out(axes: Any) -> None:
+    """A logarithmic axis where the values go over more than a decade, else its labels run into each other."""
+    low, high = axes.get_xlim()
+    least = min((float(np.min(line.get_xdata()[1:])) for line in axes.get_lines()), default=low)
+    if high > _DECADE * max(least, 1e-9):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw_ratios(axes: Any, compared: Mapping[str, Mapping[str, Mapping[str, Any]]], first: str) -> None:
@@ -130,7 +141,7 @@ def _draw_ratios(axes: Any, compared: Mapping[str, Mapping[str, Mapping[str, Any
             )
         axes.hlines([], 0, 0, color=color, label=name)
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_xticks(range(len(COMPARED)), [name.replace("_", " ") for name in COMPARED])
+    axes.set_xticks(range(len(COMPARED)), [name.replace("_per_", " per\n").replace("_", " ") for name in COMPARED])
     axes.set_ylabel(f"ratio to {first}")
     axes.legend()
     axes.grid(axis="y", alpha=0.3)

@@ -1,0 +1,157 @@
+"""What stopping early is worth on the clock: the reference pair beside raw vLLM's own server, under load.
+
+    python -m benchmarks.wall_clock --out benchmarks/results/wall_clock
+    python -m benchmarks.wall_clock --report      writes the recorded results into the README, measures nothing
+
+The easy and hard reference test questions, 48 clients, answers of their natural length at the Reasoner's own
+temperature. In turn, never at once, the same requests with the same seeds go to raw vLLM and to DRR in modes shadow
+and auto, every pair with seeds of its own. The answers are graded when the clock has stopped.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks import load
+from benchmarks.load_client import Load, Run, Target
+from benchmarks.load_report import Targets, draw
+from benchmarks.overhead import WIDTH, Cores, cell, machine, salt, servers, this_machine
+from benchmarks.readme import check_section, write_section
+from drr import reference
+from drr.engines import prepare_environment
+from drr.errors import InputError
+from drr.grading import is_correct
+from drr.records import read_json_object, write_whole
+from drr.reference.suite import reference_questions
+from drr.tasks import Question, Split
+
+_RESULTS = "results.json"
+_COMMAND = "python -m benchmarks.wall_clock --report"
+_PARSER = ("--reasoning-parser", "deepseek_r1")
+_BOOTSTRAPS = 10_000
+_SEEDS_APART = 10_000
+
+
+async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str, Any]:
+    """Run everything; the figures as plain data, a picture beside them."""
+    questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
+    reasoner, dm = str(reference.reasoner_folder()), str(reference.dm_folder())
+    prompts = [
+        {"messages": [{"role": "user", "content": question.text}], "seed": pair * _SEEDS_APART + number}
+        for pair in range(options.pairs)
+        for number, question in enumerate(questions)
+    ]
+    async with servers(reasoner, _PARSER, ["--dm", dm], cores, stepwise=False) as found:
+        targets = [Target("raw vLLM", found.raw, reasoner)]
+        targets += [
+            Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **salt(mode)})
+            for mode in ("shadow", "auto")
+        ]
+        loads = [Load(clients=options.clients)]
+        (runs,) = await load.measure(targets, prompts, loads, options.pairs, keep_answers=True)
+    measured = load.results(Targets(), targets, [runs])
+    load.show(Console(width=WIDTH), measured)
+    each = {target.name: [run for run in runs if run.target == target.name] for target in targets}
+    draw(each, measured["loads"][0]["ratios"], options.out / "latencies.png", f"{options.clients} clients")
+    return {
+        "machine": this_machine(),
+        "cores": None if cores is None else {"reasoner": len(cores.reasoner), "rest": len(cores.rest)},
+        "questions": len(questions),
+        "clients": options.clients,
+        "pairs": options.pairs,
+        "servers": {name: compared(own, each["raw vLLM"], questions) for name, own in each.items()},
+        **measured["loads"][0],
+    }
+
+
+def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Question]) -> dict[str, Any]:
+    """Seconds, accuracy and tokens of a server's runs against those of raw vLLM, pair by pair.
+
+    The interval of the accuracy is a bootstrap over questions, all pairs of a question together.
+    """
+    right, raw_right = _right(runs, questions), _right(raw, questions)
+    tokens, raw_tokens = (sum(sample.tokens for run in own for sample in run.samples) for own in (runs, raw))
+    gain = (right - raw_right).mean(0)
+    picks = np.random.default_rng(0).integers(0, len(gain), (_BOOTSTRAPS, len(gain)))
+    faster = [theirs.seconds / ours.seconds for ours, theirs in zip(runs, raw, strict=True)]
+    return {
+        "accuracy": float(right.mean()),
+        "gain_points": 100 * float(gain.mean()),
+        "gain_interval": [100 * float(bound) for bound in np.quantile(gain[picks].mean(1), (0.025, 0.975))],
+        "tokens": tokens / right.size,
+        "raw_tokens_per_token": raw_tokens / tokens,
+        "faster": {"median": float(np.median(faster)), "least": min(faster), "greatest": max(faster)},
+    }
+
+
+def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
+    """[pairs, questions] 1.0 where the answer is right."""
+    return np.asarray(
+        [
+            [float(is_correct(sample.answer, question.answer)) for sample, question in _matched(run, questions)]
+            for run in runs
+        ]
+    )
+
+
+def _matched(run: Run, questions: Sequence[Question]) -> Any:
+    return zip(run.samples, questions, strict=True)
+
+
+def section(results: Mapping[str, Any]) -> str:
+    """The results as the README shows them."""
+    lines = [
+        f"{results['questions']} reference test questions, {results['clients']} clients, {machine(results)}; medians "
+        f"of {results['pairs']} pairs with raw vLLM's server (least to greatest).",
+        "",
+        "| server | times as fast | accuracy, against raw vLLM in points | tokens a question | what the tokens alone "
+        "would give | time to first token, p95 | whole answer, p95 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, own in results["servers"].items():
+        low, high = own["gain_interval"]
+        ratios = results["ratios"].get(name)
+        latencies = [cell(ratios[key]) if ratios else "1" for key in ("ttft_p95", "e2e_p95")]
+        lines.append(
+            f"| {name} | {cell(own['faster'])} | {100 * own['accuracy']:.1f} %, {own['gain_points']:+.1f} [{low:+.1f}, "
+            f"{high:+.1f}] | {own['tokens']:.1f} | {own['raw_tokens_per_token']:.2f} | {' | '.join(latencies)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/wall_clock"))
+    parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--split", action=argparse.BooleanOptionalAction, default=False, help="split the cores")
+    parser.add_argument("--report", action="store_true", help="only write what is recorded into the README")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    options = parser.parse_args()
+    try:
+        if options.report:
+            check_section(options.readme, "wall clock")
+            write_section(options.readme, "wall clock", _COMMAND, section(read_json_object(options.out / _RESULTS)))
+            return 0
+        prepare_environment(quiet=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        results = asyncio.run(measure(options, Cores.halves() if options.split else None))
+    except (InputError, ValueError) as error:
+        parser.error(str(error))
+    write_whole(options.out / _RESULTS, json.dumps(results, indent=1) + "\n")
+    Console(width=WIDTH).print(Markdown(section(results)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What the comparison with raw vLLM stands on: models that cost what they should, and the other way of judging."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, Qwen2ForCausalLM
+
+from benchmarks.load_client import Run, Sample
+from benchmarks.overhead import _against, section
+from benchmarks.random_models import Size, make_dm, make_reasoner
+from benchmarks.stepwise import StepwiseLoop
+from drr.dm import DmCard, fingerprint, load_dm_head
+from drr.policy import PolicySettings
+from drr.response import Emit, Finished, LoopSettings, StepReport
+from drr.steps import StepRule
+
+from .fakes import OPEN, PROMPT, FakeReasoner, FakeScorer
+
+TINY = Size(hidden=64, layers=2, heads=2, feed_forward=128)
+
+
+def test_a_random_reasoner_never_ends(tmp_path: Path) -> None:
+    make_reasoner(tmp_path / "reasoner", TINY)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "reasoner")
+    model = Qwen2ForCausalLM.from_pretrained(tmp_path / "reasoner")
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Why?"}], add_generation_prompt=True)
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt["input_ids"]])).logits[0].softmax(-1)
+    never = [*tokenizer.all_special_ids, *tokenizer.convert_tokens_to_ids(["<think>", "</think>"])]
+    assert float(logits[:, never].max()) < 1e-12
+    assert float(logits.max()) < 0.5, "everything else is drawn from many"
+
+
+def test_a_random_dm_may_judge_that_reasoner(tmp_path: Path) -> None:
+    make_reasoner(tmp_path / "reasoner", TINY)
+    make_dm(tmp_path / "dm", tmp_path / "reasoner", "tokens:20", TINY)
+    DmCard.load(tmp_path / "dm").check(fingerprint(tmp_path / "reasoner"), StepRule.parse("tokens:20"))
+    load_dm_head(tmp_path / "dm")
+
+
+async def test_step_by_step_asks_anew_for_every_step_and_waits_for_its_verdict() -> None:
+    reasoner = FakeReasoner(("a", "b", "c"), rethought=("d", "e", "f"))
+    scorer = FakeScorer([0.5], delay=0.01)
+    settings = LoopSettings(PolicySettings(threshold=1.0, acts=False), max_tokens=8)
+    loop = StepwiseLoop(reasoner, scorer, StepRule("tokens", 3), settings, [PROMPT, OPEN], "question")
+    text, order = "", []
+    async for event in loop.run():
+        order.append(type(event))
+        if isinstance(event, Emit):
+            text += event.text
+    assert text == "abcdefde"
+    assert [segment.max_tokens for segment in reasoner.segments] == [3, 3, 2]
+    assert [len(segment.ids) for segment in reasoner.segments] == [2, 5, 8]
+    assert order == [*[Emit] * 3, StepReport, *[Emit] * 3, StepReport, *[Emit] * 2, Finished]
+    assert [boundary.text for boundary in scorer.seen] == ["abc", "def"]
+    assert reasoner.running == 0
+
+
+def run_of(target: str, tokens: Sequence[int], seconds: float) -> Run:
+    return Run(target, "2 clients", seconds, [Sample(0.0, 0.1, 1.0, tokens=count) for count in tokens])
+
+
+def test_step_by_step_is_compared_pair_by_pair() -> None:
+    runs = [
+        run_of("raw vLLM", [10, 10], 1.0),
+        run_of("DRR, shadow", [10, 10], 2.0),
+        run_of("step by step", [10, 10], 4.0),
+        run_of("DRR, shadow", [10, 10], 1.0),
+        run_of("step by step", [10, 10], 1.0),
+    ]
+    assert _against(runs) == [2.0, 1.0]
+
+
+def test_the_section_says_what_was_measured() -> None:
+    ratio = {"median": 0.987, "least": 0.9, "greatest": 1.1}
+    ratios: dict[str, Any] = dict.fromkeys(("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95"), ratio)
+    results = {
+        "machine": "x, 2 cores",
+        "cores": {"reasoner": 1, "rest": 1},
+        "parameters": {"reasoner": 28_000_000, "dm": 950_000},
+        "step_tokens": 20,
+        "pairs": 5,
+        "loads": [
+            {
+                "boundaries": 10,
+                "clients": 16,
+                "dm_tokens_computed_per_token": 1.234,
+                "ratios": {"DRR, shadow": ratios},
+                "against_stepwise": [1.2, 1.5, 1.3],
+            }
+        ],
+    }
+    text = section(results)
+    assert "| 10 | 16 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
+    assert "1.23 at 10 boundaries and 16 clients" in text
+    assert "1.30 at 16 clients" in text
