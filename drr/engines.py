@@ -44,6 +44,10 @@ def prepare_environment(*, quiet: bool = False) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the worker runs inside the engine's process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # engines that share cores slow each other down tenfold
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(
+            cache, "64"
+        )  # kernels are kept per shape, a thousand of them: engines would grow for hours
 
 
 def parse_cpus(option: str, text: str) -> frozenset[int]:
