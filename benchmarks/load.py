@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load_client import Load, Run, Target, drive
-from benchmarks.load_report import COMPARED, Figures, Targets, draw, figures, ratios
+from benchmarks.load_report import COMPARED, Figures, Targets, by_target, draw, figures, ratios
 from drr.errors import InputError
 from drr.progress import Progress
 from drr.records import write_whole
@@ -152,12 +152,10 @@ def results(good: Targets, targets: Sequence[Target], runs: Sequence[Sequence[Ru
     """Everything measured, as plain data; ratios are those of every later target to the first."""
     loads = []
     for own in runs:
-        by_target = {
-            target.name: [figures(run, good) for run in own if run.target == target.name] for target in targets
-        }
-        first = by_target[targets[0].name]
-        compared = {target.name: ratios(first, by_target[target.name]) for target in targets[1:]}
-        loads.append({"load": own[0].load, "runs": by_target, "ratios": compared})
+        measured = {name: [figures(run, good) for run in each] for name, each in by_target(own).items()}
+        first = measured[targets[0].name]
+        compared = {target.name: ratios(first, measured[target.name]) for target in targets[1:]}
+        loads.append({"load": own[0].load, "runs": measured, "ratios": compared})
     return {"targets": [asdict(target) for target in targets], "good": asdict(good), "loads": loads}
 
 
@@ -223,8 +221,7 @@ async def _main(options: argparse.Namespace, rest: Sequence[str]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_whole(options.out / "results.json", json.dumps(measured, indent=1) + "\n")
     for number, (own, load) in enumerate(zip(runs, measured["loads"], strict=True)):
-        each = {target.name: [run for run in own if run.target == target.name] for target in targets}
-        draw(each, load["ratios"], options.out / f"load-{number}.png", load["load"])
+        draw(by_target(own), load["ratios"], options.out / f"load-{number}.png", load["load"])
     show(Console(), measured)
 
 

@@ -78,6 +78,14 @@ def latencies(good: Sequence[Sample]) -> dict[str, list[float]]:
     }
 
 
+def by_target(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of every target, in the order in which they were made."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.target, []).append(run)
+    return found
+
+
 def ratios(first: Sequence[Figures], second: Sequence[Figures]) -> dict[str, dict[str, Any]]:
     """Second against first, pair by pair: every ratio, their median, least and greatest."""
     found = {}

@@ -9,32 +9,22 @@ and auto, every pair with seeds of its own. The answers are graded when the cloc
 """
 
 import argparse
-import asyncio
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.markdown import Markdown
 
 from benchmarks import load
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, cell, machine, run, salt, servers, setting
 from benchmarks.load_client import Load, Run, Target
-from benchmarks.load_report import Targets, draw
-from benchmarks.overhead import WIDTH, Cores, cell, machine, salt, servers, this_machine
-from benchmarks.readme import check_section, write_section
+from benchmarks.load_report import Targets, by_target, draw
 from drr import reference
-from drr.engines import prepare_environment
-from drr.errors import InputError
 from drr.grading import is_correct
-from drr.records import read_json_object, write_whole
 from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
 
-_RESULTS = "results.json"
-_COMMAND = "python -m benchmarks.wall_clock --report"
 _PARSER = ("--reasoning-parser", "deepseek_r1")
 _BOOTSTRAPS = 10_000
 _SEEDS_APART = 10_000
@@ -50,7 +40,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
         for number, question in enumerate(questions)
     ]
     async with servers(reasoner, _PARSER, ["--dm", dm], cores, stepwise=False) as found:
-        targets = [Target("raw vLLM", found.raw, reasoner)]
+        targets = [Target(RAW, found.raw, reasoner)]
         targets += [
             Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **salt(mode)})
             for mode in ("shadow", "auto")
@@ -59,15 +49,14 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
         (runs,) = await load.measure(targets, prompts, loads, options.pairs, keep_answers=True)
     measured = load.results(Targets(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
-    each = {target.name: [run for run in runs if run.target == target.name] for target in targets}
+    each = by_target(runs)
     draw(each, measured["loads"][0]["ratios"], options.out / "latencies.png", f"{options.clients} clients")
     return {
-        "machine": this_machine(),
-        "cores": None if cores is None else {"reasoner": len(cores.reasoner), "rest": len(cores.rest)},
+        **setting(cores),
         "questions": len(questions),
         "clients": options.clients,
         "pairs": options.pairs,
-        "servers": {name: compared(own, each["raw vLLM"], questions) for name, own in each.items()},
+        "servers": {name: compared(own, each[RAW], questions) for name, own in each.items()},
         **measured["loads"][0],
     }
 
@@ -96,14 +85,13 @@ def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
     """[pairs, questions] 1.0 where the answer is right."""
     return np.asarray(
         [
-            [float(is_correct(sample.answer, question.answer)) for sample, question in _matched(run, questions)]
+            [
+                float(is_correct(sample.answer, question.answer))
+                for sample, question in zip(run.samples, questions, strict=True)
+            ]
             for run in runs
         ]
     )
-
-
-def _matched(run: Run, questions: Sequence[Question]) -> Any:
-    return zip(run.samples, questions, strict=True)
 
 
 def section(results: Mapping[str, Any]) -> str:
@@ -130,27 +118,9 @@ def section(results: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run the command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/wall_clock"))
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--clients", type=int, default=48)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--split", action=argparse.BooleanOptionalAction, default=False, help="split the cores")
-    parser.add_argument("--report", action="store_true", help="only write what is recorded into the README")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
-    options = parser.parse_args()
-    try:
-        if options.report:
-            check_section(options.readme, "wall clock")
-            write_section(options.readme, "wall clock", _COMMAND, section(read_json_object(options.out / _RESULTS)))
-            return 0
-        prepare_environment(quiet=True)
-        options.out.mkdir(parents=True, exist_ok=True)
-        results = asyncio.run(measure(options, Cores.halves() if options.split else None))
-    except (InputError, ValueError) as error:
-        parser.error(str(error))
-    write_whole(options.out / _RESULTS, json.dumps(results, indent=1) + "\n")
-    Console(width=WIDTH).print(Markdown(section(results)))
-    return 0
+    return run(parser, "wall clock", measure, section, split=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,162 @@
+"""Servers side by side, raw vLLM's own among them, and what commands that compare them share."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks.launch import DRR_SERVE, VLLM_SERVE, running
+from benchmarks.readme import check_section, write_section
+from drr.engines import cpu_engine_defaults, prepare_environment
+from drr.errors import InputError
+from drr.records import read_json_object, write_whole
+
+RAW = "raw vLLM"
+WIDTH = 180
+"""Of tables with four servers, whatever they are printed to."""
+
+_RESULTS = "results.json"
+_STEPWISE = ("benchmarks.stepwise",)
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Cores for the Reasoner's engine, and for everything else."""
+
+    reasoner: frozenset[int]
+    rest: frozenset[int]
+
+    @classmethod
+    def halves(cls) -> "Cores":
+        """Half of this machine's cores for the Reasoner's engine."""
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < 2:
+            raise InputError("--split", "needs two cores")
+        return cls(frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :]))
+
+    @contextlib.contextmanager
+    def confined(self) -> Iterator[None]:
+        """Keep this process, and what it starts, off the Reasoner's cores."""
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, self.rest)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def free_engine(self, server: int) -> None:
+        """Put the only engine of this server, which does not do so itself, on the Reasoner's cores."""
+        engines = [own for own in psutil.Process(server).children(recursive=True) if "EngineCore" in str(own.cmdline())]
+        if len(engines) != 1:
+            raise RuntimeError(f"the server has {len(engines)} engines, not one")
+        for thread in engines[0].threads():
+            os.sched_setaffinity(thread.id, self.reasoner)
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Base URLs of raw vLLM, of DRR, and of DRR's engines judged step by step."""
+
+    raw: str
+    drr: str
+    stepwise: str | None
+
+
+@contextlib.asynccontextmanager
+async def servers(
+    reasoner: str, arguments: Sequence[str], own: Sequence[str], cores: Cores | None, *, stepwise: bool
+) -> AsyncIterator[Servers]:
+    """All servers, on `reasoner`; `arguments` are for all, `own` for DRR's."""
+    common = ["--model", reasoner, "--disable-uvicorn-access-log", *arguments]
+    ours = [*common, *own]
+    if cores is not None:
+        ours += ["--drr-reasoner-cpus", ",".join(map(str, sorted(cores.reasoner)))]
+    async with contextlib.AsyncExitStack() as stack:
+        if cores is not None:
+            stack.enter_context(cores.confined())
+        raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
+        if cores is not None:
+            cores.free_engine(process)
+        drr, _ = await stack.enter_async_context(running(ours, DRR_SERVE))
+        peer = await stack.enter_async_context(running(ours, _STEPWISE)) if stepwise else None
+        yield Servers(raw, drr, None if peer is None else peer[0])
+
+
+def salt(mode: str) -> dict[str, str]:
+    """Keeps the prefix cache of one mode's requests from helping those of another on the same server."""
+    return {"cache_salt": mode}
+
+
+def _cpu_flags() -> list[str]:
+    """What `drr serve` gives an engine on a CPU, as flags for raw vLLM."""
+    flags = []
+    for name, value in cpu_engine_defaults().items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
+
+
+def setting(cores: Cores | None) -> dict[str, Any]:
+    """What figures are measured on, for their results."""
+    split = None if cores is None else {"reasoner": len(cores.reasoner), "rest": len(cores.rest)}
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "cores": split}
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """What the results were measured on, and how its cores were split."""
+    cores = results["cores"]
+    split = "" if cores is None else f", {cores['reasoner']} for the Reasoner's engine, {cores['rest']} for all else"
+    return f"{results['machine']}{split}"
+
+
+def cell(ratio: Mapping[str, float]) -> str:
+    """A median with its spread."""
+    return f"{ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['greatest']:.3f})"
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    name: str,
+    measure: Callable[[argparse.Namespace, Cores | None], Coroutine[Any, Any, dict[str, Any]]],
+    section: Callable[[Mapping[str, Any]], str],
+    *,
+    split: bool,
+) -> int:
+    """Parse, measure and record, or write section `name` of the README from what is recorded; returns the exit status.
+
+    `split` says whether the cores are split unless told otherwise.
+    """
+    module = name.replace(" ", "_")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results") / module)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--split", action=argparse.BooleanOptionalAction, default=split, help="split the cores")
+    parser.add_argument("--report", action="store_true", help="only write what is recorded into the README")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    options = parser.parse_args()
+    try:
+        if options.report:
+            check_section(options.readme, name)
+            text = section(read_json_object(options.out / _RESULTS))
+            write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
+            return 0
+        prepare_environment(quiet=True)
+        options.out.mkdir(parents=True, exist_ok=True)
+        results = asyncio.run(measure(options, Cores.halves() if options.split else None))
+    except (InputError, ValueError) as error:
+        parser.error(str(error))
+    write_whole(options.out / _RESULTS, json.dumps(results, indent=1) + "\n")
+    Console(width=WIDTH).print(Markdown(section(results)))
+    return 0
