@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.launch import DRR_SERVE, VLLM_SERVE, running
 from benchmarks.readme import check_section, write_section
-from drr.engines import cpu_engine_defaults, prepare_environment
+from drr.engines import cpu_engine_defaults, on_cpu, prepare_environment
 from drr.errors import InputError
 from drr.records import read_json_object, write_whole
 
@@ -25,7 +26,7 @@ RAW = "raw vLLM"
 WIDTH = 180
 """Of tables with four servers, whatever they are printed to."""
 
-_RESULTS = "results.json"
+RESULTS = "results.json"
 _STEPWISE = ("benchmarks.stepwise",)
 
 
@@ -112,7 +113,8 @@ def _cpu_flags() -> list[str]:
 def setting(cores: Cores | None) -> dict[str, Any]:
     """What figures are measured on, for their results."""
     split = None if cores is None else {"reasoner": len(cores.reasoner), "rest": len(cores.rest)}
-    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "cores": split}
+    gpu = "" if on_cpu() else f", {torch.cuda.get_device_name()}"
+    return {"machine": f"{platform.machine()}, {os.cpu_count()} cores{gpu}", "cores": split}
 
 
 def machine(results: Mapping[str, Any]) -> str:
@@ -149,7 +151,7 @@ def run(
     try:
         if options.report:
             check_section(options.readme, name)
-            text = section(read_json_object(options.out / _RESULTS))
+            text = section(read_json_object(options.out / RESULTS))
             write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
             return 0
         prepare_environment(quiet=True)
@@ -157,6 +159,6 @@ def run(
         results = asyncio.run(measure(options, Cores.halves() if options.split else None))
     except (InputError, ValueError) as error:
         parser.error(str(error))
-    write_whole(options.out / _RESULTS, json.dumps(results, indent=1) + "\n")
+    write_whole(options.out / RESULTS, json.dumps(results, indent=1) + "\n")
     Console(width=WIDTH).print(Markdown(section(results)))
     return 0

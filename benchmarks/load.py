@@ -33,7 +33,7 @@ from drr.progress import Progress
 from drr.records import write_whole
 from drr.tasks.sources import load_questions
 
-_WARM_UP = 4
+_WARM_UP, _WARM_UP_TOKENS = 4, 64
 """Requests that each server answers before anything is timed: the first ones pay for what is made lazily."""
 
 
@@ -50,6 +50,9 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         )
     parser.add_argument("--clients", type=int, action="append", default=[], help="closed loop; repeat for more loads")
     parser.add_argument("--rate", type=float, action="append", default=[], help="Poisson arrivals a second; repeatable")
+    parser.add_argument(
+        "--ramp", type=float, default=0, metavar="SECONDS", help="between the beginnings of two clients (default 0)"
+    )
     parser.add_argument("--requests", type=int, default=200, help="a run (default 200)")
     parser.add_argument("--seconds", type=float, default=300, help="after these no request is begun (default 300)")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each server (default 5)")
@@ -131,8 +134,9 @@ async def measure(
     """For every load the runs in the order they were made: each target in turn, `pairs` times, each time with the next
     of `pairs` equal parts of `prompts`."""
     share = len(prompts) // pairs
+    first = [_shortened(prompt) for prompt in prompts[:_WARM_UP]]
     for target in targets:
-        warm = await drive(target, prompts[:_WARM_UP], Load(clients=_WARM_UP, seconds=120))
+        warm = await drive(target, first, Load(clients=_WARM_UP, seconds=120))
         if failed := next((sample.error for sample in warm.samples if sample.error), None):
             raise InputError(target.url, failed)
     found = []
@@ -146,6 +150,12 @@ async def measure(
                     runs.append(await drive(target, own, load, done, keep_answers=keep_answers))
         found.append(runs)
     return found
+
+
+def _shortened(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    if "max_tokens" not in prompt:
+        return dict(prompt)
+    return {**prompt, "max_tokens": min(prompt["max_tokens"], _WARM_UP_TOKENS)}
 
 
 def results(good: Targets, targets: Sequence[Target], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
@@ -203,7 +213,7 @@ async def _target(url: str, name: str | None, model: str | None, body: Mapping[s
 
 
 async def _main(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    loads = [Load(clients=count, seconds=options.seconds) for count in options.clients]
+    loads = [Load(clients=count, ramp=options.ramp, seconds=options.seconds) for count in options.clients]
     loads += [Load(rate=rate, seconds=options.seconds, seed=options.seed) for rate in options.rate]
     if not loads:
         raise InputError("--clients", "give --clients or --rate")

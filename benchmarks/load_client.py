@@ -35,11 +35,13 @@ class Target:
 class Load:
     """How requests arrive: `clients` that each wait for their answer, or `rate` a second, whatever is under way.
 
-    After `seconds` no request is begun any more; what is under way then has as long again.
+    Clients begin one after the other, `ramp` seconds apart. After `seconds` no request is begun any more; what is under
+    way then has as long again.
     """
 
     clients: int | None = None
     rate: float | None = None
+    ramp: float = 0.0
     seconds: float = 600.0
     seed: int = 0
 
@@ -121,7 +123,8 @@ Send = Callable[[Mapping[str, Any], float], Any]
 async def _closed(prompts: Sequence[Mapping[str, Any]], load: Load, started: float, send: Send) -> None:
     waiting = iter(prompts)
 
-    async def client() -> None:
+    async def client(number: int) -> None:
+        await asyncio.sleep(number * load.ramp)
         for prompt in waiting:
             now = time.perf_counter() - started
             if now > load.seconds:
@@ -129,8 +132,8 @@ async def _closed(prompts: Sequence[Mapping[str, Any]], load: Load, started: flo
             await send(prompt, now)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(load.clients or 1):
-            group.create_task(client())
+        for number in range(load.clients or 1):
+            group.create_task(client(number))
 
 
 async def _open(prompts: Sequence[Mapping[str, Any]], load: Load, started: float, send: Send) -> None:

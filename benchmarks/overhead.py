@@ -1,19 +1,22 @@
 """What judging costs: DRR beside raw vLLM's own server, and beside judging step by step, as ratios within one run.
 
     python -m benchmarks.overhead --out benchmarks/results/overhead
+    python -m benchmarks.overhead --size 7b --step-tokens 100 --out gpu      (what benchmarks/gpu.sh runs)
     python -m benchmarks.overhead --report        writes the recorded results into the README, measures nothing
 
 Reasoner and DM have random weights, in the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion DM; every answer
-has the same length, every step `--step-tokens` tokens, none is ever stopped. In turn, never at once, the same requests
-go to raw vLLM, to DRR in mode off, to DRR in mode shadow (every step judged) and to `benchmarks.stepwise` (every step
-judged, the next asked for when the verdict is in). Where there is no GPU the Reasoner's engine has cores of its own,
-and everything else, the load generator among it, shares the others.
+has the same length, every step `--step-tokens` tokens, none is ever stopped (save by `--halfway`). In turn, never at
+once, the same requests go to raw vLLM, to DRR in mode off, to DRR in mode shadow (every step judged) and to
+`benchmarks.stepwise` (every step judged, the next asked for when the verdict is in). Clients begin a fifth of a second
+apart: answers of one length that began together would go on together, and meet as no real ones do. Where there is no
+GPU the Reasoner's engine has cores of its own, and everything else, the load generator among it, shares the others.
 """
 
 import argparse
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +29,18 @@ from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, cell, machine, run, salt, servers, setting
 from benchmarks.load_client import Load, Run, Target
 from benchmarks.load_report import Targets, by_target, draw
-from benchmarks.random_models import make_dm, make_reasoner
+from benchmarks.random_models import PAIRS, make_dm, make_reasoner
 from drr.engines import on_cpu
 from drr.tasks.sources import load_questions
 
 _JUDGED = {"drr": {"mode": "shadow", "report": "summary"}}
-_LOADS = ((10, 1), (10, 16), (10, 48), (100, 4))
-SHADOW, STEPWISE = "DRR, shadow", "step by step"
+_LOADS = ((10, 1), (10, 8), (10, 16), (10, 48), (100, 4))
+SHADOW, STEPWISE, HALFWAY = "DRR, shadow", "step by step", "DRR, stopped half-way"
 _FEWEST = 4
 _SHORT = 20
 _KV_CACHE_BYTES = 2 << 30
+_GPU_SHARE, _GPU_DM_SHARE = "0.25", "0.05"
+_RAMP = 0.2
 
 
 async def counters(url: str) -> dict[str, float]:
@@ -56,9 +61,16 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
     rule = f"tokens:{options.step_tokens}"
     with tempfile.TemporaryDirectory() as folder:
         reasoner, dm = Path(folder, "reasoner"), Path(folder, "dm")
-        parameters = {"reasoner": make_reasoner(reasoner), "dm": make_dm(dm, reasoner, rule)}
-        memory = ["--kv-cache-memory-bytes", str(_KV_CACHE_BYTES)] if on_cpu() else []
+        pair = PAIRS[options.size]
+        parameters = {
+            "reasoner": make_reasoner(reasoner, pair.reasoner, pair.dtype),
+            "dm": make_dm(dm, reasoner, rule, pair.dm),
+        }
+        memory = ["--kv-cache-memory-bytes", str(_KV_CACHE_BYTES)]
         own = ["--dm", str(dm), "--drr-step-rule", rule]
+        if not on_cpu():  # all servers on one
+            memory = ["--gpu-memory-utilization", _GPU_SHARE]
+            own += ["--dm-gpu-memory-utilization", _GPU_DM_SHARE]
         async with servers(str(reasoner), memory, own, cores, stepwise=True) as found:
             assert found.stepwise is not None
             targets = [
@@ -72,22 +84,27 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
         **setting(cores),
         "parameters": parameters,
         "step_tokens": options.step_tokens,
-        "pairs": options.pairs,
         "loads": loads,
     }
 
 
 async def _loaded(
-    options: argparse.Namespace, targets: Sequence[Target], boundaries: int, clients: int
+    options: argparse.Namespace, targets: Sequence[Target], boundaries: int, clients: int, pairs: int | None = None
 ) -> dict[str, Any]:
     """One load, with traces of so many boundaries."""
+    pairs = pairs or options.pairs
     length = boundaries * options.step_tokens
     if boundaries > _SHORT:
         targets = [own for own in targets if own.name in (RAW, SHADOW)]
-    url = next(own.url for own in targets if own.name == SHADOW)
+    if clients < options.stepwise_from:
+        targets = [own for own in targets if own.name != STEPWISE]
+    shadow = next(own for own in targets if own.name == SHADOW)
+    url = shadow.url
+    if options.halfway:
+        targets = [*targets, _halfway(shadow, boundaries, options.step_tokens)]
     before = await counters(url)
-    prompts = _prompts(max(_FEWEST, clients) * options.pairs, length)
-    (runs,) = await load.measure(targets, prompts, [Load(clients=clients)], options.pairs)
+    prompts = _prompts(max(_FEWEST, clients) * pairs, length)
+    (runs,) = await load.measure(targets, prompts, [Load(clients=clients, ramp=_RAMP)], pairs)
     after = await counters(url)
     tokens = {kind: after[kind] - before.get(kind, 0.0) for kind in ("computed", "cached", "thinking")}
     measured = load.results(Targets(), targets, [runs])
@@ -95,6 +112,7 @@ async def _loaded(
     found = {
         "boundaries": boundaries,
         "clients": clients,
+        "pairs": pairs,
         **measured["loads"][0],
         "tokens": tokens,
         "dm_tokens_computed_per_token": tokens["computed"] / tokens["thinking"],
@@ -107,6 +125,14 @@ async def _loaded(
         f"{boundaries} boundaries, {clients} clients",
     )
     return found
+
+
+def _halfway(shadow: Target, boundaries: int, step_tokens: int) -> Target:
+    """The same server, stopped after half of the boundaries, with an answer of one step's length."""
+    steps = max(1, boundaries // 2)
+    drr = {"mode": "auto", "threshold": 1.0, "max_steps": steps, "answer_tokens": step_tokens, "report": "summary"}
+    body = {"drr": drr, "max_tokens": (steps + 1) * step_tokens, **salt("half-way")}
+    return replace(shadow, name=HALFWAY, body=body)
 
 
 def _against(runs: Sequence[Run]) -> list[float]:
@@ -137,15 +163,16 @@ def section(results: Mapping[str, Any]) -> str:
     lines = [
         f"Random weights, a Reasoner of {parameters['reasoner'] / 1e6:.1f} and a DM of {parameters['dm'] / 1e6:.2f} "
         f"million parameters, steps of {results['step_tokens']} tokens, every step judged; {machine(results)}. Ratios "
-        f"to raw vLLM's server, medians of {results['pairs']} pairs (least to greatest).",
+        f"to raw vLLM's server, medians (least to greatest).",
         "",
-        "| boundaries | clients | server | tokens a second | time to first token, p95 | gap, p95 | whole answer, p95 |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| boundaries | clients | pairs | server | tokens a second | time to first token, p95 | gap, p95 | "
+        "whole answer, p95 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for own in results["loads"]:
         for name, ratios in own["ratios"].items():
             cells = [cell(ratios[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
-            lines.append(f"| {own['boundaries']} | {own['clients']} | {name} | {' | '.join(cells)} |")
+            lines.append(f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} |")
     cost = "; ".join(
         f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and {own['clients']} clients"
         for own in results["loads"]
@@ -163,11 +190,11 @@ def section(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _load(text: str) -> tuple[int, int]:
-    boundaries, clients = map(int, text.split(":"))
-    if min(boundaries, clients) < 1:
+def _load(text: str) -> tuple[int, ...]:
+    numbers = tuple(map(int, text.split(":")))
+    if len(numbers) not in (2, 3) or min(numbers) < 1:
         raise ValueError(text)
-    return boundaries, clients
+    return numbers
 
 
 def main() -> int:
@@ -177,11 +204,20 @@ def main() -> int:
         "--load",
         type=_load,
         action="append",
-        metavar="BOUNDARIES:CLIENTS",
-        help="repeatable (default: 10:1, 10:16, 10:48, 100:4); traces of more than 20 boundaries leave out all but raw "
-        "vLLM and mode shadow",
+        metavar="BOUNDARIES:CLIENTS[:PAIRS]",
+        help="repeatable (default: 10 boundaries for 1, 8, 16 and 48 clients, 100 for 4); traces of more than 20 "
+        "boundaries leave out all but raw vLLM and mode shadow",
     )
+    parser.add_argument("--size", choices=sorted(PAIRS), default="small", help="of the models (default small)")
     parser.add_argument("--step-tokens", type=int, default=40)
+    parser.add_argument(
+        "--stepwise-from", type=int, default=1, metavar="CLIENTS", help="leave step by step out where there are fewer"
+    )
+    parser.add_argument(
+        "--halfway",
+        action="store_true",
+        help="also stop every answer after half of its steps: what that alone is worth",
+    )
     return run(parser, "overhead", measure, section, split=on_cpu())
 
 

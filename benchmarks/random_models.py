@@ -3,6 +3,8 @@
 The Reasoner never closes its thinking and never ends its turn, so every answer has the length that is asked for.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from transformers import (
 
 from drr import reference
 from drr.dm import HEAD_NAME, DmCard, fingerprint
+from drr.engines import on_cpu
 
 _MARK, _LOUD = 0, 8.0
 """One hidden dimension is the same for every token, so that the output layer can refuse some tokens by it."""
@@ -26,24 +29,38 @@ _CONTEXT = 8192
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a model: hidden units, layers, heads of 64 or 32 units, units of the feed-forward part."""
+    """Of a model: hidden units, layers, heads, heads of keys and values, units of the feed-forward part."""
 
     hidden: int
     layers: int
     heads: int
+    key_heads: int
     feed_forward: int
 
 
-REASONER = Size(hidden=640, layers=12, heads=10, feed_forward=1920)
-DM = Size(hidden=192, layers=4, heads=6, feed_forward=576)
-"""A thirtieth of the Reasoner: the proportion of 0.3-0.5 billion parameters to 7-14 billion."""
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Sizes of a Reasoner and its DM, and the Reasoner's precision."""
+
+    reasoner: Size
+    dm: Size
+    dtype: torch.dtype = torch.float32
 
 
-def make_reasoner(folder: Path, size: Size = REASONER) -> int:
+PAIRS = {
+    "small": Pair(Size(640, 12, 10, 2, 1920), Size(192, 4, 6, 1, 576)),
+    "7b": Pair(Size(3584, 28, 28, 4, 18944), Size(1280, 32, 20, 4, 3840), torch.bfloat16),
+}
+"""For two cores, a DM of a thirtieth of its Reasoner (0.3-0.5 billion beside 7-14 billion), and for a GPU, with 0.6
+billion beside 6.5. Their vocabulary is the reference models'."""
+
+
+def make_reasoner(folder: Path, size: Size, dtype: torch.dtype = torch.float32) -> int:
     """Save a Reasoner in `folder`; returns its number of parameters."""
     tokenizer = AutoTokenizer.from_pretrained(reference.reasoner_folder())
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(_config(size, tokenizer, tie_word_embeddings=False))
+    with _made_as(dtype):
+        model = Qwen2ForCausalLM(_config(size, tokenizer, tie_word_embeddings=False))
     with torch.no_grad():
         _refuse(model, _unwanted(tokenizer))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -52,11 +69,12 @@ def make_reasoner(folder: Path, size: Size = REASONER) -> int:
     return int(model.num_parameters())
 
 
-def make_dm(folder: Path, reasoner: Path, step_rule: str, size: Size = DM) -> int:
+def make_dm(folder: Path, reasoner: Path, step_rule: str, size: Size) -> int:
     """Save a DM for `reasoner` in `folder`; returns its number of parameters. Its head is the reference DM's."""
     tokenizer = AutoTokenizer.from_pretrained(reference.dm_folder())
     torch.manual_seed(1)
-    model = Qwen2ForSequenceClassification(_config(size, tokenizer, num_labels=2))
+    with _made_as(torch.float32):
+        model = Qwen2ForSequenceClassification(_config(size, tokenizer, num_labels=2))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / HEAD_NAME).write_bytes((reference.dm_folder() / HEAD_NAME).read_bytes())
@@ -72,13 +90,25 @@ def make_dm(folder: Path, reasoner: Path, step_rule: str, size: Size = DM) -> in
     return int(model.num_parameters())
 
 
+@contextlib.contextmanager
+def _made_as(dtype: torch.dtype) -> Iterator[None]:
+    """What is made in this block has this precision, and is made on the GPU where there is one: it is faster there."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("cpu" if on_cpu() else "cuda"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def _config(size: Size, tokenizer: PreTrainedTokenizerFast, **more: object) -> Qwen2Config:
     return Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
-        num_key_value_heads=max(1, size.heads // 5),
+        num_key_value_heads=size.key_heads,
         intermediate_size=size.feed_forward,
         max_position_embeddings=_CONTEXT,
         bos_token_id=None,

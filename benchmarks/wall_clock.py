@@ -1,11 +1,14 @@
 """What stopping early is worth on the clock: the reference pair beside raw vLLM's own server, under load.
 
-    python -m benchmarks.wall_clock --out benchmarks/results/wall_clock
+    python -m benchmarks.wall_clock
+    python -m benchmarks.wall_clock --stream-interval 8 --mode auto
+    python -m benchmarks.wall_clock --clients 1 --questions 6 --mode off --mode shadow
     python -m benchmarks.wall_clock --report      writes the recorded results into the README, measures nothing
 
-The easy and hard reference test questions, 48 clients, answers of their natural length at the Reasoner's own
-temperature. In turn, never at once, the same requests with the same seeds go to raw vLLM and to DRR in modes shadow
-and auto, every pair with seeds of its own. The answers are graded when the clock has stopped.
+The easy and hard reference test questions, answers of their natural length at the Reasoner's own temperature. In turn,
+never at once, the same requests with the same seeds go to raw vLLM and to DRR in every `--mode`, every pair with seeds
+of its own. The answers are graded when the clock has stopped. A run replaces what `--out` holds for as many clients
+and the same `--stream-interval` (vLLM's own: tokens per chunk of a stream, on all servers), and leaves the rest.
 """
 
 import argparse
@@ -17,21 +20,23 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, cell, machine, run, salt, servers, setting
+from benchmarks.beside_vllm import RAW, RESULTS, WIDTH, Cores, cell, machine, run, salt, servers, setting
 from benchmarks.load_client import Load, Run, Target
 from benchmarks.load_report import Targets, by_target, draw
 from drr import reference
 from drr.grading import is_correct
+from drr.records import read_json_object
 from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
 
 _PARSER = ("--reasoning-parser", "deepseek_r1")
 _BOOTSTRAPS = 10_000
 _SEEDS_APART = 10_000
+_MODES = ("shadow", "auto")
 
 
 async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str, Any]:
-    """Run everything; the figures as plain data, a picture beside them."""
+    """Run everything; these figures and those recorded before as plain data, a picture beside them."""
     questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
     reasoner, dm = str(reference.reasoner_folder()), str(reference.dm_folder())
     prompts = [
@@ -39,26 +44,43 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
         for pair in range(options.pairs)
         for number, question in enumerate(questions)
     ]
-    async with servers(reasoner, _PARSER, ["--dm", dm], cores, stepwise=False) as found:
+    interval = options.stream_interval
+    arguments = [*_PARSER, "--stream-interval", str(interval)]
+    async with servers(reasoner, arguments, ["--dm", dm], cores, stepwise=False) as found:
         targets = [Target(RAW, found.raw, reasoner)]
         targets += [
             Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **salt(mode)})
-            for mode in ("shadow", "auto")
+            for mode in options.mode or _MODES
         ]
         loads = [Load(clients=options.clients)]
         (runs,) = await load.measure(targets, prompts, loads, options.pairs, keep_answers=True)
     measured = load.results(Targets(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
     each = by_target(runs)
-    draw(each, measured["loads"][0]["ratios"], options.out / "latencies.png", f"{options.clients} clients")
-    return {
+    title = f"{options.clients} clients, chunks of {interval}" if interval > 1 else f"{options.clients} clients"
+    name = f"{options.clients}-clients-chunks-of-{interval}.png"
+    draw(each, measured["loads"][0]["ratios"], options.out / name, title)
+    new = {
         **setting(cores),
         "questions": len(questions),
         "clients": options.clients,
+        "stream_interval": interval,
         "pairs": options.pairs,
         "servers": {name: compared(own, each[RAW], questions) for name, own in each.items()},
         **measured["loads"][0],
     }
+    return {"measured": sorted([*_others(options), new], key=_place)}
+
+
+def _others(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What is recorded of other settings than these."""
+    path = options.out / RESULTS
+    recorded: list[dict[str, Any]] = read_json_object(path)["measured"] if path.exists() else []
+    return [own for own in recorded if _place(own) != (-options.clients, options.stream_interval)]
+
+
+def _place(measured: Mapping[str, Any]) -> tuple[int, int]:
+    return -measured["clients"], measured["stream_interval"]
 
 
 def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Question]) -> dict[str, Any]:
@@ -96,9 +118,16 @@ def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
 
 def section(results: Mapping[str, Any]) -> str:
     """The results as the README shows them."""
+    return "\n\n".join(map(_table, results["measured"]))
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    interval = results["stream_interval"]
+    chunks = f", all servers with `--stream-interval {interval}`" if interval > 1 else ""
+    clients = "1 client" if results["clients"] == 1 else f"{results['clients']} clients"
     lines = [
-        f"{results['questions']} reference test questions, {results['clients']} clients, {machine(results)}; medians "
-        f"of {results['pairs']} pairs with raw vLLM's server (least to greatest).",
+        f"{results['questions']} reference test questions, {clients}{chunks}; {machine(results)}; medians of "
+        f"{results['pairs']} pairs with raw vLLM's server (least to greatest).",
         "",
         "| server | times as fast | accuracy, against raw vLLM in points | tokens a question | what the tokens alone "
         "would give | time to first token, p95 | whole answer, p95 |",
@@ -120,6 +149,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument("--stream-interval", type=int, default=1, metavar="TOKENS", help="of all servers")
+    parser.add_argument(
+        "--mode", choices=("off", "shadow", "auto"), action="append", help="repeatable (default: shadow and auto)"
+    )
     return run(parser, "wall clock", measure, section, split=False)
 
 

@@ -79,6 +79,19 @@ async def test_a_closed_loop_keeps_its_clients_busy_and_times_every_chunk() -> N
     assert run.seconds >= 3 * CHUNKS * GAP
 
 
+async def test_clients_begin_one_after_the_other() -> None:
+    async with served(fake_server()) as url:
+        run = await drive(Target("a", url, "tiny"), prompts(3, gap=0.1), Load(clients=3, ramp=0.05))
+    assert [sample.due for sample in run.samples] == pytest.approx([0.0, 0.05, 0.1], abs=0.03)
+
+
+async def test_servers_are_warmed_up_with_short_answers() -> None:
+    app = fake_server()
+    async with served(app) as url:
+        await load.measure([Target("a", url, "tiny")], prompts(4, max_tokens=4000), [Load(clients=4)], 1)
+    assert [body["max_tokens"] for body in app.state.bodies] == [64] * 4 + [4000] * 4
+
+
 async def test_poisson_arrivals_do_not_wait_for_answers() -> None:
     app = fake_server()
     async with served(app) as url:

@@ -1,5 +1,7 @@
 """What the comparison with raw vLLM stands on: models that cost what they should, and the other way of judging."""
 
+import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,18 +9,20 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from benchmarks.load_client import Run, Sample
-from benchmarks.overhead import _against, section
+from benchmarks import wall_clock
+from benchmarks.load_client import Run, Sample, Target
+from benchmarks.overhead import HALFWAY, _against, _halfway, section
 from benchmarks.random_models import Size, make_dm, make_reasoner
 from benchmarks.stepwise import StepwiseLoop
 from drr.dm import DmCard, fingerprint, load_dm_head
 from drr.policy import PolicySettings
 from drr.response import Emit, Finished, LoopSettings, StepReport
 from drr.steps import StepRule
+from server.schema import DrrRequest
 
 from .fakes import OPEN, PROMPT, FakeReasoner, FakeScorer
 
-TINY = Size(hidden=64, layers=2, heads=2, feed_forward=128)
+TINY = Size(hidden=64, layers=2, heads=2, key_heads=1, feed_forward=128)
 
 
 def test_a_random_reasoner_never_ends(tmp_path: Path) -> None:
@@ -73,6 +77,26 @@ def test_step_by_step_is_compared_pair_by_pair() -> None:
     assert _against(runs) == [2.0, 1.0]
 
 
+def test_half_way_stops_after_half_of_the_boundaries_with_a_step_of_answer() -> None:
+    halfway = _halfway(Target("DRR, shadow", "http://drr", "m", {"drr": {"mode": "shadow"}}), 10, 40)
+    assert halfway.name == HALFWAY
+    assert halfway.url == "http://drr"
+    assert halfway.body["max_tokens"] == 240
+    settings = DrrRequest.model_validate(halfway.body["drr"])
+    assert (settings.max_steps, settings.answer_tokens) == (5, 40)
+
+
+def test_other_settings_on_the_clock_stay_recorded(tmp_path: Path) -> None:
+    def recorded(clients: int, interval: int, pairs: int) -> dict[str, Any]:
+        return {"clients": clients, "stream_interval": interval, "pairs": pairs}
+
+    before = {"measured": [recorded(48, 1, 2), recorded(48, 8, 3), recorded(1, 1, 4)]}
+    (tmp_path / "results.json").write_text(json.dumps(before))
+    options = Namespace(out=tmp_path, clients=48, stream_interval=8)
+    assert wall_clock._others(options) == [recorded(48, 1, 2), recorded(1, 1, 4)]
+    assert wall_clock._others(Namespace(out=tmp_path / "new", clients=48, stream_interval=8)) == []
+
+
 def test_the_section_says_what_was_measured() -> None:
     ratio = {"median": 0.987, "least": 0.9, "greatest": 1.1}
     ratios: dict[str, Any] = dict.fromkeys(("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95"), ratio)
@@ -81,9 +105,9 @@ def test_the_section_says_what_was_measured() -> None:
         "cores": {"reasoner": 1, "rest": 1},
         "parameters": {"reasoner": 28_000_000, "dm": 950_000},
         "step_tokens": 20,
-        "pairs": 5,
         "loads": [
             {
+                "pairs": 5,
                 "boundaries": 10,
                 "clients": 16,
                 "dm_tokens_computed_per_token": 1.234,
@@ -93,6 +117,6 @@ def test_the_section_says_what_was_measured() -> None:
         ],
     }
     text = section(results)
-    assert "| 10 | 16 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
+    assert "| 10 | 16 | 5 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
     assert "1.23 at 10 boundaries and 16 clients" in text
     assert "1.30 at 16 clients" in text
