@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,13 @@ RAW = "raw vLLM"
 WIDTH = 180
 """Of tables with four servers, whatever they are printed to."""
 
-RESULTS = "results.json"
+_RESULTS = "results.json"
 _STEPWISE = ("benchmarks.stepwise",)
+
+Measured = Mapping[str, Any]
+"""Figures of one load, as plain data."""
+
+Place = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +137,16 @@ def cell(ratio: Mapping[str, float]) -> str:
 def run(
     parser: argparse.ArgumentParser,
     name: str,
-    measure: Callable[[argparse.Namespace, Cores | None], Coroutine[Any, Any, dict[str, Any]]],
-    section: Callable[[Mapping[str, Any]], str],
+    measure: Callable[[argparse.Namespace, Cores | None], AsyncIterator[Measured]],
+    place: Callable[[Measured], Place],
+    section: Callable[[Sequence[Measured]], str],
     *,
     split: bool,
 ) -> int:
     """Parse, measure and record, or write section `name` of the README from what is recorded; returns the exit status.
 
-    `split` says whether the cores are split unless told otherwise.
+    `split` says whether the cores are split unless told otherwise. Whatever `measure` yields is recorded at once, in
+    the order of `place`, instead of what had been recorded for the same place.
     """
     module = name.replace(" ", "_")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results") / module)
@@ -151,14 +158,32 @@ def run(
     try:
         if options.report:
             check_section(options.readme, name)
-            text = section(read_json_object(options.out / RESULTS))
+            text = section(recorded(options.out))
             write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
             return 0
         prepare_environment(quiet=True)
         options.out.mkdir(parents=True, exist_ok=True)
-        results = asyncio.run(measure(options, Cores.halves() if options.split else None))
+        asyncio.run(_record(options, measure, place))
     except (InputError, ValueError) as error:
         parser.error(str(error))
-    write_whole(options.out / RESULTS, json.dumps(results, indent=1) + "\n")
-    Console(width=WIDTH).print(Markdown(section(results)))
+    Console(width=WIDTH).print(Markdown(section(recorded(options.out))))
     return 0
+
+
+async def _record(
+    options: argparse.Namespace,
+    measure: Callable[[argparse.Namespace, Cores | None], AsyncIterator[Measured]],
+    place: Callable[[Measured], Place],
+) -> None:
+    cores = Cores.halves() if options.split else None
+    async for found in measure(options, cores):
+        new = {**setting(cores), **found}
+        others = [own for own in recorded(options.out) if place(own) != place(new)]
+        whole = {"measured": sorted([*others, new], key=place)}
+        write_whole(options.out / _RESULTS, json.dumps(whole, indent=1) + "\n")
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """What has been measured into this folder; InputError where its file is not readable."""
+    path = folder / _RESULTS
+    return list(read_json_object(path)["measured"]) if path.exists() else []

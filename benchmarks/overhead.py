@@ -13,9 +13,10 @@ GPU the Reasoner's engine has cores of its own, and everything else, the load ge
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, cell, machine, run, salt, servers, setting
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
 from benchmarks.load_client import Load, Run, Target
 from benchmarks.load_report import Targets, by_target, draw
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
@@ -36,7 +37,7 @@ from drr.tasks.sources import load_questions
 _JUDGED = {"drr": {"mode": "shadow", "report": "summary"}}
 _LOADS = ((10, 1), (10, 8), (10, 16), (10, 48), (100, 4))
 SHADOW, STEPWISE, HALFWAY = "DRR, shadow", "step by step", "DRR, stopped half-way"
-_FEWEST = 4
+_FEWEST = 2
 _SHORT = 20
 _KV_CACHE_BYTES = 2 << 30
 _GPU_SHARE, _GPU_DM_SHARE = "0.25", "0.05"
@@ -56,8 +57,8 @@ async def counters(url: str) -> dict[str, float]:
     }
 
 
-async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str, Any]:
-    """Run everything; the figures as plain data, pictures beside them."""
+async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
+    """Run everything; the figures of every load as plain data, pictures beside them."""
     rule = f"tokens:{options.step_tokens}"
     with tempfile.TemporaryDirectory() as folder:
         reasoner, dm = Path(folder, "reasoner"), Path(folder, "dm")
@@ -79,13 +80,13 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
                 Target(SHADOW, found.drr, str(reasoner), {**_JUDGED, **salt("shadow")}),
                 Target(STEPWISE, found.stepwise, str(reasoner), _JUDGED),
             ]
-            loads = [await _loaded(options, targets, *own_load) for own_load in options.load or _LOADS]
-    return {
-        **setting(cores),
-        "parameters": parameters,
-        "step_tokens": options.step_tokens,
-        "loads": loads,
-    }
+            for own_load in options.load or _LOADS:
+                figures = await _loaded(options, targets, *own_load)
+                yield {"parameters": parameters, "step_tokens": options.step_tokens, **figures}
+
+
+def _place(measured: Measured) -> Place:
+    return -measured["parameters"]["reasoner"], measured["boundaries"], measured["clients"]
 
 
 async def _loaded(
@@ -157,29 +158,35 @@ def _prompts(count: int, length: int) -> list[dict[str, Any]]:
     ]
 
 
-def section(results: Mapping[str, Any]) -> str:
-    """The results as the README shows them."""
-    parameters = results["parameters"]
+def section(measured: Sequence[Measured]) -> str:
+    """The results as the README shows them, a table for every pair of models."""
+    pairs = itertools.groupby(measured, key=lambda own: own["parameters"])
+    return "\n\n".join(_table(list(own)) for _, own in pairs)
+
+
+def _table(measured: Sequence[Measured]) -> str:
+    first = measured[0]
+    parameters = first["parameters"]
     lines = [
         f"Random weights, a Reasoner of {parameters['reasoner'] / 1e6:.1f} and a DM of {parameters['dm'] / 1e6:.2f} "
-        f"million parameters, steps of {results['step_tokens']} tokens, every step judged; {machine(results)}. Ratios "
+        f"million parameters, steps of {first['step_tokens']} tokens, every step judged; {machine(first)}. Ratios "
         f"to raw vLLM's server, medians (least to greatest).",
         "",
         "| boundaries | clients | pairs | server | tokens a second | time to first token, p95 | gap, p95 | "
         "whole answer, p95 |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for own in results["loads"]:
+    for own in measured:
         for name, ratios in own["ratios"].items():
             cells = [cell(ratios[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
             lines.append(f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} |")
     cost = "; ".join(
         f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and {own['clients']} clients"
-        for own in results["loads"]
+        for own in measured
     )
     faster = "; ".join(
         f"{np.median(own['against_stepwise']):.2f} at {own['clients']} clients"
-        for own in results["loads"]
+        for own in measured
         if own["against_stepwise"]
     )
     lines += [
@@ -218,7 +225,7 @@ def main() -> int:
         action="store_true",
         help="also stop every answer after half of its steps: what that alone is worth",
     )
-    return run(parser, "overhead", measure, section, split=on_cpu())
+    return run(parser, "overhead", measure, _place, section, split=on_cpu())
 
 
 if __name__ == "__main__":

@@ -13,19 +13,18 @@ and the same `--stream-interval` (vLLM's own: tokens per chunk of a stream, on a
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, RESULTS, WIDTH, Cores, cell, machine, run, salt, servers, setting
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
 from benchmarks.load_client import Load, Run, Target
 from benchmarks.load_report import Targets, by_target, draw
 from drr import reference
 from drr.grading import is_correct
-from drr.records import read_json_object
 from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
 
@@ -35,8 +34,8 @@ _SEEDS_APART = 10_000
 _MODES = ("shadow", "auto")
 
 
-async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str, Any]:
-    """Run everything; these figures and those recorded before as plain data, a picture beside them."""
+async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
+    """Run everything; the figures as plain data, a picture beside them."""
     questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
     reasoner, dm = str(reference.reasoner_folder()), str(reference.dm_folder())
     prompts = [
@@ -60,8 +59,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
     title = f"{options.clients} clients, chunks of {interval}" if interval > 1 else f"{options.clients} clients"
     name = f"{options.clients}-clients-chunks-of-{interval}.png"
     draw(each, measured["loads"][0]["ratios"], options.out / name, title)
-    new = {
-        **setting(cores),
+    yield {
         "questions": len(questions),
         "clients": options.clients,
         "stream_interval": interval,
@@ -69,17 +67,9 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> dict[str,
         "servers": {name: compared(own, each[RAW], questions) for name, own in each.items()},
         **measured["loads"][0],
     }
-    return {"measured": sorted([*_others(options), new], key=_place)}
 
 
-def _others(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What is recorded of other settings than these."""
-    path = options.out / RESULTS
-    recorded: list[dict[str, Any]] = read_json_object(path)["measured"] if path.exists() else []
-    return [own for own in recorded if _place(own) != (-options.clients, options.stream_interval)]
-
-
-def _place(measured: Mapping[str, Any]) -> tuple[int, int]:
+def _place(measured: Measured) -> Place:
     return -measured["clients"], measured["stream_interval"]
 
 
@@ -116,12 +106,12 @@ def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
     )
 
 
-def section(results: Mapping[str, Any]) -> str:
+def section(measured: Sequence[Measured]) -> str:
     """The results as the README shows them."""
-    return "\n\n".join(map(_table, results["measured"]))
+    return "\n\n".join(map(_table, measured))
 
 
-def _table(results: Mapping[str, Any]) -> str:
+def _table(results: Measured) -> str:
     interval = results["stream_interval"]
     chunks = f", all servers with `--stream-interval {interval}`" if interval > 1 else ""
     clients = "1 client" if results["clients"] == 1 else f"{results['clients']} clients"
@@ -153,7 +143,7 @@ def main() -> int:
     parser.add_argument(
         "--mode", choices=("off", "shadow", "auto"), action="append", help="repeatable (default: shadow and auto)"
     )
-    return run(parser, "wall clock", measure, section, split=False)
+    return run(parser, "wall clock", measure, _place, section, split=False)
 
 
 if __name__ == "__main__":

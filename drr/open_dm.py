@@ -34,7 +34,9 @@ def start_dm(
     )
     limit = min(card.max_tokens, engine.model_config.max_model_len)
     head, tokenizer = load_dm_head(folder), tokenizer_of(engine)
-    return engine, DmScorer(card.id, LocalClassifier(engine.encode), tokenizer, head, limit, on_death, on_tokens)
+    # vLLM caches prefixes of the inputs of such poolers only whose output a later token cannot change.
+    classifier = LocalClassifier(engine.encode, causal=bool(engine.vllm_config.cache_config.enable_prefix_caching))
+    return engine, DmScorer(card.id, classifier, tokenizer, head, limit, on_death, on_tokens)
 
 
 @contextlib.asynccontextmanager

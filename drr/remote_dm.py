@@ -5,6 +5,8 @@ here. The classifier's raw logits come from its `/classify`. A server that is aw
 back, and thinking goes on meanwhile.
 """
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from transformers import AutoTokenizer
 
 from drr.dm import DmCard, load_dm_head
 from drr.errors import InputError
-from drr.scorers.dm import Classified, DmScorer
+from drr.scorers.dm import Classified, DmScorer, Logits
 
 _CONNECT_SECONDS = 5.0
 
@@ -28,13 +30,16 @@ class RemoteClassifier:
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
 
-    async def __call__(self, ids: list[int]) -> Classified:
-        """The raw (now, later) logits of this input. httpx.HTTPError where the server does not give them."""
+    async def __call__(self, ids: list[int], ends: Sequence[int]) -> Classified:
+        """The logits at these ends, one request each. httpx.HTTPError where the server does not give them."""
+        return Classified(await asyncio.gather(*(self._logits(ids[:end]) for end in ends)))
+
+    async def _logits(self, ids: list[int]) -> Logits:
         response = await self._http.post("/classify", json={"input": ids, "use_activation": False})
         response.raise_for_status()
         data: Any = response.json()
         now, later = data["data"][0]["probs"]
-        return Classified(now, later)
+        return now, later
 
     async def aclose(self) -> None:
         await self._http.aclose()

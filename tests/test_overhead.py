@@ -1,15 +1,15 @@
 """What the comparison with raw vLLM stands on: models that cost what they should, and the other way of judging."""
 
-import json
+import contextlib
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from benchmarks import wall_clock
+from benchmarks import beside_vllm
 from benchmarks.load_client import Run, Sample, Target
 from benchmarks.overhead import HALFWAY, _against, _halfway, section
 from benchmarks.random_models import Size, make_dm, make_reasoner
@@ -86,37 +86,44 @@ def test_half_way_stops_after_half_of_the_boundaries_with_a_step_of_answer() -> 
     assert (settings.max_steps, settings.answer_tokens) == (5, 40)
 
 
-def test_other_settings_on_the_clock_stay_recorded(tmp_path: Path) -> None:
-    def recorded(clients: int, interval: int, pairs: int) -> dict[str, Any]:
-        return {"clients": clients, "stream_interval": interval, "pairs": pairs}
+async def test_what_is_measured_again_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
+    async def measure(options: Namespace, cores: beside_vllm.Cores | None) -> AsyncIterator[beside_vllm.Measured]:
+        for clients, figure in options.found:
+            yield {"clients": clients, "figure": figure}
+            if figure == 0:
+                raise RuntimeError("a server died")
 
-    before = {"measured": [recorded(48, 1, 2), recorded(48, 8, 3), recorded(1, 1, 4)]}
-    (tmp_path / "results.json").write_text(json.dumps(before))
-    options = Namespace(out=tmp_path, clients=48, stream_interval=8)
-    assert wall_clock._others(options) == [recorded(48, 1, 2), recorded(1, 1, 4)]
-    assert wall_clock._others(Namespace(out=tmp_path / "new", clients=48, stream_interval=8)) == []
+    async def record(*found: tuple[int, int]) -> list[tuple[int, int]]:
+        options = Namespace(out=tmp_path, split=False, found=found)
+        with contextlib.suppress(RuntimeError):
+            await beside_vllm._record(options, measure, lambda own: (own["clients"],))
+        return [(own["clients"], own["figure"]) for own in beside_vllm.recorded(tmp_path)]
+
+    assert beside_vllm.recorded(tmp_path) == []
+    assert await record((48, 1), (1, 2), (16, 3)) == [(1, 2), (16, 3), (48, 1)]
+    assert await record((16, 4)) == [(1, 2), (16, 4), (48, 1)]
+    assert await record((8, 0), (1, 9)) == [(1, 2), (8, 0), (16, 4), (48, 1)], "what was found before an error is kept"
 
 
 def test_the_section_says_what_was_measured() -> None:
     ratio = {"median": 0.987, "least": 0.9, "greatest": 1.1}
     ratios: dict[str, Any] = dict.fromkeys(("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95"), ratio)
-    results = {
+    measured = {
         "machine": "x, 2 cores",
         "cores": {"reasoner": 1, "rest": 1},
         "parameters": {"reasoner": 28_000_000, "dm": 950_000},
         "step_tokens": 20,
-        "loads": [
-            {
-                "pairs": 5,
-                "boundaries": 10,
-                "clients": 16,
-                "dm_tokens_computed_per_token": 1.234,
-                "ratios": {"DRR, shadow": ratios},
-                "against_stepwise": [1.2, 1.5, 1.3],
-            }
-        ],
+        "boundaries": 10,
+        "clients": 16,
+        "pairs": 5,
+        "dm_tokens_computed_per_token": 1.234,
+        "ratios": {"DRR, shadow": ratios},
+        "against_stepwise": [1.2, 1.5, 1.3],
     }
-    text = section(results)
+    larger = {**measured, "parameters": {"reasoner": 6_500_000_000, "dm": 600_000_000}, "clients": 48}
+    text = section([larger, measured])
+    assert text.count("| boundaries |") == 2, "a table for each pair of models"
+    assert text.index("| 10 | 48 | 5 |") < text.index("28.0 and a DM") < text.index("| 10 | 16 | 5 |")
     assert "| 10 | 16 | 5 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
     assert "1.23 at 10 boundaries and 16 clients" in text
     assert "1.30 at 16 clients" in text
