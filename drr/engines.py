@@ -17,6 +17,9 @@ from drr.errors import InputError
 _CPU_BLOCK_SIZE = 32
 _MIB = 1 << 20
 
+NO_COMPILER = "TORCH_COMPILE_DISABLE"
+"""torch's own variable."""
+
 CPU_KV_CACHE_BYTES = 512 * _MIB
 """KV cache of a Reasoner on a CPU unless --kv-cache-memory-bytes says otherwise."""
 
@@ -44,6 +47,9 @@ def prepare_environment(*, quiet: bool = False) -> None:
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # the worker runs inside the engine's process
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # engines that share cores slow each other down tenfold
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    # The one function that vLLM compiles for eager engines counts ranks of log-probabilities: the first judged request
+    # would wait four seconds or more for it, and fail where there is no C++ compiler.
+    os.environ.setdefault(NO_COMPILER, "1")
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(
             cache, "64"

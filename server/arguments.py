@@ -1,6 +1,7 @@
 """What `drr serve` is asked for: vLLM's own server flags and DRR's."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import get_args
 
@@ -8,7 +9,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from drr import reference
-from drr.engines import DM_GPU_SHARE, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
+from drr.engines import DM_GPU_SHARE, NO_COMPILER, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
 from drr.scorers.registry import ScorerName
 
 
@@ -89,6 +90,8 @@ def _check(parser: FlexibleArgumentParser, args: argparse.Namespace) -> None:
             "--api-server-count, --headless and --data-parallel-multi-port-external-lb: drr serve is one API server; "
             "run several behind a load balancer (--data-parallel-external-lb), headless engines with vllm serve"
         )
+    if on_cpu() and not args.enforce_eager and os.environ.get(NO_COMPILER) == "1":
+        parser.error(f"--no-enforce-eager: on a CPU nothing is compiled unless {NO_COMPILER}=0 is set")
     if args.grpc:
         parser.error("--grpc: drr serves HTTP")
 

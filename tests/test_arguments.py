@@ -36,6 +36,18 @@ def test_what_cannot_be_honoured_is_refused(
     assert complaint in capsys.readouterr().err
 
 
+def test_compiling_is_refused_where_nothing_would_be_compiled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arguments, "on_cpu", lambda: True)
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
+    with pytest.raises(SystemExit):
+        parse_args([*MODEL, "--no-enforce-eager"])
+    assert "TORCH_COMPILE_DISABLE=0" in capsys.readouterr().err
+    monkeypatch.setenv("TORCH_COMPILE_DISABLE", "0")
+    assert parse_args([*MODEL, "--no-enforce-eager"]).enforce_eager is False
+
+
 def test_judges_take_their_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(arguments, "on_cpu", lambda: False)
     alone, judged, remote = (
