@@ -24,7 +24,6 @@ from drr.scorers.protocol import Boundary, ScorerUnavailableError
 
 Encode = Callable[..., AsyncGenerator[PoolingRequestOutput, None]]
 
-
 Logits = tuple[float, float]
 """The classifier's raw (now, later)."""
 
