@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
@@ -67,6 +68,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
             "reasoner": make_reasoner(reasoner, pair.reasoner, pair.dtype),
             "dm": make_dm(dm, reasoner, rule, pair.dm),
         }
+        torch.cuda.empty_cache()  # where they were made, the servers need the room
         memory = ["--kv-cache-memory-bytes", str(_KV_CACHE_BYTES)]
         own = ["--dm", str(dm), "--drr-step-rule", rule]
         if not on_cpu():  # all servers on one
