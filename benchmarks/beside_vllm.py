@@ -33,6 +33,7 @@ Measured = Mapping[str, Any]
 """Figures of one load, as plain data."""
 
 Place = tuple[Any, ...]
+"""Where figures stand among those recorded; figures of the same place replace each other."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 #
 #   bash benchmarks/gpu.sh [OUT] [more options of benchmarks.overhead]
 #
-# Run it in an environment where `drr serve` works. Three servers share the first GPU (80 GB are enough), one is loaded
-# at a time. The results go to OUT (default gpu-results): results.json, which names the GPU, and pictures.
+# Run it in an environment where `drr serve` works. Three servers take a quarter of the first GPU each, a DM's
+# twentieth beside two of them, and are loaded one at a time. The results go to OUT (default gpu-results):
+# results.json, which names the GPU, and pictures.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out="${1:-gpu-results}"

@@ -92,8 +92,13 @@ def ratios(first: Sequence[Figures], second: Sequence[Figures]) -> dict[str, dic
     for name in COMPARED:
         each = [b[name] / a[name] for a, b in zip(first, second, strict=True) if a.get(name)]
         if each:
-            found[name] = {"median": float(np.median(each)), "least": min(each), "greatest": max(each), "pairs": each}
+            found[name] = {**spread(each), "pairs": each}
     return found
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Their median, least and greatest."""
+    return {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
 
 
 def draw(

@@ -30,7 +30,7 @@ from rich.console import Console
 from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
 from benchmarks.load_client import Load, Run, Target
-from benchmarks.load_report import Targets, by_target, draw
+from benchmarks.load_report import Targets, by_target, draw, figures, ratios
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
 from drr.engines import on_cpu
 from drr.tasks.sources import load_questions
@@ -140,11 +140,10 @@ def _halfway(shadow: Target, boundaries: int, step_tokens: int) -> Target:
 
 def _against(runs: Sequence[Run]) -> list[float]:
     """Throughput of shadow over that of step by step, pair by pair; empty where that was left out."""
-    rates = {
-        name: [sum(sample.tokens for sample in run.samples) / run.seconds for run in own]
-        for name, own in by_target(runs).items()
-    }
-    return [ours / peers for ours, peers in zip(rates[SHADOW], rates.get(STEPWISE, ()), strict=False)]
+    measured = {name: [figures(run, Targets()) for run in own] for name, own in by_target(runs).items()}
+    if STEPWISE not in measured:
+        return []
+    return list(ratios(measured[STEPWISE], measured[SHADOW])["tokens_per_second"]["pairs"])
 
 
 def _prompts(count: int, length: int) -> list[dict[str, Any]]:
@@ -179,8 +178,8 @@ def _table(measured: Sequence[Measured]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for own in measured:
-        for name, ratios in own["ratios"].items():
-            cells = [cell(ratios[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
+        for name, compared in own["ratios"].items():
+            cells = [cell(compared[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
             lines.append(f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} |")
     cost = "; ".join(
         f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and {own['clients']} clients"

@@ -22,7 +22,7 @@ from rich.console import Console
 from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
 from benchmarks.load_client import Load, Run, Target
-from benchmarks.load_report import Targets, by_target, draw
+from benchmarks.load_report import Targets, by_target, draw, spread
 from drr import reference
 from drr.grading import is_correct
 from drr.reference.suite import reference_questions
@@ -89,7 +89,7 @@ def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Questi
         "gain_interval": [100 * float(bound) for bound in np.quantile(gain[picks].mean(1), (0.025, 0.975))],
         "tokens": tokens / right.size,
         "raw_tokens_per_token": raw_tokens / tokens,
-        "faster": {"median": float(np.median(faster)), "least": min(faster), "greatest": max(faster)},
+        "faster": spread(faster),
     }
 
 

@@ -48,7 +48,7 @@ def prepare_environment(*, quiet: bool = False) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # engines that share cores slow each other down tenfold
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     # The one function that vLLM compiles for eager engines counts ranks of log-probabilities: the first judged request
-    # would wait four seconds or more for it, and fail where there is no C++ compiler.
+    # would wait seconds for it, and that function cannot be made at all where there is no C++ compiler.
     os.environ.setdefault(NO_COMPILER, "1")
     for cache in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(
