@@ -1,9 +1,12 @@
-"""Engine token rate with scoring at its own speed (A) and slowed to 200 ms per boundary (B), as A B A B.
+"""Engine token rate with scoring at its own speed (A) and slowed to 200 ms per boundary (B), as A B B A A B ...
 
-python -m tests.slow_scoring      prints {"ratio": ..., "rates": [...]}
+python -m tests.slow_scoring      prints {"ratios": [...], "rates": [...]}, B over A in each pair
+
+A machine that is shared changes its speed between pairs, so only runs next to each other are compared.
 """
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncGenerator
@@ -21,7 +24,8 @@ from drr.tasks import Split
 from drr.thinking import ThinkingLoop
 
 _DELAY = 0.2
-_REQUESTS = 32
+_REQUESTS = 16
+_PAIRS = 5
 
 
 class SlowScorer:
@@ -105,11 +109,15 @@ async def measure() -> dict[str, object]:
         ids = engine.renderer.tokenizer.convert_tokens_to_ids
         form = ThinkingFormat((ids("<think>"),), (ids("</think>"),))
         await rate(engine, form, 0.0)
-        rates = [await rate(engine, form, delay) for delay in (0.0, _DELAY) * 3]
+        delays = itertools.islice(itertools.cycle((0.0, _DELAY, _DELAY, 0.0)), 2 * _PAIRS)
+        rates = [(delay, await rate(engine, form, delay)) for delay in delays]
     finally:
         engine.shutdown()
-    fast, slow = rates[0::2], rates[1::2]
-    return {"ratio": sorted(slow)[1] / sorted(fast)[1], "rates": [round(own) for own in rates]}
+    pairs = [dict(pair) for pair in zip(rates[0::2], rates[1::2], strict=True)]
+    return {
+        "ratios": [round(pair[_DELAY] / pair[0.0], 3) for pair in pairs],
+        "rates": [round(own) for _, own in rates],
+    }
 
 
 if __name__ == "__main__":

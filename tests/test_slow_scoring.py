@@ -1,6 +1,7 @@
 """Slow scoring holds tokens back from the client; it must not slow the engine."""
 
 import json
+import statistics
 import subprocess
 import sys
 
@@ -11,4 +12,4 @@ def test_the_engine_does_not_wait_for_scores() -> None:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     measured = json.loads(result.stdout.strip().splitlines()[-1])
-    assert measured["ratio"] > 0.85, measured
+    assert statistics.median(measured["ratios"]) > 0.85, measured
