@@ -71,7 +71,7 @@ class StepSegmenter:
         self._rule = rule
         self._start = start
         self._pieces: list[str] = []
-        self._scanned = 0  # characters of the current step already searched for markers
+        self._scanned, self._unscanned = 0, ""  # characters of the current step searched for markers, and the rest
         self.held_from: int | None = None
 
     def feed(self, text: str) -> Step | None:
@@ -95,6 +95,7 @@ class StepSegmenter:
         """Take back the last tokens of the step in progress: they turned out not to be thinking."""
         if tokens:
             del self._pieces[-tokens:]
+            self._scan_again()
 
     def finish(self) -> Step | None:
         """Close the step in progress at the last token; None if it holds no text."""
@@ -111,7 +112,11 @@ class StepSegmenter:
         step = Step(self._start, self._start + count, "".join(self._pieces[:count]))
         self._start = step.end
         del self._pieces[:count]
+        self._scan_again()
         return step
+
+    def _scan_again(self) -> None:
+        self._scanned, self._unscanned = 0, "".join(self._pieces)
 
     def _ends_in_blank_line(self) -> bool:
         # The two line breaks can be tokens apart, with nothing but white space between; the newest completes them.
@@ -133,20 +138,22 @@ class StepSegmenter:
 
     def _feed_marker(self) -> Step | None:
         """A marker counts when it is a whole word, which only the character after it can tell."""
-        text = "".join(self._pieces)
-        for word in _WORD.finditer(text, self._scanned):
-            if word.end() == len(text):  # the word may go on in the next token
-                self._scanned = word.start()
+        self._unscanned += self._pieces[-1]
+        for word in _WORD.finditer(self._unscanned):
+            start = self._scanned + word.start()
+            if word.end() == len(self._unscanned):  # the word may go on in the next token
+                self._scanned, self._unscanned = start, word.group()
                 may_be_marker = any(marker.startswith(word.group()) for marker in _MARKERS)
-                self.held_from = self._start + self._token_at(word.start()) if may_be_marker else None
+                self.held_from = self._start + self._token_at(start) if may_be_marker else None
                 return None
             if word.group() not in _MARKERS:
                 continue
-            token = self._token_at(word.start())
+            token = self._token_at(start)
             if "".join(self._pieces[:token]).strip():
-                self.held_from, self._scanned = None, 0
+                self.held_from = None
                 return self._close(token)
-        self.held_from, self._scanned = None, len(text)
+        self.held_from = None
+        self._scanned, self._unscanned = self._scanned + len(self._unscanned), ""
         return None
 
     def _token_at(self, position: int) -> int:

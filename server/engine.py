@@ -233,7 +233,8 @@ class OutputAssembler:
         self._kind = params.output_kind
         self._logprobs = params.logprobs is not None
         self._open = params.n
-        self._whole = [self._completion(index, (), "") for index in range(params.n)]
+        self._emitted: list[list[Emit]] = [[] for _ in range(params.n)]
+        self._final: dict[int, CompletionOutput] = {}
 
     def add(self, index: int, event: Event) -> RequestOutput | None:
         """The output that this event makes due, if any."""
@@ -250,22 +251,24 @@ class OutputAssembler:
     def _emit(self, index: int, event: Emit) -> RequestOutput | None:
         if self._kind is RequestOutputKind.DELTA:
             return self._output([self._completion(index, event.tokens, event.text)])
-        whole, new = self._whole[index], self._completion(index, event.tokens, event.text)
-        whole.text += new.text
-        whole.token_ids = [*whole.token_ids, *new.token_ids]
-        if whole.logprobs is not None and new.logprobs is not None:
-            whole.logprobs = [*whole.logprobs, *new.logprobs]
-        return self._output([whole]) if self._kind is RequestOutputKind.CUMULATIVE else None
+        self._emitted[index].append(event)
+        return self._output([self._whole(index)]) if self._kind is RequestOutputKind.CUMULATIVE else None
+
+    def _whole(self, index: int) -> CompletionOutput:
+        events = self._emitted[index]
+        tokens = tuple(token for event in events for token in event.tokens)
+        return self._completion(index, tokens, "".join(event.text for event in events))
 
     def _finish(self, index: int, event: Finished) -> RequestOutput:
         self._open -= 1
         extra = DrrExtra(index, outcome=event.outcome)
         delta = self._kind is RequestOutputKind.DELTA
-        final = self._completion(index, (), "") if delta else self._whole[index]
+        final = self._completion(index, (), "") if delta else self._whole(index)
         final.finish_reason, final.stop_reason = event.finish_reason, event.stop_reason
         if self._kind is not RequestOutputKind.FINAL_ONLY:
             return self._output([final], extra)
-        return self._output([] if self._open else self._whole, extra)
+        self._final[index] = final
+        return self._output([] if self._open else [self._final[own] for own in sorted(self._final)], extra)
 
     def _completion(self, index: int, tokens: tuple[Token, ...], text: str) -> CompletionOutput:
         return CompletionOutput(
