@@ -28,6 +28,8 @@ WIDTH = 180
 
 _RESULTS = "results.json"
 _STEPWISE = ("benchmarks.stepwise",)
+_PARSER = ("--reasoning-parser", "deepseek_r1")
+"""What DRR takes for these models by itself. Parsing costs time for every token, so raw vLLM has to do it, too."""
 
 Measured = Mapping[str, Any]
 """Figures of one load, as plain data."""
@@ -84,7 +86,7 @@ async def servers(
     reasoner: str, arguments: Sequence[str], own: Sequence[str], cores: Cores | None, *, stepwise: bool
 ) -> AsyncIterator[Servers]:
     """All servers, on `reasoner`; `arguments` are for all, `own` for DRR's."""
-    common = ["--model", reasoner, "--disable-uvicorn-access-log", *arguments]
+    common = ["--model", reasoner, *_PARSER, "--disable-uvicorn-access-log", *arguments]
     ours = [*common, *own]
     if cores is not None:
         ours += ["--drr-reasoner-cpus", ",".join(map(str, sorted(cores.reasoner)))]

@@ -48,7 +48,12 @@ class Load:
     @property
     def name(self) -> str:
         """For tables and pictures."""
-        return f"{self.clients} clients" if self.rate is None else f"{self.rate:g} requests/s"
+        return counted_clients(self.clients or 1) if self.rate is None else f"{self.rate:g} requests/s"
+
+
+def counted_clients(number: int) -> str:
+    """So many clients, in words."""
+    return f"{number} client{'s' * (number != 1)}"
 
 
 @dataclass(slots=True)
@@ -90,11 +95,11 @@ async def drive(
 
     The samples come in the order of the prompts.
     """
-    started = time.perf_counter()
     samples: list[Sample] = []
     kept: list[tuple[Sample, list[bytes]]] = []
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(base_url=target.url, timeout=None, limits=limits) as http:
+        started = time.perf_counter()  # now that there is a client: making one can take half a second
 
         async def one(prompt: Mapping[str, Any], due: float) -> None:
             sample = Sample(due)

@@ -29,7 +29,7 @@ from rich.console import Console
 
 from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
-from benchmarks.load_client import Load, Run, Target
+from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, figures, ratios
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
 from drr.engines import on_cpu
@@ -125,7 +125,7 @@ async def _loaded(
         by_target(runs),
         found["ratios"],
         options.out / f"{boundaries}-boundaries-{clients}-clients.png",
-        f"{boundaries} boundaries, {clients} clients",
+        f"{boundaries} boundaries, {counted_clients(clients)}",
     )
     return found
 
@@ -182,11 +182,12 @@ def _table(measured: Sequence[Measured]) -> str:
             cells = [cell(compared[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
             lines.append(f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} |")
     cost = "; ".join(
-        f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and {own['clients']} clients"
+        f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and "
+        f"{counted_clients(own['clients'])}"
         for own in measured
     )
     faster = "; ".join(
-        f"{np.median(own['against_stepwise']):.2f} at {own['clients']} clients"
+        f"{np.median(own['against_stepwise']):.2f} at {counted_clients(own['clients'])}"
         for own in measured
         if own["against_stepwise"]
     )

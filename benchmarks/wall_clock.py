@@ -21,14 +21,13 @@ from rich.console import Console
 
 from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
-from benchmarks.load_client import Load, Run, Target
+from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, spread
 from drr import reference
 from drr.grading import is_correct
 from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
 
-_PARSER = ("--reasoning-parser", "deepseek_r1")
 _BOOTSTRAPS = 10_000
 _SEEDS_APART = 10_000
 _MODES = ("shadow", "auto")
@@ -44,7 +43,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
         for number, question in enumerate(questions)
     ]
     interval = options.stream_interval
-    arguments = [*_PARSER, "--stream-interval", str(interval)]
+    arguments = ["--stream-interval", str(interval)]
     async with servers(reasoner, arguments, ["--dm", dm], cores, stepwise=False) as found:
         targets = [Target(RAW, found.raw, reasoner)]
         targets += [
@@ -56,7 +55,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
     measured = load.results(Targets(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
     each = by_target(runs)
-    title = f"{options.clients} clients, chunks of {interval}" if interval > 1 else f"{options.clients} clients"
+    title = counted_clients(options.clients) + (f", chunks of {interval}" if interval > 1 else "")
     name = f"{options.clients}-clients-chunks-of-{interval}.png"
     draw(each, measured["loads"][0]["ratios"], options.out / name, title)
     yield {
@@ -114,9 +113,9 @@ def section(measured: Sequence[Measured]) -> str:
 def _table(results: Measured) -> str:
     interval = results["stream_interval"]
     chunks = f", all servers with `--stream-interval {interval}`" if interval > 1 else ""
-    clients = "1 client" if results["clients"] == 1 else f"{results['clients']} clients"
     lines = [
-        f"{results['questions']} reference test questions, {clients}{chunks}; {machine(results)}; medians of "
+        f"{results['questions']} reference test questions, {counted_clients(results['clients'])}{chunks}; "
+        f"{machine(results)}; medians of "
         f"{results['pairs']} pairs with raw vLLM's server (least to greatest).",
         "",
         "| server | times as fast | accuracy, against raw vLLM in points | tokens a question | what the tokens alone "
