@@ -1,7 +1,6 @@
 """Servers side by side, raw vLLM's own among them, and what commands that compare them share."""
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -13,10 +12,12 @@ from typing import Any
 
 import psutil
 import torch
+import uvloop
 from rich.console import Console
 from rich.markdown import Markdown
 
 from benchmarks.launch import DRR_SERVE, VLLM_SERVE, running
+from benchmarks.load_report import spread
 from benchmarks.readme import check_section, write_section
 from drr.engines import cpu_engine_defaults, on_cpu, prepare_environment
 from drr.errors import InputError
@@ -132,6 +133,16 @@ def machine(results: Mapping[str, Any]) -> str:
     return f"{results['machine']}{split}"
 
 
+def stolen(measured: Measured) -> str:
+    """How much of the machine's CPU time was stolen in the runs of a load, or `?` where that was not recorded."""
+    shares = [run.get("stolen") for runs in measured["runs"].values() for run in runs]
+    if None in shares:
+        return "?"
+    found = spread(shares)
+    median, least, greatest = (f"{100 * found[name]:.0f} %" for name in ("median", "least", "greatest"))
+    return f"{median} ({least} to {greatest})"
+
+
 def cell(ratio: Mapping[str, float]) -> str:
     """A median with its spread."""
     return f"{ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['greatest']:.3f})"
@@ -166,7 +177,7 @@ def run(
             return 0
         prepare_environment(quiet=True)
         options.out.mkdir(parents=True, exist_ok=True)
-        asyncio.run(_record(options, measure, place))
+        uvloop.run(_record(options, measure, place))
     except (InputError, ValueError) as error:
         parser.error(str(error))
     Console(width=WIDTH).print(Markdown(section(recorded(options.out))))

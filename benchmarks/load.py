@@ -13,7 +13,6 @@ others: what a server still has in its prefix cache from the last pair must not 
 """
 
 import argparse
-import asyncio
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -174,7 +174,7 @@ def show(console: Console, measured: Mapping[str, Any]) -> None:
     names = [target["name"] for target in measured["targets"]]
     for load in measured["loads"]:
         table = Table("", *names, *(f"{name} / {names[0]}" for name in names[1:]), title=load["load"])
-        for figure in ("failed", *COMPARED):
+        for figure in ("failed", "stolen", *COMPARED):
             cells = [_median(load["runs"][name], figure) for name in names]
             cells += [_spread(load["ratios"][name].get(figure)) for name in names[1:]]
             table.add_row(_LABELS.get(figure, figure.replace("_", " ")), *cells)
@@ -186,6 +186,7 @@ def _spread(ratio: Mapping[str, Any] | None) -> str:
 
 
 _LABELS = {
+    "stolen": "share of CPU time stolen",
     "requests_per_second": "requests a second",
     "tokens_per_second": "tokens a second",
     "goodput": "good requests a second",
@@ -239,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options, rest = parse(sys.argv[1:] if argv is None else argv)
     try:
-        asyncio.run(_main(options, rest))
+        uvloop.run(_main(options, rest))
     except InputError as error:
         sys.stderr.write(f"benchmarks.load: {error}\n")
         return 2

@@ -1,7 +1,8 @@
 """Load on an OpenAI-compatible server: streamed chat completions, closed loop or Poisson arrivals, timed at the client.
 
-A text chunk is recognised in its bytes and only the chunk that carries `usage` is parsed: a client that decodes every
-chunk would take the cores that it measures, and hide what the server spends.
+A client that shares its machine with the server takes the cores that it measures, and hides what the server spends. So
+this one is vLLM's own choice for benchmarks, aiohttp, whose parser is compiled; a text chunk is recognised in its
+bytes, and only the chunk that carries `usage` is decoded.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
+import psutil
 
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content)":\s*"(?!")')
 """A delta with text. In text itself the quotes are escaped, so it never looks like this."""
@@ -75,12 +77,17 @@ class Sample:
 
 @dataclass(slots=True)
 class Run:
-    """What one load did to one server; `seconds` from the first request until the last answer."""
+    """What one load did to one server; `seconds` from the first request until the last answer.
+
+    `stolen` is the share of this machine's CPU time that its host gave to other machines meanwhile, 0 where it does not
+    say: on a virtual machine with busy neighbours, runs of unequal shares cannot be compared.
+    """
 
     target: str
     load: str
     seconds: float
     samples: list[Sample]
+    stolen: float = 0.0
 
 
 async def drive(
@@ -97,8 +104,9 @@ async def drive(
     """
     samples: list[Sample] = []
     kept: list[tuple[Sample, list[bytes]]] = []
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=target.url, timeout=None, limits=limits) as http:
+    forever = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=forever, trust_env=True) as http:
+        before = psutil.cpu_times()
         started = time.perf_counter()  # now that there is a client: making one can take half a second
 
         async def one(prompt: Mapping[str, Any], due: float) -> None:
@@ -116,10 +124,17 @@ async def drive(
             for sample in samples:
                 if sample.end is None and sample.error is None:
                     sample.error = "unfinished when the time was over"
+    stolen = _stolen(before, psutil.cpu_times())
     for sample, events in kept:  # now that nothing is timed any more
         sample.answer = "".join(map(_answer_text, events))
     ends = [sample.end for sample in samples if sample.end is not None]
-    return Run(target.name, load.name, max(ends, default=time.perf_counter() - started), samples)
+    return Run(target.name, load.name, max(ends, default=time.perf_counter() - started), samples, stolen)
+
+
+def _stolen(before: Any, after: Any) -> float:
+    """Share of all CPU time between two readings of psutil.cpu_times; only Linux tells."""
+    spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
+    return float(spent.get("steal", 0.0) / max(sum(spent.values()), 1e-9))
 
 
 Send = Callable[[Mapping[str, Any], float], Any]
@@ -156,15 +171,15 @@ async def _open(prompts: Sequence[Mapping[str, Any]], load: Load, started: float
 
 
 async def _ask(
-    http: httpx.AsyncClient, target: Target, prompt: Mapping[str, Any], sample: Sample, started: float
+    http: aiohttp.ClientSession, target: Target, prompt: Mapping[str, Any], sample: Sample, started: float
 ) -> list[bytes]:
     """Ask, and time what comes; returns the events with text."""
     texts: list[bytes] = []
     body = {"model": target.model, "stream": True, "stream_options": {"include_usage": True}, **prompt, **target.body}
     try:
-        async with http.stream("POST", "/v1/chat/completions", json=body) as response:
-            if response.status_code != 200:
-                sample.error = f"HTTP {response.status_code}: {(await response.aread())[:300].decode(errors='replace')}"
+        async with http.post(f"{target.url}/v1/chat/completions", json=body) as response:
+            if response.status != 200:
+                sample.error = f"HTTP {response.status}: {(await response.read())[:300].decode(errors='replace')}"
                 return texts
             last = 0.0
             async for event in _events(response):
@@ -179,7 +194,7 @@ async def _ask(
                 if _USAGE.search(event) or b'"error":' in event[:20]:
                     _note(event, sample)
             sample.end = time.perf_counter() - started
-    except httpx.HTTPError as error:
+    except aiohttp.ClientError as error:
         sample.error = f"{type(error).__name__}: {error}"
     if sample.error is None and sample.first is None:
         sample.error = "an answer without text"
@@ -188,9 +203,9 @@ async def _ask(
     return texts
 
 
-async def _events(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     rest = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in response.content.iter_any():
         *whole, rest = (rest + chunk).split(b"\n\n")
         for event in whole:
             yield event

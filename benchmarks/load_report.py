@@ -51,13 +51,14 @@ class Targets:
 def figures(run: Run, targets: Targets) -> Figures:
     """Of one run: counts, rates a second, latencies in seconds. `goodput` is good requests a second.
 
-    Failed requests are in no latency and no rate; `failed` counts them.
+    Failed requests are in no latency and no rate; `failed` counts them. `stolen` is a share of CPU time.
     """
     good = [sample for sample in run.samples if sample.error is None]
     found: Figures = {
         "requests": len(run.samples),
         "failed": len(run.samples) - len(good),
         "seconds": run.seconds,
+        "stolen": run.stolen,
         "tokens": sum(sample.tokens for sample in good),
         "requests_per_second": len(good) / run.seconds,
         "tokens_per_second": sum(sample.tokens for sample in good) / run.seconds,

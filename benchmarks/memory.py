@@ -7,12 +7,12 @@ server's processes together (the API server, both engines) after every 500 reque
 """
 
 import argparse
-import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import psutil
+import uvloop
 
 from benchmarks.launch import running
 from benchmarks.load_client import Load, Target, drive
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/memory.json"))
     options = parser.parse_args()
-    found = asyncio.run(measure(options.requests, options.clients))
+    found = uvloop.run(measure(options.requests, options.clients))
     write_whole(options.out, json.dumps(found, indent=1) + "\n")
     first, last = found[0], found[-1]
     print(  # noqa: T201

@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers, stolen
 from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, figures, ratios
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
@@ -174,13 +174,16 @@ def _table(measured: Sequence[Measured]) -> str:
         f"to raw vLLM's server, medians (least to greatest).",
         "",
         "| boundaries | clients | pairs | server | tokens a second | time to first token, p95 | gap, p95 | "
-        "whole answer, p95 |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "whole answer, p95 | CPU time stolen |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for own in measured:
         for name, compared in own["ratios"].items():
             cells = [cell(compared[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
-            lines.append(f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} |")
+            lines.append(
+                f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} "
+                f"| {stolen(own)} |"
+            )
     cost = "; ".join(
         f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and "
         f"{counted_clients(own['clients'])}"

@@ -8,7 +8,8 @@
 The easy and hard reference test questions, answers of their natural length at the Reasoner's own temperature. In turn,
 never at once, the same requests with the same seeds go to raw vLLM and to DRR in every `--mode`, every pair with seeds
 of its own. The answers are graded when the clock has stopped. A run replaces what `--out` holds for as many clients
-and the same `--stream-interval` (vLLM's own: tokens per chunk of a stream, on all servers), and leaves the rest.
+and questions and the same `--stream-interval` (vLLM's own: tokens per chunk of a stream, on all servers), and leaves
+the rest.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers, stolen
 from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, spread
 from drr import reference
@@ -56,7 +57,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
     load.show(Console(width=WIDTH), measured)
     each = by_target(runs)
     title = counted_clients(options.clients) + (f", chunks of {interval}" if interval > 1 else "")
-    name = f"{options.clients}-clients-chunks-of-{interval}.png"
+    name = f"{options.clients}-clients-{len(questions)}-questions-chunks-of-{interval}.png"
     draw(each, measured["loads"][0]["ratios"], options.out / name, title)
     yield {
         "questions": len(questions),
@@ -69,7 +70,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
 
 
 def _place(measured: Measured) -> Place:
-    return -measured["clients"], measured["stream_interval"]
+    return -measured["clients"], measured["stream_interval"], -measured["questions"]
 
 
 def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Question]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _table(results: Measured) -> str:
     lines = [
         f"{results['questions']} reference test questions, {counted_clients(results['clients'])}{chunks}; "
         f"{machine(results)}; medians of "
-        f"{results['pairs']} pairs with raw vLLM's server (least to greatest).",
+        f"{results['pairs']} pairs with raw vLLM's server (least to greatest); CPU time stolen: {stolen(results)}.",
         "",
         "| server | times as fast | accuracy, against raw vLLM in points | tokens a question | what the tokens alone "
         "would give | time to first token, p95 | whole answer, p95 |",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import namedtuple
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from benchmarks import load
-from benchmarks.load_client import Load, Run, Sample, Target, drive
+from benchmarks.load_client import Load, Run, Sample, Target, _stolen, drive
 from benchmarks.load_report import Targets, figures, ratios
 from drr.errors import InputError
 
@@ -120,14 +121,22 @@ async def test_a_refusal_is_a_failed_request_with_its_reason() -> None:
     assert found["tokens_per_second"] == 0
 
 
+def test_what_the_host_took_is_a_share_of_all_time() -> None:
+    spent = namedtuple("spent", ["user", "idle", "steal", "guest"])
+    assert _stolen(spent(10.0, 5.0, 1.0, 9.0), spent(13.0, 6.0, 2.0, 99.0)) == pytest.approx(0.2)
+    other = namedtuple("other", ["user", "idle"])
+    assert _stolen(other(1.0, 1.0), other(2.0, 2.0)) == 0, "systems that do not say"
+
+
 def test_figures_are_of_good_requests_only() -> None:
     samples = [
         Sample(due=1.0, first=1.5, end=3.0, gaps=[0.5, 1.0], tokens=10),
         Sample(due=2.0, first=4.0, end=5.0, gaps=[1.0], tokens=20),
         Sample(due=2.0, error="no"),
     ]
-    found = figures(Run("a", "2 clients", 5.0, samples), Targets(ttft=1.0))
+    found = figures(Run("a", "2 clients", 5.0, samples, 0.25), Targets(ttft=1.0))
     assert found["requests"] == 3
+    assert found["stolen"] == 0.25
     assert found["failed"] == 1
     assert found["requests_per_second"] == pytest.approx(0.4)
     assert found["tokens_per_second"] == pytest.approx(6)

@@ -118,12 +118,16 @@ def test_the_section_says_what_was_measured() -> None:
         "pairs": 5,
         "dm_tokens_computed_per_token": 1.234,
         "ratios": {"DRR, shadow": ratios},
+        "runs": {"raw vLLM": [{"stolen": 0.0}, {"stolen": 0.1}], "DRR, shadow": [{"stolen": 0.5}]},
         "against_stepwise": [1.2, 1.5, 1.3],
     }
     larger = {**measured, "parameters": {"reasoner": 6_500_000_000, "dm": 600_000_000}, "clients": 48}
+    larger["runs"] = {"raw vLLM": [{}], "DRR, shadow": [{"stolen": 0.5}]}
     text = section([larger, measured])
     assert text.count("| boundaries |") == 2, "a table for each pair of models"
     assert text.index("| 10 | 48 | 5 |") < text.index("28.0 and a DM") < text.index("| 10 | 16 | 5 |")
     assert "| 10 | 16 | 5 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
+    assert "| 10 % (0 % to 50 %) |" in text
+    assert text.count("| ? |") == 1, "where it was not recorded"
     assert "1.23 at 10 boundaries and 16 clients" in text
     assert "1.30 at 16 clients" in text
