@@ -177,7 +177,8 @@ async def _ask(
     texts: list[bytes] = []
     body = {"model": target.model, "stream": True, "stream_options": {"include_usage": True}, **prompt, **target.body}
     try:
-        async with http.post(f"{target.url}/v1/chat/completions", json=body) as response:
+        url = f"{target.url}/v1/chat/completions"
+        async with http.post(url, json=body, allow_redirects=False) as response:  # else every request is two
             if response.status != 200:
                 sample.error = f"HTTP {response.status}: {(await response.read())[:300].decode(errors='replace')}"
                 return texts

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from benchmarks import load
 from benchmarks.load_client import Load, Run, Sample, Target, _stolen, drive
@@ -35,6 +35,8 @@ def fake_server() -> FastAPI:
     async def chat(request: Request) -> Any:
         body = await request.json()
         app.state.bodies.append(body)
+        if body.get("seed") == 307:
+            return RedirectResponse("/v1/elsewhere", 307)
         if body.get("seed") == 666:
             return JSONResponse({"error": {"message": "no"}}, 400)
         return StreamingResponse(stream(body), media_type="text/event-stream")
@@ -119,6 +121,12 @@ async def test_a_refusal_is_a_failed_request_with_its_reason() -> None:
             await load.measure([Target("a", url, "tiny", {"seed": 666})], prompts(2), [Load(clients=1)], 1)
     assert found["failed"] == 2
     assert found["tokens_per_second"] == 0
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with served(fake_server()) as url:
+        run = await drive(Target("a", url, "tiny", {"seed": 307}), prompts(1), Load(clients=1))
+    assert (run.samples[0].error or "").startswith("HTTP 307")
 
 
 def test_what_the_host_took_is_a_share_of_all_time() -> None:

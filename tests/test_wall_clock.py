@@ -1,6 +1,5 @@
 """What stopping is worth on the clock, from runs whose times, tokens and answers are known."""
 
-import numpy as np
 import pytest
 
 from benchmarks.load_client import Run, Sample
@@ -55,4 +54,10 @@ def test_the_section_says_what_was_measured() -> None:
     assert "CPU time stolen: 25 % (25 % to 25 %)" in text
     assert "| DRR, auto | 1.750 (1.500 to 2.000) | 62.5 %, -25.0 [" in text
     assert "| 40.0 | 2.50 | 1.000 (1.000 to 1.000) |" in text
-    assert np.argsort([_place({**measured, "clients": count})[0] for count in (1, 48, 16)]).tolist() == [1, 2, 0]
+
+
+def test_most_clients_and_questions_come_first_and_every_load_has_its_place() -> None:
+    loads = [(48, 500, 1), (48, 72, 1), (48, 500, 8), (16, 24, 1), (1, 4, 1)]
+    places = [_place({"clients": own[0], "questions": own[1], "stream_interval": own[2]}) for own in loads]
+    assert len(set(places)) == len(loads)
+    assert sorted(places) == places
