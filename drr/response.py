@@ -16,12 +16,12 @@ class LoopSettings:
 
     `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
     `max_tokens` is, and where that leaves hardly anything to think with, all of it. With 0 nothing is kept free, and
-    thinking that the engine ends stays without an answer. `deadline` is in seconds from a
-    boundary to the verdict. `separate_answer` asks for the answer in a request of its own even after a natural close
-    (stop strings must not cut the thinking). `context_limit` bounds prompt and output of one attempt together, put-in
-    tokens too: the engine's context, or less; the answer's reserve is kept free inside it likewise. A boundary with
-    fewer than `min_step_tokens` tokens between the last judged one and itself is passed over, unless thinking ends
-    there.
+    thinking that the engine ends stays without an answer. `deadline` is in seconds from a boundary to the verdict.
+    `separate_answer` asks for the answer in a request of its own even after a natural close (stop strings must not cut
+    the thinking, nor may a grammar start anew in the middle of an answer). `context_limit` bounds prompt and output of
+    one attempt together, put-in tokens too: the engine's context, or less; the answer's reserve is kept free inside it
+    likewise. A boundary with fewer than `min_step_tokens` tokens between the last judged one and itself is passed over,
+    unless thinking ends there.
     """
 
     policy: PolicySettings
@@ -58,6 +58,8 @@ class Spent:
 
     generated: int = 0
     thought: int = 0
+    promised: int = 0
+    """What running engine requests may still generate."""
 
 
 @dataclass(slots=True)

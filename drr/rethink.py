@@ -134,14 +134,15 @@ class RethinkLoop:
     # Attempts ----------------------------------------------------------------------------------------------
 
     def _next_wave(self) -> list[_Attempt]:
-        left = 1 + self._rethink.max_rethinks - len(self._attempts)
-        behind = self._behind()
-        first = len(self._attempts)
-        wave = [self._attempt(number, behind) for number in range(first, first + min(left, self._rethink.parallel))]
+        behind, first = self._behind(), len(self._attempts)
+        left = 1 + self._rethink.max_rethinks - first
+        worth_sharing = max(1, (self._settings.thinking_room - self._spent.generated) // LEAST_THINKING)
+        size = min(left, self._rethink.parallel, worth_sharing)
+        wave = [self._attempt(first + place, behind, sharing=size - place) for place in range(size)]
         self._attempts += wave
         return wave
 
-    def _attempt(self, number: int, behind: _Attempt | None) -> _Attempt:
+    def _attempt(self, number: int, behind: _Attempt | None, sharing: int) -> _Attempt:
         context = self._context(behind)
         policy = self._settings.policy
         if policy.max_steps is not None:
@@ -157,6 +158,7 @@ class RethinkLoop:
             self._question,
             spent=self._spent,
             attempt=number,
+            sharing=sharing,
             probe=probe,
         )
         return _Attempt(loop, behind)

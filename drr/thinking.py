@@ -3,7 +3,8 @@
 One uninterrupted engine request carries the thinking. Each closed step becomes a gate: tokens behind it are held
 back until its verdict is in or its deadline has passed, so that a client never sees a token that the final context
 does not hold. A stop aborts the stream, cuts back to the gate, closes the thinking with its exact token ids and
-asks for the answer in a new request, which the engine's prefix cache makes cheap.
+asks for the answer in a new request, which the engine's prefix cache makes cheap. The thinking's request may not
+generate what is kept free for the answer; a natural answer that gets that far goes on in another request.
 
 A scorer that is late, failing or dead never fails a request: without a score the verdict is to continue.
 """
@@ -52,10 +53,12 @@ class ThinkingLoop:
         *,
         spent: Spent | None = None,
         attempt: int = 0,
+        sharing: int = 1,
         probe: Probe | None = None,
     ) -> None:
-        """`spent` is shared by all attempts of a response, whose number this is `attempt`. `probe` is for scorers that
-        ask the Reasoner."""
+        """`spent` is shared by all attempts of a response, whose number this is `attempt`. `sharing` attempts, this one
+        and those that begin right after it, divide the room that is left. `probe` is for scorers that ask the
+        Reasoner."""
         self._form, self._settings = form, settings
         self._prompt_ids = list(prompt_ids)
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
@@ -63,6 +66,7 @@ class ThinkingLoop:
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe)
         self._probe = probe
         self._outcome, self._spent, self._attempt = Outcome(), spent or Spent(), attempt
+        self._sharing, self._promised = sharing, 0
         self._trace = Trace(prompt_ids, rule, self._spent)
         self._rejected: Score | None = None
         self._scores: list[Score | None] = []
@@ -116,6 +120,9 @@ class ThinkingLoop:
                     yield Rejected(self._rejected)
                     return
                 if self._finish is not None and not self._gates:
+                    if self._may_go_on():
+                        await self._go_on()
+                        continue
                     yield self._finished(*self._finish)
                     return
                 await self._receive(await self._mailbox.get())
@@ -151,29 +158,59 @@ class ThinkingLoop:
         return (
             (limit is None or self._spent.thought + tokens <= limit)
             and (room is None or len(self._trace) + tokens + len(self._form.close_ids) <= room)
-            and self._spent.generated + tokens <= self._settings.thinking_room
+            and tokens <= self._free(self._settings.thinking_room)
         )
+
+    def _free(self, tokens: int) -> int:
+        """What is left of so many tokens of the response, for this attempt."""
+        return tokens - self._spent.generated - (self._spent.promised - self._promised)
+
+    def _room_behind_the_trace(self) -> int:
+        """How many more tokens the output may have, those kept free for the answer included."""
+        room = self._free(self._settings.max_tokens)
+        if self._settings.context_limit is not None:
+            room = min(room, self._settings.context_limit - len(self._prompt_ids) - len(self._trace))
+        return room
 
     def _count(self, tokens: int) -> None:
         self._outcome.generated_tokens += tokens
         self._spent.generated += tokens
+        self._promise(self._promised - tokens)
+
+    def _promise(self, tokens: int) -> None:
+        """Note what this attempt's engine request may still generate."""
+        self._spent.promised += tokens - self._promised
+        self._promised = tokens
 
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        carried, limit = self._trace.carried, self._settings.max_tokens - self._spent.generated
+        limit = self._room_behind_the_trace()
+        if phase is Phase.THINK:
+            limit = min(limit, self._free(self._settings.thinking_room) // self._sharing)
+            self._sharing = 1
+        if limit < 1:
+            self._finish = ("length", None)
+            return
+        carried = self._trace.carried
         ids = [*self._prompt_ids, *carried]
-        if self._settings.context_limit is not None:
-            limit = min(limit, self._settings.context_limit - len(ids))
-        segment = Segment(
-            phase=phase,
-            number=self._segments,
-            ids=ids,
-            carried=carried,
-            max_tokens=max(1, limit),
-        )
+        segment = Segment(phase=phase, number=self._segments, ids=ids, carried=carried, max_tokens=limit)
         self._segments += 1
+        self._promise(limit)
         self._stream.open(segment)
+
+    def _may_go_on(self) -> bool:
+        """Whether the engine request ended just because it was allowed no more, and now more may be generated."""
+        ended_by_its_limit = self._finish == ("length", None) and self._promised == 0
+        return ended_by_its_limit and self._room_behind_the_trace() > 0
+
+    async def _go_on(self) -> None:
+        self._finish = None
+        if self._stage is not _Stage.ANSWERING:
+            self._stage = _Stage.ANSWERING
+            self._events.append(Accepted())
+        await self._close_stream()
+        self._open_stream(Phase.ANSWER)
 
     async def _close_stream(self) -> None:
         """End the running engine request; what it generated beyond the trace counts as discarded."""
@@ -186,6 +223,7 @@ class ThinkingLoop:
             elif isinstance(message, Delta):
                 self._count(len(message.tokens))
                 self._outcome.discarded_tokens += len(message.tokens)
+        self._promise(0)
         for gate in gates:
             self._mailbox.put_nowait(gate)
 
@@ -222,16 +260,16 @@ class ThinkingLoop:
                 self._outcome.discarded_tokens += 1  # the end of the turn; the turn goes on with an answer
             elif not self._take_token(token):
                 await self._give_up_rest(len(delta.tokens) - position)
-                if self._settings.policy.accept is not None:
-                    self._close_gate()  # what was cut off is judged before it is answered from
-                self._end(StopCause.BUDGET)
+                self._cut_off()
                 return
             self._count(1)
         if delta.finish_reason is None:
             return
-        if self._ends_without_answer(delta):
+        if self._ends_without_answer(delta) and delta.finish_reason == "length":
+            self._cut_off()
+        elif self._ends_without_answer(delta):
             self._close_gate()
-            self._end(StopCause.BUDGET if delta.finish_reason == "length" else StopCause.NATURAL)
+            self._end(StopCause.NATURAL)
         else:
             self._finish = (delta.finish_reason, delta.stop_reason)
 
@@ -323,6 +361,12 @@ class ThinkingLoop:
             return False
         return not closing or policy.accept is not None or self._outcome.nudges < policy.nudge
 
+    def _cut_off(self) -> None:
+        """The thinking has no more room."""
+        if self._settings.policy.accept is not None:
+            self._close_gate()  # what was cut off is judged before it is answered from
+        self._end(StopCause.BUDGET)
+
     def _end(self, cause: StopCause) -> None:
         """The thinking's stream is over without a close; an answer follows once the gates before are passed."""
         self._stage = _Stage.ENDED
@@ -360,16 +404,10 @@ class ThinkingLoop:
                 await self._accept_close()
 
     def _worth_it(self, decision: Decision, gate: Gate) -> bool:
-        """Whether a verdict that throws away what was generated since leaves something better than that.
-
-        It does not where the Reasoner stopped at this very boundary by itself, nor where the answer that it has
-        begun meanwhile has used up what another one would need.
-        """
-        affordable = self._stage is not _Stage.CLOSED or self._spent.generated <= self._settings.thinking_room
+        """Whether a verdict that throws away what was generated since leaves something better than that: it does not
+        where the Reasoner stopped at this very boundary by itself, nor where nothing more may be thought."""
         if decision.verdict is Verdict.STOP:
-            return not self._closes_at(gate.end) and affordable
-        if decision.verdict is Verdict.RETHINK:
-            return affordable
+            return not self._closes_at(gate.end)
         if decision.verdict is Verdict.NUDGE:
             return self._has_room(1 + len(self._settings.nudge_cue_ids))
         return True

@@ -151,7 +151,7 @@ class ThinkingEngine(AsyncLLM):
         settings = plan.settings.loop_settings(
             drr.defaults,
             max_tokens,
-            separate_answer=bool(own.stop),
+            separate_answer=bool(own.stop) or (own.structured_outputs is not None and plan.settings.answer_tokens > 0),
             context_limit=self.model_config.max_model_len,
         )
         if not plan.settings.rejects:

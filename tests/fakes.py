@@ -35,15 +35,18 @@ class Vocabulary:
 
 @dataclass
 class FakeReasoner:
-    """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests.
+    """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests, save
+    where one of those carries the beginning of an answer that stands in `thinking`: it plays the rest.
 
-    Words are tokens; "" is the end of the turn. `group` tokens come per delta. `pace` is awaited between deltas.
+    Words are tokens; "" is the end of the turn. `group` tokens come per delta. `pace` is awaited between deltas; with
+    `at_once` all of a request comes before anybody else has a turn.
     """
 
     thinking: Sequence[str]
     answer: Sequence[str] = ("The answer", " is 4", "")
     rethought: Sequence[str] = ("more", "\n\n", "</think>", "again", "")
     group: int = 1
+    at_once: bool = False
     pace: Callable[[], "asyncio.Future[None] | asyncio.Task[None]"] | None = None
     fails_after: int | None = None
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
@@ -62,11 +65,10 @@ class FakeReasoner:
             self.running -= 1
 
     async def _deltas(self, segment: Segment) -> AsyncGenerator[Delta, None]:
-        thinks = sum(1 for earlier in self.segments if earlier.phase is Phase.THINK)
-        words = self.answer if segment.phase is Phase.ANSWER else self.thinking if thinks == 1 else self.rethought
-        words = list(words)[: segment.max_tokens]
+        words = list(self._words(segment))[: segment.max_tokens]
         for start in range(0, len(words), self.group):
-            await (self.pace() if self.pace else asyncio.sleep(0))
+            if not self.at_once:
+                await (self.pace() if self.pace else asyncio.sleep(0))
             if self.fails_after is not None and start >= self.fails_after:
                 raise RuntimeError("engine died")
             piece = words[start : start + self.group]
@@ -77,6 +79,15 @@ class FakeReasoner:
                 reason = "length"
             tokens = tuple(self.vocabulary.token(word) for word in piece)
             yield Delta(tokens, "".join(piece), reason)
+
+    def _words(self, segment: Segment) -> Sequence[str]:
+        if segment.phase is Phase.ANSWER:
+            carried = list(segment.carried)
+            begun = [self.vocabulary.token(word).id for word in self.thinking[: len(carried)]]
+            goes_on = carried and carried == begun and carried[-1] != CLOSE
+            return self.thinking[len(carried) :] if goes_on else self.answer
+        thinks = sum(1 for earlier in self.segments if earlier.phase is Phase.THINK)
+        return self.thinking if thinks == 1 else self.rethought
 
 
 @dataclass

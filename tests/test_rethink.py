@@ -19,7 +19,7 @@ from drr.steps import StepRule
 
 from .fakes import CLOSE, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Response, Vocabulary, respond
 
-SETTINGS = LoopSettings(PolicySettings(threshold=0.9, accept=0.5), max_tokens=1000, answer_tokens=50, deadline=0.5)
+SETTINGS = LoopSettings(PolicySettings(threshold=0.9, accept=0.5), max_tokens=1000, answer_tokens=50, deadline=30.0)
 VOCABULARY = Vocabulary()
 SEPARATOR = (Token(901, "|2|", injected=True),)
 CUE = (Token(902, "Again: ", injected=True),)
@@ -38,6 +38,7 @@ class Bench:
     scripts: Sequence[Sequence[str]]
     scores: Sequence[Sequence[float | Exception | None]]
     delays: Sequence[float] = (0.0,) * 9
+    at_once: bool = False
     id: str = "fake"
     reasoners: list[FakeReasoner] = field(default_factory=list)
     scorers: list[FakeScorer] = field(default_factory=list)
@@ -45,7 +46,8 @@ class Bench:
     def reasoner(self, number: int) -> tuple[FakeReasoner, None]:
         assert number == len(self.reasoners)
         name = self.scripts[number][0]
-        made = FakeReasoner(self.scripts[number], answer=(f" forced {name}", ""), vocabulary=VOCABULARY)
+        answer = (f" forced {name}", "")
+        made = FakeReasoner(self.scripts[number], answer, vocabulary=VOCABULARY, at_once=self.at_once)
         self.reasoners.append(made)
         return made, None
 
@@ -184,16 +186,27 @@ async def test_limits_hold_across_attempts(change: dict[str, object], attempts: 
     check_account(response, bench)
 
 
-async def test_an_answer_that_used_up_the_room_is_kept_however_it_is_judged() -> None:
+async def test_an_answer_begun_before_its_thinking_was_judged_leaves_room_for_another() -> None:
     long = ("a", "\n\n", "a!", "\n\n", "</think>", *("w",) * 20, "")
     tight = replace(SETTINGS, max_tokens=32, answer_tokens=16)
     bench = Bench([long], [[0.1]], delays=(0.05,))
     response = await respond(bench.loop(given=tight))
-    assert response.text == "a\n\na!\n\n</think>" + "w" * 20
-    assert response.outcome.stop_cause is StopCause.NATURAL
-    roomy = Bench([long], [[0.1]], delays=(0.05,))
-    forced = await respond(roomy.loop(replace(RETHINK, max_rethinks=0)))
-    assert forced.text.endswith(" forced a")
+    assert response.text == "a\n\na!\n\n</think> forced a"
+    assert response.outcome.stop_cause is StopCause.RETHINK_LIMIT
+    assert response.outcome.generated_tokens <= tight.max_tokens
+    check_account(response, bench)
+
+
+@pytest.mark.parametrize(("max_tokens", "attempts"), [(40, 3), (34, 2), (20, 1)])
+async def test_attempts_at_once_share_the_room_and_no_smaller_ones_begin(max_tokens: int, attempts: int) -> None:
+    bench = Bench(THREE, [[0.1], [0.95], [0.1]], delays=(0.0, 0.01, 0.0))
+    given = replace(SETTINGS, max_tokens=max_tokens, answer_tokens=16)
+    response = await respond(bench.loop(replace(RETHINK, max_rethinks=2, parallel=3), given))
+    first = [reasoner.segments[0].max_tokens for reasoner in bench.reasoners[:attempts]]
+    assert sum(first) == given.thinking_room
+    assert max(first) - min(first) <= 1
+    assert sum(own.generated for own in bench.reasoners) <= max_tokens
+    check_account(response, bench)
 
 
 async def test_without_scores_nothing_is_rejected() -> None:
@@ -234,6 +247,8 @@ async def test_engine_errors_are_raised_and_nothing_is_left(parallel: int) -> No
     on_exhausted=st.sampled_from(["best", "last", "abstain"]),
     budget=st.none() | st.integers(0, 30),
     hopeless=st.sampled_from([None, 0.2]),
+    max_tokens=st.integers(1, 40) | st.just(1000),
+    at_once=st.booleans(),
     stop_after=st.none() | st.integers(1, 12),
 )
 def test_nothing_is_lost_or_left_running_whatever_happens(
@@ -244,11 +259,18 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
     on_exhausted: str,
     budget: int | None,
     hopeless: float | None,
+    max_tokens: int,
+    at_once: bool,
     stop_after: int | None,
 ) -> None:
-    bench = Bench(THREE, scores, delays)
+    bench = Bench(THREE, scores, delays, at_once=at_once)
     given = replace(
-        SETTINGS, max_thinking_tokens=budget, deadline=0.01, policy=replace(SETTINGS.policy, hopeless=hopeless)
+        SETTINGS,
+        max_tokens=max_tokens,
+        answer_tokens=2,
+        max_thinking_tokens=budget,
+        deadline=0.01,
+        policy=replace(SETTINGS.policy, hopeless=hopeless),
     )
     rethink = replace(RETHINK, parallel=parallel, kind=kind, on_exhausted=on_exhausted)  # type: ignore[arg-type]
 
@@ -266,6 +288,7 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
     response = asyncio.run(respond(bench.loop(rethink, given)))
     check_account(response, bench)
     assert 1 <= len(response.outcome.attempts) <= 4
+    assert sum(own.generated for own in bench.reasoners) <= max_tokens
     assert [token.id for token in response.tokens].count(CLOSE) == 1, "thinking is closed exactly once"
     if budget is not None:
         thought = sum(own.thinking_tokens for own in response.outcome.attempts)

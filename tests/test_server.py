@@ -96,9 +96,16 @@ def stop(server: Server) -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = start(tmp_path_factory.mktemp("server") / "log")
+    # Machines that stand still for seconds must not change verdicts here; lateness has tests of its own.
+    running = start(tmp_path_factory.mktemp("server") / "log", "--dm-deadline-ms", "60000")
     yield running
     stop(running)
+
+
+@pytest.fixture(scope="module")
+def greedy(server: Server) -> Any:
+    """A response that nobody judged."""
+    return server.ask(temperature=0, drr={"mode": "off"})
 
 
 def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None:
@@ -257,6 +264,34 @@ def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
     assert response.drr["stop_cause"] in ("budget", "dm_stop")
 
 
+@pytest.mark.parametrize("tokens", [9, 24, 60])
+def test_max_tokens_holds_for_attempts_at_once(server: Server, tokens: int) -> None:
+    asked = {"mode": "rethink", "accept": 1.0, "max_rethinks": 3, "parallel": 3, "answer_tokens": 5}
+    response = server.ask(max_tokens=tokens, drr=asked)
+    assert response.usage.completion_tokens <= tokens
+    assert response.choices[0].message.content
+
+
+def test_a_natural_answer_that_reaches_its_reserve_is_the_same(server: Server, greedy: Any) -> None:
+    tokens = greedy.usage.completion_tokens
+    for reserve in (1, 4):
+        same = server.ask(temperature=0, max_tokens=tokens, drr={"threshold": 1.0, "answer_tokens": reserve})
+        assert same.choices[0].message == greedy.choices[0].message
+        assert (same.choices[0].finish_reason, same.usage) == ("stop", greedy.usage)
+    short = server.ask(temperature=0, max_tokens=tokens - 2, drr={"threshold": 1.0, "answer_tokens": 3})
+    assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", tokens - 2)
+    assert greedy.choices[0].message.content.startswith(short.choices[0].message.content)
+
+
+def test_a_grammar_holds_for_an_answer_that_begins_before_its_reserve(server: Server, greedy: Any) -> None:
+    thinking = greedy.usage.completion_tokens_details.reasoning_tokens
+    drr = {"threshold": 1.0, "answer_tokens": 38}
+    form = {"structured_outputs": {"regex": "either [0-9]{3} or [0-9]{3}"}}
+    response = server.ask(temperature=0, max_tokens=thinking + 40, drr=drr, extra_body=form)
+    assert re.fullmatch(r"either \d{3} or \d{3}", response.choices[0].message.content)
+    assert response.drr["stop_cause"] == "natural"
+
+
 def test_choices_think_for_themselves(server: Server) -> None:
     # Hot enough for different thoughts; a second <think> among them is read differently by vLLM's two parsers.
     think = AutoTokenizer.from_pretrained(reference.reasoner_folder()).convert_tokens_to_ids("<think>")
@@ -353,11 +388,10 @@ def test_a_certified_risk_is_honoured(server: Server) -> None:
     assert hotter.drr["risk"]["broken_by"] == ["temperature"]
 
 
-def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused(server: Server) -> None:
-    full = server.ask(drr={"mode": "off"}, temperature=0)
+def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused(server: Server, greedy: Any) -> None:
     response = server.ask(drr={"max_lost_correct": 1e-6}, temperature=0)
     assert response.drr["stop_cause"] == "uncertified"
-    assert response.choices[0].message == full.choices[0].message
+    assert response.choices[0].message == greedy.choices[0].message
     with pytest.raises(openai.BadRequestError, match="certified risks") as caught:
         server.ask(drr={"mode": "stop", "max_lost_correct": 1e-6})
     assert caught.value.param == "drr.max_lost_correct"

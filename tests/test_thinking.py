@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, StopCause, Verdict
@@ -20,7 +20,7 @@ from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Res
 
 THOUGHT = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n")
 WHOLE = (*THOUGHT, "</think>", "The", " end", "")
-SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=0.5)
+SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=30.0)
 
 
 def loop_of(
@@ -267,7 +267,8 @@ async def test_endless_thinking_leaves_the_answer_its_reserve() -> None:
     reasoner = FakeReasoner(("x",) * 1000)
     response = await respond(loop_of(reasoner, None, replace(SETTINGS, max_tokens=60, answer_tokens=50)))
     assert response.outcome.thinking_tokens == 30, "half, where max_tokens is smaller than twice the reserve"
-    assert reasoner.segments[-1].max_tokens == 60 - 31, "what the engine generated beyond the budget is paid for"
+    assert [segment.max_tokens for segment in reasoner.segments] == [30, 30]
+    assert response.outcome.discarded_tokens == 0, "the engine was not allowed any more"
     roomy = await respond(loop_of(FakeReasoner(("x",) * 1000), None, replace(SETTINGS, max_tokens=200)))
     assert roomy.outcome.thinking_tokens == 150
 
@@ -280,15 +281,51 @@ async def test_max_tokens_of_one_is_an_answer_of_one_token() -> None:
     assert response.outcome.generated_tokens == 1
 
 
-async def test_an_answer_that_used_up_the_room_is_not_thrown_away() -> None:
-    reasoner = FakeReasoner((*THOUGHT, "</think>", *("w",) * 20, ""))
-    scorer = FakeScorer([0.95, 0.1], delay=0.05)
-    tight = replace(SETTINGS, max_tokens=32, answer_tokens=16)
-    response = await respond(loop_of(reasoner, scorer, tight))
+LONG = (*THOUGHT, "</think>", *(f"w{place}" for place in range(20)), "")
+TIGHT = replace(SETTINGS, max_tokens=32, answer_tokens=16)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+async def test_a_slow_judge_stops_where_a_fast_one_does(delay: float) -> None:
+    reasoner = FakeReasoner(LONG, at_once=delay > 0)
+    response = await respond(loop_of(reasoner, FakeScorer([0.95, 0.1], delay=delay), TIGHT))
+    assert response.text == "ab\n\n</think>The answer is 4"
+    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.generated_tokens <= TIGHT.max_tokens
+
+
+@pytest.mark.parametrize("max_tokens", [32, 31, 26, 22])
+async def test_a_natural_answer_goes_on_into_its_reserve(max_tokens: int) -> None:
+    reasoner = FakeReasoner(LONG)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), replace(TIGHT, max_tokens=max_tokens)))
+    assert response.ids == [reasoner.vocabulary.token(word).id for word in LONG[:max_tokens]]
+    assert response.text == "".join(LONG[:max_tokens])
+    assert response.finish_reason == ("stop" if max_tokens >= len(LONG) else "length")
+    thinking, answer = reasoner.segments
+    assert (thinking.phase, answer.phase) == (Phase.THINK, Phase.ANSWER)
+    assert thinking.max_tokens + answer.max_tokens == max_tokens
     assert response.outcome.stop_cause is StopCause.NATURAL
-    assert response.text == "".join(THOUGHT) + "</think>" + "w" * 20
-    roomy = await respond(loop_of(FakeReasoner(WHOLE), FakeScorer([0.95, 0.1], delay=0.05), SETTINGS))
-    assert roomy.outcome.stop_cause is StopCause.DM_STOP
+    check_account(response, reasoner)
+
+
+@pytest.mark.parametrize(("context_limit", "count"), [(None, 31), (20, 19)])
+async def test_an_output_without_thinking_goes_on_into_its_reserve(context_limit: int | None, count: int) -> None:
+    reasoner = FakeReasoner(("Just", *(f" w{place}" for place in range(30))))
+    limits = replace(TIGHT, context_limit=context_limit)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), limits, prompt=(PROMPT,)))
+    assert response.text == "".join(reasoner.thinking[:count])
+    assert response.finish_reason == "length"
+    assert len(reasoner.segments) == 2
+    check_account(response, reasoner)
+
+
+async def test_thinking_that_closes_with_the_last_token_has_no_answer_in_shadow() -> None:
+    reasoner = FakeReasoner(WHOLE)
+    given = replace(policy(acts=False), max_tokens=len(THOUGHT) + 1, answer_tokens=0, separate_answer=True)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), given))
+    assert response.text == "".join(THOUGHT) + "</think>"
+    assert response.finish_reason == "length"
+    assert response.outcome.generated_tokens == given.max_tokens
 
 
 async def test_answer_without_thinking() -> None:
@@ -382,7 +419,12 @@ WORDS = st.lists(st.sampled_from(["a", "b", " ", "\n\n", ".\n\n", "\n", "c"]), m
     nudge=st.integers(0, 2),
     budget=st.none() | st.integers(0, 20),
     patience=st.integers(1, 3),
+    max_tokens=st.integers(1, 30) | st.just(1000),
+    answer_tokens=st.integers(1, 12),
+    at_once=st.booleans(),
+    separate=st.booleans(),
 )
+@example(["a"] * 24, 1, [0.1], [0.0] * 30, True, 0, None, 1, 20, 1, True, False)
 def test_client_sees_exactly_what_the_context_holds(
     words: list[str],
     group: int,
@@ -392,18 +434,30 @@ def test_client_sees_exactly_what_the_context_holds(
     nudge: int,
     budget: int | None,
     patience: int,
+    max_tokens: int,
+    answer_tokens: int,
+    at_once: bool,
+    separate: bool,
 ) -> None:
-    """The hold-back rule: what was shown before the last request is what that request's context holds."""
-    reasoner = FakeReasoner((*words, *(("</think>", "The", " end") if closes else ()), ""), group=group)
+    """The hold-back rule: what was shown before the last request is what that request's context holds. No limit is
+    overrun, however fast the engine is and however slow the loop."""
+    reasoner = FakeReasoner(
+        (*words, *(("</think>", "The", " end") if closes else ()), ""), group=group, at_once=at_once
+    )
     given = replace(
         policy(nudge=nudge, patience=patience),
         max_thinking_tokens=budget,
         nudge_cue="Wait,",
         nudge_cue_ids=(7,),
         deadline=0.01,
+        max_tokens=max_tokens,
+        answer_tokens=answer_tokens,
+        separate_answer=separate,
     )
     response = asyncio.run(respond(loop_of(reasoner, FakeScorer(scores, delays), given)))
     check_account(response, reasoner)
+    assert reasoner.generated <= max_tokens
+    assert response.outcome.generated_tokens <= max_tokens
     for segment in reasoner.segments:
         shown = response.ids[: len(segment.carried)]
         assert shown == list(segment.carried)
