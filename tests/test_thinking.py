@@ -83,11 +83,12 @@ async def test_scores_out_of_order_are_decided_in_order() -> None:
 
 async def test_stream_is_not_paused_while_scores_are_awaited() -> None:
     reasoner = FakeReasoner(WHOLE)
-    scorer = FakeScorer([0.1], delay=0.1)
+    scorer = FakeScorer([None])
     run = loop_of(reasoner, scorer).run()
     first = await anext(run)
     assert isinstance(first, Emit)
-    await asyncio.sleep(0.05)
+    for _ in range(200):
+        await asyncio.sleep(0)
     assert reasoner.generated == len(WHOLE), "the engine went on while the first score was out"
     await run.aclose()
 
@@ -95,13 +96,20 @@ async def test_stream_is_not_paused_while_scores_are_awaited() -> None:
 async def test_nothing_behind_an_undecided_boundary_is_shown() -> None:
     reasoner = FakeReasoner(WHOLE)
     shown = ""
-    async with contextlib.aclosing(loop_of(reasoner, FakeScorer([None])).run()) as run:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.1):
-                async for event in run:
-                    if isinstance(event, Emit):
-                        shown += event.text
+
+    async def watch() -> None:
+        nonlocal shown
+        async with contextlib.aclosing(loop_of(reasoner, FakeScorer([None])).run()) as run:
+            async for event in run:
+                shown += event.text if isinstance(event, Emit) else ""
+
+    task = asyncio.create_task(watch())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert reasoner.generated == len(WHOLE)
     assert shown == "ab\n\n"
+    task.cancel()
+    await asyncio.wait([task])
     assert reasoner.running == 0
 
 
