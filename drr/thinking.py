@@ -465,6 +465,9 @@ class ThinkingLoop:
 
     async def _nudge(self, end: int) -> None:
         await self._cut(end)
+        if not self._has_room(1 + len(self._settings.nudge_cue_ids)):  # what came meanwhile has used it up
+            await self._answer(end, StopCause.BUDGET)
+            return
         self._outcome.nudges += 1
         self._stage = _Stage.THINKING
         for position, token_id in enumerate(self._settings.nudge_cue_ids):

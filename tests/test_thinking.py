@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from drr.policy import PolicySettings, StopCause, Verdict
+from drr.policy import PolicySettings, Score, StopCause, Verdict
 from drr.reasoner import Phase
 from drr.response import Emit, LoopSettings
-from drr.scorers import ScorerUnavailableError
+from drr.scorers import Boundary, ScorerUnavailableError
 from drr.steps import StepRule
 from drr.thinking import ThinkingLoop
 
@@ -210,6 +210,31 @@ async def test_nudge_refuses_an_early_close_once() -> None:
     assert response.outcome.injected_tokens == 2
     assert reasoner.segments[1].phase is Phase.THINK
     assert list(reasoner.segments[1].ids[-2:]) == [7, 8]
+    check_account(response, reasoner)
+
+
+async def test_a_nudge_whose_room_was_used_up_meanwhile_is_an_answer() -> None:
+    judged = asyncio.get_running_loop().create_future()
+    nothing = asyncio.get_running_loop().create_future()
+    nothing.set_result(None)
+
+    class LastMinute(FakeScorer):
+        async def score(self, boundary: Boundary) -> Score:
+            if boundary.index == 0:
+                asyncio.get_running_loop().call_soon(judged.set_result, None)
+            return Score(0.1, 0.1)
+
+    def pace() -> "asyncio.Future[None]":
+        return judged if reasoner.generated == len(THOUGHT) + 1 else nothing
+
+    reasoner = FakeReasoner(LONG, pace=pace)
+    given = replace(TIGHT, max_tokens=23, answer_tokens=10, nudge_cue="Wait,", nudge_cue_ids=(7, 8))
+    given = replace(given, policy=replace(given.policy, nudge=1))
+    response = await respond(loop_of(reasoner, LastMinute([]), given))
+    assert reasoner.segments[0].max_tokens == 13
+    assert response.text == "".join(THOUGHT) + "</think>The answer is 4"
+    assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.BUDGET, 0)
+    assert response.outcome.discarded_tokens == 1 + 4, "the close, and the answer behind it"
     check_account(response, reasoner)
 
 
