@@ -1,15 +1,15 @@
 """What stopping early is worth on the clock: the reference pair beside raw vLLM's own server, under load.
 
     python -m benchmarks.wall_clock
-    python -m benchmarks.wall_clock --stream-interval 8 --mode auto
+    python -m benchmarks.wall_clock --stream-interval 1 --mode auto
     python -m benchmarks.wall_clock --clients 1 --questions 6 --mode off --mode shadow
     python -m benchmarks.wall_clock --report      writes the recorded results into the README, measures nothing
 
 The easy and hard reference test questions, answers of their natural length at the Reasoner's own temperature. In turn,
 never at once, the same requests with the same seeds go to raw vLLM and to DRR in every `--mode`, every pair with seeds
-of its own. The answers are graded when the clock has stopped. A run replaces what `--out` holds for as many clients
-and questions and the same `--stream-interval` (vLLM's own: tokens per chunk of a stream, on all servers), and leaves
-the rest.
+of its own. The answers are graded when the clock has stopped. `--stream-interval` is vLLM's own option: tokens per
+chunk of a stream, the same on all servers; the one that the reference pair is served with unless given. A run replaces
+what `--out` holds for as many clients and questions and the same interval, and leaves the rest.
 """
 
 import argparse
@@ -112,10 +112,9 @@ def section(measured: Sequence[Measured]) -> str:
 
 
 def _table(results: Measured) -> str:
-    interval = results["stream_interval"]
-    chunks = f", all servers with `--stream-interval {interval}`" if interval > 1 else ""
     lines = [
-        f"{results['questions']} reference test questions, {counted_clients(results['clients'])}{chunks}; "
+        f"{results['questions']} reference test questions, {counted_clients(results['clients'])}, all servers with "
+        f"`--stream-interval {results['stream_interval']}`; "
         f"{machine(results)}; medians of "
         f"{results['pairs']} pairs with raw vLLM's server (least to greatest); CPU time stolen: {stolen(results)}.",
         "",
@@ -139,7 +138,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--clients", type=int, default=48)
-    parser.add_argument("--stream-interval", type=int, default=1, metavar="TOKENS", help="of all servers")
+    parser.add_argument(
+        "--stream-interval", type=int, default=reference.STREAM_INTERVAL, metavar="TOKENS", help="of all servers"
+    )
     parser.add_argument(
         "--mode", choices=("off", "shadow", "auto"), action="append", help="repeatable (default: shadow and auto)"
     )

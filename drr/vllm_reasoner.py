@@ -18,6 +18,10 @@ from drr.reasoner import Delta, Phase, Segment, Token
 
 Generate = Callable[..., AsyncGenerator[RequestOutput, None]]
 
+_UNSEEN_CHUNK = 8
+"""Tokens that come at once where the client waits for all of them: a chunk costs the process that runs the loop several
+times what a token does, and a boundary is still found within a few tokens."""
+
 _GREEDY = 1e-5
 """Below this temperature vLLM samples nothing."""
 
@@ -78,6 +82,8 @@ def segment_params(params: SamplingParams, segment: Segment) -> SamplingParams:
     own.n = 1
     own.max_tokens = segment.max_tokens
     own.min_tokens = min(segment.max_tokens, max(0, params.min_tokens - len(segment.carried)))
+    if params.output_kind is RequestOutputKind.FINAL_ONLY:
+        own.stream_interval = max(_UNSEEN_CHUNK, params.stream_interval or 1)
     own.output_kind = RequestOutputKind.DELTA
     if segment.number and params.seed is not None:
         # Engines that restart their noise with every request would otherwise repeat the first segment's.

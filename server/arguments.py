@@ -55,13 +55,17 @@ def make_parser() -> FlexibleArgumentParser:
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The server's arguments. Without --model the reference Reasoner and its DM are served."""
     parser = make_parser()
-    parser.set_defaults(**cpu_engine_defaults(), model=None)
+    own_interval = parser.get_default("stream_interval")
+    parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
         args.dm = args.dm or str(reference.dm_folder())
         args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
+        own_interval = reference.STREAM_INTERVAL
+    if args.stream_interval is None:
+        args.stream_interval = own_interval
     _check(parser, args)
     _share_memory(parser, args)
     validate_parsed_serve_args(args)

@@ -36,6 +36,13 @@ def test_what_cannot_be_honoured_is_refused(
     assert complaint in capsys.readouterr().err
 
 
+def test_the_reference_pair_streams_in_larger_chunks_unless_told_otherwise() -> None:
+    assert parse_args([]).stream_interval == 8
+    assert parse_args(["--stream-interval", "1"]).stream_interval == 1
+    assert parse_args(MODEL).stream_interval == AsyncEngineArgs.stream_interval == 1
+    assert parse_args([*MODEL, "--stream-interval", "4"]).stream_interval == 4
+
+
 def test_compiling_is_refused_where_nothing_would_be_compiled(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

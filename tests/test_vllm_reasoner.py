@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vllm.logprobs import Logprob
@@ -30,6 +31,17 @@ def test_thinking_is_not_cut_by_stop_strings_and_reports_log_probabilities() -> 
     assert answer.stop == ["."]
     assert answer.logprobs is None
     assert params.stop == ["."], "the client's own parameters stay as they are"
+
+
+@pytest.mark.parametrize("phase", [Phase.THINK, Phase.ANSWER])
+def test_what_nobody_reads_as_it_comes_comes_in_larger_pieces(phase: Phase) -> None:
+    def interval(**given: Any) -> int | None:
+        return segment_params(SamplingParams(**given), segment(phase)).stream_interval
+
+    assert interval(output_kind=RequestOutputKind.FINAL_ONLY) == 8
+    assert interval(output_kind=RequestOutputKind.FINAL_ONLY, stream_interval=20) == 20
+    assert interval(output_kind=RequestOutputKind.DELTA) is None
+    assert interval(output_kind=RequestOutputKind.DELTA, stream_interval=3) == 3
 
 
 def test_client_log_probabilities_are_kept() -> None:

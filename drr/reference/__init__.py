@@ -5,6 +5,10 @@ from pathlib import Path
 MODEL_NAME = "drr-reference"
 """The name under which the reference Reasoner is served."""
 
+STREAM_INTERVAL = 8
+"""Tokens per chunk of a stream where the reference models are served: they make hundreds of tokens a second, and on the
+cores that they run on a chunk costs more than a token does."""
+
 _MODELS = Path(__file__).parent / "models"
 
 
