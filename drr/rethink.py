@@ -96,6 +96,8 @@ class RethinkLoop:
         self._prompt_ids, self._question = list(prompt_ids), question
         self._spent = Spent()
         self._attempts: list[_Attempt] = []
+        self._racing: dict[int, asyncio.Task[None]] = {}
+        self._winner: int | None = None
         self._steps: list[StepReport] = []
         self._injected = 0
 
@@ -137,7 +139,8 @@ class RethinkLoop:
         behind, first = self._behind(), len(self._attempts)
         left = 1 + self._rethink.max_rethinks - first
         worth_sharing = max(1, (self._settings.thinking_room - self._spent.generated) // LEAST_THINKING)
-        size = min(left, self._rethink.parallel, worth_sharing)
+        thinks = self._form.starts_open(self._context(behind)) is not False  # else there is nothing to judge
+        size = min(left, self._rethink.parallel if thinks else 1, worth_sharing)
         wave = [self._attempt(first + place, behind, sharing=size - place) for place in range(size)]
         self._attempts += wave
         return wave
@@ -159,6 +162,7 @@ class RethinkLoop:
             spent=self._spent,
             attempt=number,
             sharing=sharing,
+            on_accept=lambda: self._win(number),
             probe=probe,
         )
         return _Attempt(loop, behind)
@@ -189,6 +193,7 @@ class RethinkLoop:
     async def _race(self, wave: Sequence[_Attempt]) -> AsyncGenerator[tuple[_Attempt, Event], None]:
         """The attempts' events until one finishes or all are rejected. Several run at once; what they think is kept
         back until one is accepted, and then the others end."""
+        self._winner = None
         if len(wave) == 1:
             (attempt,) = wave
             async with contextlib.aclosing(attempt.loop.run()) as events:
@@ -197,7 +202,9 @@ class RethinkLoop:
                         yield attempt, event
             return
         queue: asyncio.Queue[tuple[_Attempt, Event | Exception]] = asyncio.Queue()
-        tasks = {attempt: asyncio.create_task(_pump(attempt, queue)) for attempt in wave}
+        first = len(self._attempts) - len(wave)
+        tasks = [asyncio.create_task(_pump(attempt, queue)) for attempt in wave]
+        self._racing = dict(enumerate(tasks, first))
         running, winner = len(wave), None
         try:
             while running:
@@ -209,7 +216,6 @@ class RethinkLoop:
                 event = item
                 if winner is None and isinstance(event, Accepted | Finished):
                     winner = attempt
-                    await _end([task for other, task in tasks.items() if other is not winner])
                     for emit in winner.unshown:
                         yield winner, emit
                 if winner is None and isinstance(event, Emit):
@@ -218,7 +224,16 @@ class RethinkLoop:
                     yield attempt, event
                 running -= isinstance(event, Rejected | Finished)
         finally:
-            await _end(list(tasks.values()))
+            self._racing = {}
+            await _end(tasks)
+
+    async def _win(self, number: int) -> None:
+        """End the attempts that run beside this one before it answers: its answer may use what they were allowed."""
+        if self._winner is None:
+            self._winner = number
+            await _end([task for other, task in self._racing.items() if other != number])
+        elif self._winner != number:
+            await asyncio.Event().wait()  # the winner is about to end this one
 
     # The end -----------------------------------------------------------------------------------------------
 

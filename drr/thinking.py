@@ -4,7 +4,8 @@ One uninterrupted engine request carries the thinking. Each closed step becomes 
 back until its verdict is in or its deadline has passed, so that a client never sees a token that the final context
 does not hold. A stop aborts the stream, cuts back to the gate, closes the thinking with its exact token ids and
 asks for the answer in a new request, which the engine's prefix cache makes cheap. The thinking's request may not
-generate what is kept free for the answer; a natural answer that gets that far goes on in another request.
+generate what is kept free for the answer; a natural answer that gets that far goes on in another request, and so does
+thinking that was allowed only its share, where others have left it theirs.
 
 A scorer that is late, failing or dead never fails a request: without a score the verdict is to continue.
 """
@@ -12,7 +13,7 @@ A scorer that is late, failing or dead never fails a request: without a score th
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from enum import Enum, auto
 
 from drr.features import BehaviourFeatures
@@ -25,6 +26,8 @@ from drr.scorers import Scorer
 from drr.segments import SegmentStream, StreamFailed
 from drr.steps import Step, StepRule
 from drr.trace import Trace
+
+_LENGTH: tuple[str, int | str | None] = ("length", None)
 
 
 class _Stage(Enum):
@@ -54,11 +57,12 @@ class ThinkingLoop:
         spent: Spent | None = None,
         attempt: int = 0,
         sharing: int = 1,
+        on_accept: Callable[[], Awaitable[None]] | None = None,
         probe: Probe | None = None,
     ) -> None:
         """`spent` is shared by all attempts of a response, whose number this is `attempt`. `sharing` attempts, this one
-        and those that begin right after it, divide the room that is left. `probe` is for scorers that ask the
-        Reasoner."""
+        and those that begin right after it, divide the room that is left. `on_accept` is awaited when the thinking
+        stands, before the answer's request. `probe` is for scorers that ask the Reasoner."""
         self._form, self._settings = form, settings
         self._prompt_ids = list(prompt_ids)
         self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
@@ -66,7 +70,8 @@ class ThinkingLoop:
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe)
         self._probe = probe
         self._outcome, self._spent, self._attempt = Outcome(), spent or Spent(), attempt
-        self._sharing, self._promised = sharing, 0
+        self._sharing, self._on_accept, self._promised = sharing, on_accept, 0
+        self._phase = Phase.THINK
         self._trace = Trace(prompt_ids, rule, self._spent)
         self._rejected: Score | None = None
         self._scores: list[Score | None] = []
@@ -120,7 +125,9 @@ class ThinkingLoop:
                     yield Rejected(self._rejected)
                     return
                 if self._finish is not None and not self._gates:
-                    if self._may_go_on():
+                    if self._finish == _LENGTH and self._may_go_on():
+                        self._finish = None
+                        await self._accept()
                         await self._go_on()
                         continue
                     yield self._finished(*self._finish)
@@ -186,31 +193,28 @@ class ThinkingLoop:
 
     def _open_stream(self, phase: Phase) -> None:
         limit = self._room_behind_the_trace()
-        if phase is Phase.THINK:
+        if self._stage is not _Stage.ANSWERING:
             limit = min(limit, self._free(self._settings.thinking_room) // self._sharing)
             self._sharing = 1
         if limit < 1:
-            self._finish = ("length", None)
+            self._finish = _LENGTH
             return
         carried = self._trace.carried
         ids = [*self._prompt_ids, *carried]
         segment = Segment(phase=phase, number=self._segments, ids=ids, carried=carried, max_tokens=limit)
-        self._segments += 1
+        self._segments, self._phase = self._segments + 1, phase
         self._promise(limit)
         self._stream.open(segment)
 
     def _may_go_on(self) -> bool:
-        """Whether the engine request ended just because it was allowed no more, and now more may be generated."""
-        ended_by_its_limit = self._finish == ("length", None) and self._promised == 0
-        return ended_by_its_limit and self._room_behind_the_trace() > 0
+        """Whether the thinking's request has generated all that it was allowed, and more may be generated."""
+        room = self._room_behind_the_trace() > 0 and (self._stage is not _Stage.THINKING or self._has_room())
+        return room and self._phase is Phase.THINK and self._promised == 0
 
     async def _go_on(self) -> None:
-        self._finish = None
-        if self._stage is not _Stage.ANSWERING:
-            self._stage = _Stage.ANSWERING
-            self._events.append(Accepted())
+        """Go on exactly where the thinking's request ended."""
         await self._close_stream()
-        self._open_stream(Phase.ANSWER)
+        self._open_stream(Phase.THINK)
 
     async def _close_stream(self) -> None:
         """End the running engine request; what it generated beyond the trace counts as discarded."""
@@ -265,13 +269,15 @@ class ThinkingLoop:
             self._count(1)
         if delta.finish_reason is None:
             return
-        if self._ends_without_answer(delta) and delta.finish_reason == "length":
-            self._cut_off()
-        elif self._ends_without_answer(delta):
+        if not self._ends_without_answer(delta):
+            self._finish = (delta.finish_reason, delta.stop_reason)
+        elif delta.finish_reason != "length":
             self._close_gate()
             self._end(StopCause.NATURAL)
+        elif self._may_go_on():
+            await self._go_on()
         else:
-            self._finish = (delta.finish_reason, delta.stop_reason)
+            self._cut_off()
 
     def _ends_without_answer(self, delta: Delta) -> bool:
         """Whether this delta ends the thinking's stream too soon: an answer has to follow in another."""
@@ -458,9 +464,8 @@ class ThinkingLoop:
     async def _answer(self, end: int, cause: StopCause) -> None:
         await self._cut(end)
         self._outcome.stop_cause, self._rejected = cause, None
-        self._events.append(Accepted())
+        await self._accept()
         self._inject(self._form.close_ids, self._form.close_text)
-        self._stage = _Stage.ANSWERING
         self._open_stream(Phase.ANSWER)
 
     async def _nudge(self, end: int) -> None:
@@ -477,11 +482,19 @@ class ThinkingLoop:
 
     async def _accept_close(self) -> None:
         """The natural close stands: the answer goes on in the same stream, or in its own where that is needed."""
-        self._events.append(Accepted())
+        await self._accept()
         if self._settings.separate_answer:
             await self._cut(self._trace.thinking_to + len(self._form.close_ids) if self._trace.started else 0)
             self._open_stream(Phase.ANSWER)
+
+    async def _accept(self) -> None:
+        """The thinking is over and stands."""
+        if self._stage is _Stage.ANSWERING:
+            return
         self._stage = _Stage.ANSWERING
+        self._events.append(Accepted())
+        if self._on_accept is not None:
+            await self._on_accept()
 
     def _count_up(self) -> None:
         outcome = self._outcome

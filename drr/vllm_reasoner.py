@@ -49,6 +49,7 @@ class VllmReasoner:
         self._generate, self._tokenizer = generate, tokenizer
         self._prompt, self._params = prompt, params
         self._request_id, self._options = request_id, dict(options)
+        self._decoder, self._decoded = TextDecoder(tokenizer, [], params.skip_special_tokens), list[int]()
         self.first_output: RequestOutput | None = None
         self.last_output: RequestOutput | None = None
 
@@ -58,7 +59,7 @@ class VllmReasoner:
         options = self._options
         if segment.phase is Phase.ANSWER:
             options = {**options, "reasoning_ended": True}  # structured outputs constrain from the first token
-        decode = TextDecoder(self._tokenizer, segment.ids, params.skip_special_tokens)
+        decode = self._decoder_behind(segment.ids)
         outputs = self._generate(prompt, params, self._request_id, **options)
         async with contextlib.aclosing(outputs):
             async for output in outputs:
@@ -66,9 +67,17 @@ class VllmReasoner:
                 self.last_output = output
                 completion = output.outputs[0]
                 if segment.phase is Phase.THINK:
+                    self._decoded.extend(completion.token_ids)
                     yield _thinking_delta(completion, decode, params.include_stop_str_in_output)
                 else:
                     yield _answer_delta(completion)
+
+    def _decoder_behind(self, ids: Sequence[int]) -> "TextDecoder":
+        """A segment that begins where another ended may begin inside a character, which only the same decoder knows."""
+        if self._decoded != list(ids):
+            self._decoder = TextDecoder(self._tokenizer, ids, self._params.skip_special_tokens)
+            self._decoded = list(ids)
+        return self._decoder
 
 
 def segment_params(params: SamplingParams, segment: Segment) -> SamplingParams:

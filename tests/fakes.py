@@ -35,8 +35,8 @@ class Vocabulary:
 
 @dataclass
 class FakeReasoner:
-    """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests, save
-    where one of those carries the beginning of an answer that stands in `thinking`: it plays the rest.
+    """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests. A THINK
+    request that begins where the one before was not allowed any more plays the rest of that.
 
     Words are tokens; "" is the end of the turn. `group` tokens come per delta. `pace` is awaited between deltas; with
     `at_once` all of a request comes before anybody else has a turn.
@@ -53,6 +53,8 @@ class FakeReasoner:
     segments: list[Segment] = field(default_factory=list)
     running: int = 0
     generated: int = 0
+    _rest: Sequence[str] = ()
+    _rest_behind: list[int] = field(default_factory=list)
 
     async def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
         self.segments.append(segment)
@@ -65,7 +67,9 @@ class FakeReasoner:
             self.running -= 1
 
     async def _deltas(self, segment: Segment) -> AsyncGenerator[Delta, None]:
-        words = list(self._words(segment))[: segment.max_tokens]
+        script = list(self._words(segment))
+        words, self._rest = script[: segment.max_tokens], script[segment.max_tokens :]
+        self._rest_behind = [*segment.ids, *(self.vocabulary.token(word).id for word in words)]
         for start in range(0, len(words), self.group):
             if not self.at_once:
                 await (self.pace() if self.pace else asyncio.sleep(0))
@@ -82,10 +86,9 @@ class FakeReasoner:
 
     def _words(self, segment: Segment) -> Sequence[str]:
         if segment.phase is Phase.ANSWER:
-            carried = list(segment.carried)
-            begun = [self.vocabulary.token(word).id for word in self.thinking[: len(carried)]]
-            goes_on = carried and carried == begun and carried[-1] != CLOSE
-            return self.thinking[len(carried) :] if goes_on else self.answer
+            return self.answer
+        if self._rest and list(segment.ids) == self._rest_behind:
+            return self._rest
         thinks = sum(1 for earlier in self.segments if earlier.phase is Phase.THINK)
         return self.thinking if thinks == 1 else self.rethought
 

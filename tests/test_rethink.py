@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, StopCause, Verdict
 from drr.probing import Probe
-from drr.reasoner import Token
+from drr.reasoner import Phase, Token
 from drr.response import Fate, LoopSettings
 from drr.rethink import RethinkLoop, RethinkSettings
 from drr.steps import StepRule
@@ -197,6 +197,51 @@ async def test_an_answer_begun_before_its_thinking_was_judged_leaves_room_for_an
     check_account(response, bench)
 
 
+SHORT, ENDLESS = thinking("b"), ("a", *(f"{place} " for place in range(40)), "\n\n", "</think>", " answer a", "")
+SHARED = replace(SETTINGS, max_tokens=120, answer_tokens=20)
+TWO = replace(RETHINK, max_rethinks=1, parallel=2)
+
+
+async def test_an_attempt_thinks_on_in_the_room_that_a_rejected_one_left() -> None:
+    bench = Bench([(*ENDLESS[:30], *ENDLESS), SHORT], [[0.9], [0.1]])
+    response = await respond(bench.loop(TWO, SHARED))
+    assert response.outcome.stop_cause is StopCause.NATURAL
+    assert response.text == "".join((*ENDLESS[:30], *ENDLESS))
+    first, rest = bench.reasoners[0].segments
+    assert (first.max_tokens, rest.max_tokens) == (50, 100 - 50 - bench.reasoners[1].generated)
+    assert [token.text for token in response.tokens] == [*ENDLESS[:30], *ENDLESS]
+    check_account(response, bench)
+
+
+async def test_a_natural_answer_has_the_room_of_the_attempts_that_it_ended() -> None:
+    long = (*SHORT[:5], *(f"w{place}" for place in range(200)))
+    bench = Bench([long, ENDLESS], [[0.6], [0.1]])
+    response = await respond(bench.loop(TWO, SHARED))
+    winner, other = bench.reasoners
+    assert response.text == "".join(long[: winner.generated])
+    assert winner.generated == SHARED.max_tokens - other.generated > 50
+    assert response.finish_reason == "length"
+    check_account(response, bench)
+
+
+async def test_an_answer_of_its_own_is_one_request_with_all_the_room() -> None:
+    bench = Bench([SHORT, ENDLESS], [[0.6], [0.1]])
+    response = await respond(bench.loop(TWO, replace(SHARED, separate_answer=True)))
+    winner, other = bench.reasoners
+    assert [segment.phase for segment in winner.segments] == [Phase.THINK, Phase.ANSWER]
+    answer = len((" forced b", ""))
+    assert winner.segments[1].max_tokens == SHARED.max_tokens - other.generated - (winner.generated - answer)
+    check_account(response, bench)
+
+
+async def test_a_prompt_that_closes_the_thinking_has_one_answer() -> None:
+    bench = Bench(THREE, [[0.1]] * 3)
+    loop = RethinkLoop(bench.reasoner, bench, FORM, StepRule(), SHARED, TWO, (PROMPT, OPEN, CLOSE), "question")
+    response = await respond(loop)
+    assert (response.text, response.finish_reason) == (" forced a", "stop")
+    assert len(bench.reasoners) == 1
+
+
 @pytest.mark.parametrize(("max_tokens", "attempts"), [(40, 3), (34, 2), (20, 1)])
 async def test_attempts_at_once_share_the_room_and_no_smaller_ones_begin(max_tokens: int, attempts: int) -> None:
     bench = Bench(THREE, [[0.1], [0.95], [0.1]], delays=(0.0, 0.01, 0.0))
@@ -249,6 +294,7 @@ async def test_engine_errors_are_raised_and_nothing_is_left(parallel: int) -> No
     hopeless=st.sampled_from([None, 0.2]),
     max_tokens=st.integers(1, 40) | st.just(1000),
     at_once=st.booleans(),
+    separate=st.booleans(),
     stop_after=st.none() | st.integers(1, 12),
 )
 def test_nothing_is_lost_or_left_running_whatever_happens(
@@ -261,6 +307,7 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
     hopeless: float | None,
     max_tokens: int,
     at_once: bool,
+    separate: bool,
     stop_after: int | None,
 ) -> None:
     bench = Bench(THREE, scores, delays, at_once=at_once)
@@ -268,6 +315,7 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
         SETTINGS,
         max_tokens=max_tokens,
         answer_tokens=2,
+        separate_answer=separate,
         max_thinking_tokens=budget,
         deadline=0.01,
         policy=replace(SETTINGS.policy, hopeless=hopeless),

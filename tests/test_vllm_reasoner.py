@@ -13,7 +13,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from drr.reasoner import Phase, Segment, ThinkingFormat
 from drr.reference.tokenizer import train_tokenizer
 from drr.vllm_probe import VllmProbe
-from drr.vllm_reasoner import TextDecoder, _thinking_delta, attempt_params, segment_params
+from drr.vllm_reasoner import TextDecoder, VllmReasoner, _thinking_delta, attempt_params, segment_params
 
 TOKENIZER = train_tokenizer(["so: 31*3=93.\n\nSo the answer is 93.\n\n"] * 4)
 
@@ -101,6 +101,26 @@ def test_the_end_token_adds_no_text() -> None:
     delta = _thinking_delta(completion, TextDecoder(TOKENIZER, [], skip_special_tokens=False), keep_stop=False)
     assert delta.text == "so"
     assert delta.tokens[-1].id == end
+
+
+async def test_a_segment_that_begins_inside_a_character_adds_the_character_alone() -> None:
+    ids = TOKENIZER.encode("so 🙂.", add_special_tokens=False)
+    question = TOKENIZER.encode("31*3", add_special_tokens=False)
+
+    def until(cut: int, *, start: int) -> Any:
+        async def generate(prompt: Any, *_: Any, **__: Any) -> AsyncGenerator[RequestOutput, None]:
+            done = CompletionOutput(0, "", ids[start:cut], None, None, finish_reason="length")
+            yield RequestOutput("request", None, prompt["prompt_token_ids"], None, [done], finished=True)
+
+        return generate
+
+    for cut in range(1, len(ids)):
+        reasoner = VllmReasoner(until(cut, start=0), TOKENIZER, {}, SamplingParams(), "request", {})
+        first = [delta.text async for delta in reasoner.stream(Segment(Phase.THINK, 0, question, [], 50))]
+        reasoner._generate = until(len(ids), start=cut)
+        carried = Segment(Phase.THINK, 1, [*question, *ids[:cut]], ids[:cut], 50)
+        rest = [delta.text async for delta in reasoner.stream(carried)]
+        assert "".join(first + rest) == "so 🙂."
 
 
 def test_later_attempts_have_noise_of_their_own() -> None:
