@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from enum import Enum, auto
 
+from drr.allowance import Allowance
 from drr.features import BehaviourFeatures
 from drr.judging import Gate, Judge, Unjudged
 from drr.policy import Decision, Score, StopCause, Verdict, decide, rejects
@@ -69,10 +70,13 @@ class ThinkingLoop:
         self._stream = SegmentStream(reasoner, self._mailbox.put_nowait)
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe)
         self._probe = probe
-        self._outcome, self._spent, self._attempt = Outcome(), spent or Spent(), attempt
-        self._sharing, self._on_accept, self._promised = sharing, on_accept, 0
+        self._outcome, self._attempt, self._on_accept = Outcome(), attempt, on_accept
         self._phase = Phase.THINK
-        self._trace = Trace(prompt_ids, rule, self._spent)
+        spent = spent or Spent()
+        self._trace = Trace(prompt_ids, rule, spent)
+        self._allowance = Allowance(
+            settings, spent, prompt_tokens=len(prompt_ids), marker_tokens=len(form.close_ids), sharing=sharing
+        )
         self._rejected: Score | None = None
         self._scores: list[Score | None] = []
         self._features = BehaviourFeatures()
@@ -161,41 +165,17 @@ class ThinkingLoop:
 
     def _has_room(self, tokens: int = 1) -> bool:
         """Whether this many more thinking tokens may be generated."""
-        limit, room = self._settings.max_thinking_tokens, self._settings.attempt_room(len(self._prompt_ids))
-        return (
-            (limit is None or self._spent.thought + tokens <= limit)
-            and (room is None or len(self._trace) + tokens + len(self._form.close_ids) <= room)
-            and tokens <= self._free(self._settings.thinking_room)
-        )
-
-    def _free(self, tokens: int) -> int:
-        """What is left of so many tokens of the response, for this attempt."""
-        return tokens - self._spent.generated - (self._spent.promised - self._promised)
-
-    def _room_behind_the_trace(self) -> int:
-        """How many more tokens the output may have, those kept free for the answer included."""
-        room = self._free(self._settings.max_tokens)
-        if self._settings.context_limit is not None:
-            room = min(room, self._settings.context_limit - len(self._prompt_ids) - len(self._trace))
-        return room
+        return self._allowance.may_think(len(self._trace), tokens)
 
     def _count(self, tokens: int) -> None:
         self._outcome.generated_tokens += tokens
-        self._spent.generated += tokens
-        self._promise(self._promised - tokens)
-
-    def _promise(self, tokens: int) -> None:
-        """Note what this attempt's engine request may still generate."""
-        self._spent.promised += tokens - self._promised
-        self._promised = tokens
+        self._allowance.count(tokens)
 
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        limit = self._room_behind_the_trace()
-        if self._stage is not _Stage.ANSWERING:
-            limit = min(limit, self._free(self._settings.thinking_room) // self._sharing)
-            self._sharing = 1
+        answering = self._stage is _Stage.ANSWERING
+        limit = (self._allowance.room if answering else self._allowance.next_share)(len(self._trace))
         if limit < 1:
             self._finish = _LENGTH
             return
@@ -203,13 +183,13 @@ class ThinkingLoop:
         ids = [*self._prompt_ids, *carried]
         segment = Segment(phase=phase, number=self._segments, ids=ids, carried=carried, max_tokens=limit)
         self._segments, self._phase = self._segments + 1, phase
-        self._promise(limit)
+        self._allowance.promise(limit)
         self._stream.open(segment)
 
     def _may_go_on(self) -> bool:
         """Whether the thinking's request has generated all that it was allowed, and more may be generated."""
-        room = self._room_behind_the_trace() > 0 and (self._stage is not _Stage.THINKING or self._has_room())
-        return room and self._phase is Phase.THINK and self._promised == 0
+        room = self._allowance.room(len(self._trace)) > 0 and (self._stage is not _Stage.THINKING or self._has_room())
+        return room and self._phase is Phase.THINK and self._allowance.kept
 
     async def _go_on(self) -> None:
         """Go on exactly where the thinking's request ended."""
@@ -227,7 +207,7 @@ class ThinkingLoop:
             elif isinstance(message, Delta):
                 self._count(len(message.tokens))
                 self._outcome.discarded_tokens += len(message.tokens)
-        self._promise(0)
+        self._allowance.promise(0)
         for gate in gates:
             self._mailbox.put_nowait(gate)
 
