@@ -296,6 +296,7 @@ async def _pump(attempt: _Attempt, queue: "asyncio.Queue[tuple[_Attempt, Event |
 
 async def _end(tasks: Sequence["asyncio.Task[None]"]) -> None:
     for task in tasks:
-        task.cancel()
+        if not task.cancelling():  # once is enough: what is ending must not be cut short
+            task.cancel()
     if tasks:
         await asyncio.wait(tasks)

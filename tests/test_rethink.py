@@ -213,6 +213,64 @@ async def test_an_attempt_thinks_on_in_the_room_that_a_rejected_one_left() -> No
     check_account(response, bench)
 
 
+def endless(name: str, *first: str) -> tuple[str, ...]:
+    return (*first, *(f"{name}{place} " for place in range(300)))
+
+
+@pytest.mark.parametrize(
+    ("scripts", "scores", "delays"),
+    [
+        ([endless("a"), endless("b"), thinking("c")], [[0.9], [0.9], [0.1]], (0.0,) * 3),
+        (
+            [(*endless("a")[:33], "\n\n", "</think>", " answer a", ""), endless("b", "b", "\n\n"), thinking("c")],
+            [[0.1], [0.6], [0.1]],
+            (0.0, 0.1, 0.0),
+        ),
+    ],
+)
+async def test_only_one_attempt_takes_what_another_left_and_all_that_end_have_an_answer(
+    scripts: list[tuple[str, ...]], scores: list[list[float]], delays: tuple[float, ...]
+) -> None:
+    bench = Bench(scripts, scores, delays)
+    given = replace(SHARED, max_tokens=140, answer_tokens=50)
+    response = await respond(bench.loop(replace(RETHINK, max_rethinks=2, parallel=3), given))
+    assert [
+        [segment.max_tokens for segment in own.segments if segment.phase is Phase.THINK] for own in bench.reasoners
+    ] == [
+        [30, 23],
+        [30],
+        [30],
+    ]
+    assert (response.outcome.stop_cause, response.finish_reason) == (StopCause.BUDGET, "stop")
+    assert response.text.endswith("</think> forced b") or response.text.endswith("</think> forced b0 ")
+    check_account(response, bench)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_doubted_close_that_cannot_be_nudged_is_rejected(late: bool) -> None:
+    words = (*endless("a")[: 30 if late else 44], "\n\n", "</think>", *(f" answer{place}" for place in range(40)), "")
+    bench = Bench([words], [[0.1]], at_once=late)
+    cue = {"nudge_cue": "Wait,", "nudge_cue_ids": (7, 8, 9, 11, 12, 13, 14)}
+    given = replace(SETTINGS, max_tokens=100, **cue, policy=replace(SETTINGS.policy, nudge=1))  # type: ignore[arg-type]
+    response = await respond(bench.loop(replace(RETHINK, max_rethinks=0, on_exhausted="abstain"), given))
+    assert response.outcome.stop_cause is StopCause.ABSTAINED
+    assert [own.fate for own in response.outcome.attempts] == [Fate.REJECTED]
+    assert response.outcome.nudges == 0
+    check_account(response, bench)
+
+
+@pytest.mark.parametrize("turns", range(1, 20))
+async def test_a_client_that_goes_while_attempts_are_ended_leaves_nothing(turns: int) -> None:
+    bench = Bench([SHORT, endless("a", "a", "\n\n")], [[0.6], [None]])
+    task = asyncio.create_task(respond(bench.loop(TWO)))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    await asyncio.sleep(0)
+    assert bench.running == 0
+
+
 async def test_a_natural_answer_has_the_room_of_the_attempts_that_it_ended() -> None:
     long = (*SHORT[:5], *(f"w{place}" for place in range(200)))
     bench = Bench([long, ENDLESS], [[0.6], [0.1]])

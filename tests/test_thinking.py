@@ -238,6 +238,13 @@ async def test_a_nudge_whose_room_was_used_up_meanwhile_is_an_answer() -> None:
     check_account(response, reasoner)
 
 
+async def test_what_cannot_be_nudged_goes_its_way() -> None:
+    given = replace(TIGHT, nudge_cue="Wait,", nudge_cue_ids=(7,) * 9, policy=replace(SETTINGS.policy, nudge=1))
+    response = await respond(loop_of(FakeReasoner(LONG), FakeScorer([0.1]), given))
+    assert response.text == "".join(LONG)
+    assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.NATURAL, 0)
+
+
 async def test_no_nudge_when_the_close_is_believed() -> None:
     reasoner = FakeReasoner(WHOLE)
     response = await respond(loop_of(reasoner, FakeScorer([0.8]), policy(nudge=3)))
