@@ -28,10 +28,13 @@ class SegmentStream:
 
     async def close(self) -> None:
         """End the running segment, if any; when this returns its engine request is freed."""
-        pump, self._pump = self._pump, None
-        if pump is not None:
+        pump = self._pump
+        if pump is None:
+            return
+        if not pump.cancelling():  # who is cancelled here and comes back must wait for the same end
             pump.cancel()
-            await asyncio.wait([pump])
+        await asyncio.wait([pump])
+        self._pump = None
 
     async def _run(self, segment: Segment) -> None:
         finished = False

@@ -160,9 +160,9 @@ class ThinkingLoop:
         self._stage = _Stage.THINKING
         self._trace.start_thinking()
 
-    def _has_room(self, tokens: int = 1) -> bool:
-        """Whether this many more thinking tokens may be generated."""
-        return self._allowance.may_think(len(self._trace), tokens)
+    def _has_room(self) -> bool:
+        """Whether another thinking token may be generated."""
+        return self._allowance.may_think(len(self._trace))
 
     def _count(self, tokens: int) -> None:
         self._outcome.generated_tokens += tokens
@@ -314,8 +314,11 @@ class ThinkingLoop:
         """Emit every token that no gate holds."""
         trace = self._trace
         limit = next((gate.end for gate in self._gates if gate.holds), len(trace))
-        if self._stage is _Stage.THINKING and trace.undecided_from is not None and self._settings.policy.acts:
-            limit = min(limit, trace.undecided_from)
+        if self._stage is _Stage.THINKING and self._settings.policy.acts:
+            may_be_close = trace.begins(self._form.close_ids)
+            limit = min(
+                limit, len(trace) - may_be_close, len(trace) if trace.undecided_from is None else trace.undecided_from
+            )
         emit = trace.release(limit)
         if emit is not None:
             self._events.append(emit)
@@ -332,7 +335,7 @@ class ThinkingLoop:
     def _have_judged(self, *, closing: bool) -> None:
         """Judge all steps that have not been."""
         unjudged, self._unjudged = self._unjudged, Unjudged()
-        end = unjudged.steps[-1].end
+        end = self._trace.thinking_to if closing else unjudged.steps[-1].end
         gate = Gate(end, step_tokens=unjudged.tokens, closing=closing, holds=self._holds(closing))
         self._gates.append(gate)
         index = len(self._scores) + sum(waiting.step_tokens > 0 for waiting in self._gates) - 1
@@ -375,10 +378,15 @@ class ThinkingLoop:
             if gate.step_tokens:
                 self._scores.append(gate.score)
             decision = self._decide(gate)
+            closes = decision.verdict is Verdict.STOP and self._closes_at(gate.end)
+            if closes:
+                decision = Decision(Verdict.CONTINUE)  # the Reasoner stopped at this very boundary by itself
             if gate.step_tokens:
                 self._report(gate, decision)
             if not self._settings.policy.acts:
                 decision = Decision(Verdict.CONTINUE)
+            if closes and self._settings.policy.acts:
+                gate = self._gates.popleft()  # and would have been stopped: its close is not refused
             if decision.verdict is Verdict.STOP and decision.cause is not None:
                 await self._answer(gate.end, decision.cause)
                 return
@@ -402,15 +410,12 @@ class ThinkingLoop:
         if not self._scores:
             return Decision(Verdict.CONTINUE)
         policy = self._settings.policy
-        nudges = self._outcome.nudges if self._may_nudge() else policy.nudge
-        decision = decide(policy, self._scores, closing=gate.closing, nudges=nudges)
-        if decision.verdict is Verdict.STOP and self._closes_at(gate.end):
-            return Decision(Verdict.CONTINUE)  # the Reasoner stopped at this very boundary by itself
-        return decision
+        nudges = self._outcome.nudges if self._may_nudge(gate.end) else policy.nudge
+        return decide(policy, self._scores, closing=gate.closing, nudges=nudges)
 
-    def _may_nudge(self) -> bool:
-        """Whether there is room for the cue and some thinking behind it."""
-        return self._has_room(1 + len(self._settings.nudge_cue_ids))
+    def _may_nudge(self, end: int) -> bool:
+        """Whether there is room for the cue and some thinking behind `end`."""
+        return self._allowance.may_think(end, 1 + len(self._settings.nudge_cue_ids))
 
     def _report(self, gate: Gate, decision: Decision) -> None:
         report = StepReport(
@@ -459,7 +464,7 @@ class ThinkingLoop:
 
     async def _nudge(self, end: int) -> None:
         await self._cut(end)
-        if not self._may_nudge():  # what came while the stream was being ended has used the room up
+        if not self._may_nudge(end):  # what came while the stream was being ended has used the room up
             await self._settle(end, StopCause.BUDGET)
             return
         self._outcome.nudges += 1

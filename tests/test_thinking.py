@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from drr.policy import PolicySettings, Score, StopCause, Verdict
-from drr.reasoner import Phase
+from drr.reasoner import Delta, Phase, Segment, ThinkingFormat
 from drr.response import Emit, LoopSettings
 from drr.scorers import Boundary, ScorerUnavailableError
 from drr.steps import StepRule
 from drr.thinking import ThinkingLoop
 
-from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Response, respond
+from .fakes import CLOSE, END, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Response, Vocabulary, respond
 
 THOUGHT = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n")
 WHOLE = (*THOUGHT, "</think>", "The", " end", "")
@@ -236,6 +236,76 @@ async def test_a_nudge_whose_room_was_used_up_meanwhile_is_an_answer() -> None:
     assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.BUDGET, 0)
     assert response.outcome.discarded_tokens == 1 + 4, "the close, and the answer behind it"
     check_account(response, reasoner)
+
+
+async def test_a_close_at_a_boundary_that_would_have_stopped_is_not_refused() -> None:
+    given = replace(policy(nudge=1, hopeless=0.2), nudge_cue="Wait,", nudge_cue_ids=(7,))
+    response = await respond(loop_of(FakeReasoner(("a", "\n\n", *WHOLE[-4:]), at_once=True), FakeScorer([0.1]), given))
+    assert response.text == "a\n\n</think>The end"
+    assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.NATURAL, 0)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+async def test_an_answer_begun_meanwhile_takes_no_room_from_a_nudge(delay: float) -> None:
+    reasoner = FakeReasoner((*LONG[:-1], *("w",) * 30, ""), at_once=delay > 0)
+    limits = replace(policy(nudge=1), nudge_cue="Wait,", nudge_cue_ids=(7,), context_limit=45, answer_tokens=10)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1], delay=delay), limits))
+    assert response.outcome.nudges == 1
+
+
+@pytest.mark.parametrize("nudge", [0, 1])
+async def test_white_space_behind_the_last_step_is_kept_where_its_judging_was_put_off(nudge: int) -> None:
+    reasoner = FakeReasoner(("a", "\n\n", " ", "</think>", "The", " end", ""))
+    limits = replace(policy(nudge=nudge), nudge_cue="Wait,", nudge_cue_ids=(7,), min_step_tokens=3)
+    response = await respond(loop_of(reasoner, FakeScorer([0.1]), limits))
+    nudged = "a\n\n Wait,more\n\n</think>again"
+    assert response.text == (nudged if nudge else "a\n\n </think>The end")
+    assert [list(segment.carried) for segment in reasoner.segments[1:]] == [response.ids[:4]] * nudge
+    check_account(response, reasoner)
+
+
+async def test_what_may_become_a_close_of_several_tokens_is_not_shown_before() -> None:
+    words = Vocabulary()
+    close = tuple(words.token(word).id for word in ("<", "/", "think>"))
+    form = ThinkingFormat((OPEN,), close, "</think>")
+    thinking = ("a", "<", "b", "\n\n", *"cdefghijkl", "<", "/", "think>", "The", " end", "")
+    reasoner = FakeReasoner(thinking, rethought=("c", "<", "/", "x", "<", "/", "think>", "again", ""), vocabulary=words)
+    given = replace(policy(nudge=1), nudge_cue="Wait,", nudge_cue_ids=(7,))
+    loop = ThinkingLoop(reasoner, FakeScorer([0.1]), form, StepRule(), given, (PROMPT, OPEN), "question")
+    response = await respond(loop)
+    assert response.text == "a<b\n\ncdefghijklWait,c</x</think>again"
+    assert list(reasoner.segments[1].carried) == response.ids[:15]
+    check_account(response, reasoner)
+
+
+@pytest.mark.parametrize("turns", range(1, 30))
+async def test_who_goes_while_a_request_is_being_ended_waits_for_its_end(turns: int) -> None:
+    class SlowToEnd(FakeReasoner):
+        async def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
+            try:
+                async for delta in super().stream(segment):
+                    yield delta
+            finally:
+                self.running += 1
+                try:
+                    for _ in range(4):
+                        await asyncio.sleep(0)
+                finally:
+                    self.running -= 1
+
+    reasoner = SlowToEnd(THOUGHT * 5)
+
+    async def consume() -> None:
+        async with contextlib.aclosing(loop_of(reasoner, FakeScorer([0.95])).run()) as run:
+            async for _ in run:
+                pass
+
+    task = asyncio.create_task(consume())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert reasoner.running == 0
 
 
 async def test_what_cannot_be_nudged_goes_its_way() -> None:
