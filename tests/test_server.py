@@ -538,7 +538,8 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_start_says_why(arguments: list[str], message: str) -> None:
-    command = [sys.executable, "-m", "drr.cli", "serve", "--model", str(reference.reasoner_folder()), *arguments]
+    served = ["--port", "0", "--model", str(reference.reasoner_folder())]  # port 8000 may be taken
+    command = [sys.executable, "-m", "drr.cli", "serve", *served, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 1
     assert f"drr serve: {message}" in result.stderr
