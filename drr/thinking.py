@@ -171,8 +171,8 @@ class ThinkingLoop:
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        answering = self._stage is _Stage.ANSWERING
-        limit = (self._allowance.room if answering else self._allowance.next_share)(len(self._trace))
+        output, answering = len(self._trace), self._stage is _Stage.ANSWERING
+        limit = self._allowance.room(output) if answering else self._allowance.next_share(output)
         if limit < 1:
             self._finish = _LENGTH
             return
@@ -315,10 +315,9 @@ class ThinkingLoop:
         trace = self._trace
         limit = next((gate.end for gate in self._gates if gate.holds), len(trace))
         if self._stage is _Stage.THINKING and self._settings.policy.acts:
-            may_be_close = trace.begins(self._form.close_ids)
-            limit = min(
-                limit, len(trace) - may_be_close, len(trace) if trace.undecided_from is None else trace.undecided_from
-            )
+            limit = min(limit, len(trace) - trace.begins(self._form.close_ids))
+            if trace.undecided_from is not None:
+                limit = min(limit, trace.undecided_from)
         emit = trace.release(limit)
         if emit is not None:
             self._events.append(emit)
@@ -385,7 +384,7 @@ class ThinkingLoop:
                 self._report(gate, decision)
             if not self._settings.policy.acts:
                 decision = Decision(Verdict.CONTINUE)
-            if closes and self._settings.policy.acts:
+            elif closes:
                 gate = self._gates.popleft()  # and would have been stopped: its close is not refused
             if decision.verdict is Verdict.STOP and decision.cause is not None:
                 await self._answer(gate.end, decision.cause)

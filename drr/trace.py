@@ -37,8 +37,7 @@ class Trace:
 
     def begins(self, ids: tuple[int, ...]) -> int:
         """How many of the last tokens are the beginning of `ids`, and not yet all of it."""
-        last = tuple(token.id for token in self.tokens[-len(ids) :])
-        return next((count for count in range(len(ids) - 1, 0, -1) if last[-count:] == ids[:count]), 0)
+        return next((count for count in range(len(ids) - 1, 0, -1) if self.ends_with(ids[:count])), 0)
 
     def inject(self, ids: Sequence[int], text: str) -> None:
         """Add tokens that nobody generated."""

@@ -59,7 +59,8 @@ class VllmReasoner:
         options = self._options
         if segment.phase is Phase.ANSWER:
             options = {**options, "reasoning_ended": True}  # structured outputs constrain from the first token
-        decode = self._decoder_behind(segment.ids)
+        if segment.phase is Phase.THINK:
+            self._decode_behind(segment.ids)
         outputs = self._generate(prompt, params, self._request_id, **options)
         async with contextlib.aclosing(outputs):
             async for output in outputs:
@@ -68,16 +69,16 @@ class VllmReasoner:
                 completion = output.outputs[0]
                 if segment.phase is Phase.THINK:
                     self._decoded.extend(completion.token_ids)
-                    yield _thinking_delta(completion, decode, params.include_stop_str_in_output)
+                    yield _thinking_delta(completion, self._decoder, params.include_stop_str_in_output)
                 else:
                     yield _answer_delta(completion)
 
-    def _decoder_behind(self, ids: Sequence[int]) -> "TextDecoder":
+    def _decode_behind(self, ids: Sequence[int]) -> None:
         """A segment that begins where another ended may begin inside a character, which only the same decoder knows."""
-        if self._decoded != list(ids):
-            self._decoder = TextDecoder(self._tokenizer, ids, self._params.skip_special_tokens)
-            self._decoded = list(ids)
-        return self._decoder
+        behind = list(ids)
+        if self._decoded != behind:
+            self._decoder = TextDecoder(self._tokenizer, behind, self._params.skip_special_tokens)
+            self._decoded = behind
 
 
 def segment_params(params: SamplingParams, segment: Segment) -> SamplingParams:
