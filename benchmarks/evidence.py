@@ -22,17 +22,17 @@ from typing import Any
 
 from benchmarks.readme import check_section, write_section
 from drr import reference
-from drr.dm import dm_state, fingerprint
+from drr.cli.eval_command import Judges
 from drr.errors import InputError
-from drr.eval_command import Judges
-from drr.eval_report import ALL
-from drr.eval_write import RESULTS_NAME, summary, write_report
-from drr.grading import load_grader
-from drr.records import check_begun, read_json_object, write_whole
+from drr.evaluate.report import ALL
+from drr.evaluate.strategies import ATTEMPTS, FULL, chosen, standard
+from drr.evaluate.write import RESULTS_NAME, summary, write_report
+from drr.files import check_begun, read_json_object, write_whole
+from drr.judge.dm_folder import dm_state, fingerprint
+from drr.judge.scorers.registry import ScorerName
 from drr.reference.build import MAX_LOST_POINTS
-from drr.reference.suite import LEVELS
-from drr.scorers.registry import ScorerName
-from drr.strategies import ATTEMPTS, FULL, chosen, standard
+from drr.tasks.grading import load_grader
+from drr.tasks.reference_suite import LEVELS
 from drr.tasks.sources import load_questions
 
 CALIBRATION_QUESTIONS = 1200

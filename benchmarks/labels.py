@@ -18,15 +18,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from drr.boundaries import score_boundaries
-from drr.calibrating import replay_of
-from drr.calibration import Calibration
-from drr.distill import close_folder, open_folder, shard_path
-from drr.dm import DmCard, load_dm_head, read_trained_on
-from drr.dm_metrics import score_report
-from drr.fusion import probabilities
-from drr.grading import Grader, load_grader, majority_answer
-from drr.records import Manifest, Rollout, question_key, read_rollouts, write_shard
+from drr.certify.calibrate import replay_of
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
+from drr.learn.boundaries import score_boundaries
+from drr.learn.distill_folder import close_folder, open_folder, shard_path
+from drr.learn.dm_metrics import score_report
+from drr.learn.fusion import probabilities
+from drr.learn.records import Manifest, Rollout, question_key, read_rollouts, write_shard
+from drr.tasks.grading import Grader, load_grader, majority_answer
 
 _QUESTIONS_PER_SHARD = 64
 

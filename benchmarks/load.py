@@ -29,8 +29,8 @@ from rich.table import Table
 from benchmarks.load_client import Load, Run, Target, drive
 from benchmarks.load_report import COMPARED, Figures, Targets, by_target, draw, figures, ratios
 from drr.errors import InputError
+from drr.files import write_whole
 from drr.progress import Progress
-from drr.records import write_whole
 from drr.tasks.sources import load_questions
 
 _WARM_UP, _WARM_UP_TOKENS = 4, 64

@@ -16,8 +16,8 @@ import uvloop
 
 from benchmarks.launch import running
 from benchmarks.load_client import Load, Target, drive
+from drr.files import write_whole
 from drr.progress import Progress
-from drr.records import write_whole
 from drr.reference import MODEL_NAME
 from drr.tasks.sources import load_questions
 

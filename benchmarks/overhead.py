@@ -32,7 +32,7 @@ from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, mac
 from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, figures, ratios
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
-from drr.engines import on_cpu
+from drr.engine.devices import on_cpu
 from drr.tasks.sources import load_questions
 
 _JUDGED = {"drr": {"mode": "shadow", "report": "summary"}}

@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from drr import reference
-from drr.dm import HEAD_NAME, DmCard, fingerprint
-from drr.engines import on_cpu
+from drr.engine.devices import on_cpu
+from drr.judge.dm_folder import HEAD_NAME, DmCard, fingerprint
 
 _MARK, _LOUD = 0, 8.0
 """One hidden dimension is the same for every token, so that the output layer can refuse some tokens by it."""

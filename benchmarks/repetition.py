@@ -22,14 +22,14 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drr import reference
-from drr.boundaries import score_boundaries
-from drr.dm import DmCard, load_dm_head
-from drr.fusion import probabilities
-from drr.grading import stated_answer
-from drr.open_reasoner import known_format
+from drr.engine.open_reasoner import known_format
+from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.learn.boundaries import score_boundaries
+from drr.learn.fusion import probabilities
+from drr.learn.records import Rollout, read_rollouts
+from drr.loop.reasoner import user_prompt
+from drr.loop.stated import stated_answer
 from drr.progress import Progress
-from drr.reasoner import user_prompt
-from drr.records import Rollout, read_rollouts
 from drr.tasks.arithmetic import apply
 
 TIMES = (1, 3, 8)
@@ -76,8 +76,7 @@ class Reader:
     def read(self, rollout: Rollout) -> Rollout:
         """The rollout with the log-probabilities of its steps' tokens, each step tokenised by itself."""
         prompt = user_prompt(self._tokenizer, rollout.question)
-        if not self._form.starts_open(prompt):
-            prompt = [*prompt, *self._form.open_ids]
+        prompt = self._form.think(prompt)
         steps = [self._tokenizer.encode(step, add_special_tokens=False) for step in rollout.steps]
         ids = torch.tensor([[*prompt, *(token for step in steps for token in step)]])
         with torch.inference_mode():

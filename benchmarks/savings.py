@@ -27,11 +27,12 @@ from rich.table import Table
 
 from benchmarks.launch import served
 from benchmarks.readme import write_section
-from drr.grading import is_correct, stated_answer
+from drr.loop.stated import stated_answer
 from drr.progress import Progress
 from drr.reference import MODEL_NAME
-from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
+from drr.tasks.grading import is_correct
+from drr.tasks.reference_suite import reference_questions
 
 _BOOTSTRAPS = 10_000
 _BUDGET_SEARCH = (1, 512)

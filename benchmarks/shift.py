@@ -15,16 +15,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from drr.boundaries import score_boundaries
-from drr.calibrating import replay_of, split_data
-from drr.calibration import RISKS, certify, drift_histogram, order_rules
-from drr.dm import DmCard, load_dm_head, read_trained_on
-from drr.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
+from drr.certify.calibrate import replay_of, split_for_calibration
+from drr.certify.promise import surely_at_least
+from drr.certify.replay import Replay, RuleTable, candidate_rules
+from drr.certify.thresholds import RISKS, certify, drift_histogram, order_rules
 from drr.errors import InputError
-from drr.fusion import with_temperatures
-from drr.promise import surely_at_least
-from drr.records import Rollout, question_key, read_rollouts, share_of
-from drr.replay import Replay, RuleTable, candidate_rules
+from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
+from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
+from drr.learn.boundaries import score_boundaries
+from drr.learn.fusion import with_temperatures
+from drr.learn.records import Rollout, question_key, read_rollouts, share_of
 
 _LEFT_OUT_SHARE = 0.35
 
@@ -39,7 +39,9 @@ def measure(dm: Path, rollouts: Sequence[Rollout], easy_at_most: int) -> dict[st
     for name, own in (("at most", easy), ("above", hard)):
         if not own:
             raise InputError(str(dm), f"no fresh question takes {name} {easy_at_most} operations", field="--easy")
-    kept = split_data([own for own in easy if share_of(own.question, "shift") >= _LEFT_OUT_SHARE], trained_on)
+    kept = split_for_calibration(
+        [own for own in easy if share_of(own.question, "shift") >= _LEFT_OUT_SHARE], trained_on
+    )
 
     def scored(own: Sequence[Rollout], note: str) -> Any:
         return score_boundaries(own, dm, card.max_tokens, note)

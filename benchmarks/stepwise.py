@@ -12,15 +12,16 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from drr.features import BehaviourFeatures
-from drr.policy import Verdict
-from drr.reasoner import Phase, Reasoner, Segment
-from drr.response import Event, Finished, LoopSettings, Outcome, Spent, StepReport
-from drr.scorers import Boundary, Scorer
-from drr.steps import StepRule
-from drr.trace import Trace
+from drr.loop.features import BehaviourFeatures
+from drr.loop.policy import Verdict
+from drr.loop.reasoner import Phase, Reasoner, Segment
+from drr.loop.response import Event, Finished, LoopSettings, Outcome, Spent, StepReport
+from drr.loop.scoring import Boundary, Scorer
+from drr.loop.steps import StepRule, StepSegmenter
+from drr.loop.trace import Trace
 from server import launch
-from server.engine import Choice, ThinkingEngine
+from server.choices import Choice, ChoiceMaker
+from server.engine import ThinkingEngine
 
 
 class StepwiseLoop:
@@ -39,7 +40,7 @@ class StepwiseLoop:
         self._reasoner, self._session, self._rule = reasoner, scorer.session(question), rule
         self._prompt_ids, self._max_tokens = list(prompt_ids), settings.max_tokens
         self._outcome = Outcome()
-        self._trace = Trace(prompt_ids, rule, Spent())
+        self._trace, self._segmenter = Trace(prompt_ids, Spent()), StepSegmenter(rule)
         self._features = BehaviourFeatures()
 
     async def run(self) -> AsyncGenerator[Event, None]:
@@ -53,9 +54,9 @@ class StepwiseLoop:
             async for delta in self._reasoner.stream(segment):
                 for token in delta.tokens:
                     trace.tokens.append(token)
-                    step = trace.think()
-                emit = trace.release(len(trace))
-                if emit is not None:
+                    trace.think()
+                    step = self._segmenter.feed(token.text)
+                for emit in trace.release(len(trace)):
                     yield emit
             if step is not None:
                 yield await self._judged(number, step.text, step.start, step.end)
@@ -71,21 +72,24 @@ class StepwiseLoop:
         return report
 
 
-class StepwiseEngine(ThinkingEngine):
-    """vLLM's engine with `StepwiseLoop` where requests are judged."""
+class StepwiseMaker(ChoiceMaker):
+    """Makes responses by `StepwiseLoop` where they are judged."""
 
-    def choice(self, plan: Any, *request: Any) -> Choice:
-        choice = super().choice(plan, *request)
-        drr = self.drr
-        assert drr is not None
-        prompt, params = request[0], request[1]
-        ids = prompt["prompt_token_ids"]
+    def choice(self, plan: Any, prompt: Any, params: Any, request_id: str, index: int) -> Choice:
+        choice = super().choice(plan, prompt, params, request_id, index)
+        runtime, ids = self._runtime, prompt["prompt_token_ids"]
         settings = plan.settings.loop_settings(
-            drr.defaults, params.max_tokens or self.model_config.max_model_len - len(ids), separate_answer=False
+            runtime.defaults, params.max_tokens or self._max_model_len - len(ids), separate_answer=False
         )
-        scorer = drr.scorers[plan.settings.scorer]
-        loop = StepwiseLoop(choice.first, scorer, drr.rule, settings, ids, plan.question)
+        scorer = runtime.scorers[plan.settings.scorer]
+        loop = StepwiseLoop(choice.first, scorer, runtime.rule, settings, ids, plan.question)
         return replace(choice, loop=loop)
+
+
+class StepwiseEngine(ThinkingEngine):
+    """vLLM's engine that thinks step by step."""
+
+    maker = StepwiseMaker
 
 
 def main() -> int:

@@ -25,9 +25,9 @@ from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, mac
 from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import Targets, by_target, draw, spread
 from drr import reference
-from drr.grading import is_correct
-from drr.reference.suite import reference_questions
 from drr.tasks import Question, Split
+from drr.tasks.grading import is_correct
+from drr.tasks.reference_suite import reference_questions
 
 _BOOTSTRAPS = 10_000
 _SEEDS_APART = 10_000

@@ -5,12 +5,11 @@ import os
 from collections.abc import Sequence
 from typing import get_args
 
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-
 from drr import reference
-from drr.engines import DM_GPU_SHARE, NO_COMPILER, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
-from drr.scorers.registry import ScorerName
+from drr.engine.devices import DM_GPU_SHARE, NO_COMPILER, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
+from drr.engine.formats import DEFAULT_ANSWER_CUE
+from drr.judge.scorers.registry import ScorerName
+from server.vllm_api import FlexibleArgumentParser, make_arg_parser, validate_parsed_serve_args
 
 
 def make_parser() -> FlexibleArgumentParser:
@@ -48,7 +47,17 @@ def make_parser() -> FlexibleArgumentParser:
     group.add_argument(
         "--drr-step-rule", default="blank_line", help="blank_line, line, sentence, marker, tokens:N, attempt"
     )
-    group.add_argument("--drr-answer-tokens", type=int, default=256, help="tokens kept free for the answer")
+    group.add_argument(
+        "--drr-answer-cue",
+        default=DEFAULT_ANSWER_CUE,
+        metavar="TEXT",
+        help="what makes a Reasoner without thinking markers answer when its chain of thought is stopped",
+    )
+    group.add_argument(
+        "--drr-answer-tokens",
+        type=int,
+        help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
+    )
     return parser
 
 
@@ -87,7 +96,7 @@ def _check(parser: FlexibleArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--dm-cpus: the DM runs at --dm-url, not here")
     if not 0 <= args.dm_nice <= 19:
         parser.error("--dm-nice must be from 0 to 19")
-    if args.dm_deadline_ms <= 0 or args.drr_answer_tokens < 1:
+    if args.dm_deadline_ms <= 0 or (args.drr_answer_tokens is not None and args.drr_answer_tokens < 1):
         parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:
         parser.error(

@@ -4,8 +4,8 @@ import logging
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from drr.drift import DriftWatch
-from drr.response import Outcome, StepReport
+from drr.judge.drift import DriftWatch
+from drr.loop.response import Outcome, StepReport
 
 logger = logging.getLogger("drr")
 
@@ -91,3 +91,8 @@ def observe_outcome(mode: str, outcome: Outcome) -> None:
     LATE.inc(outcome.late)
     FAILED.inc(outcome.failed)
     THINKING.observe(outcome.thinking_tokens)
+
+
+def observe_aborted(mode: str) -> None:
+    """Count one choice whose client went away, or whose engine failed, before it was complete."""
+    RESPONSES.labels(mode, "aborted").inc()

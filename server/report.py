@@ -1,22 +1,12 @@
 """The `drr` object of a response."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from drr.policy import StopCause
-from drr.response import AttemptReport, Outcome, StepReport
-from server.schema import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class ResponsePlan:
-    """What the HTTP layer tells the engine about one request."""
-
-    settings: Settings
-    question: str
-    scorer_id: str | None
-    risk: dict[str, Any] | None = None
+from drr.loop.policy import StopCause
+from drr.loop.response import AttemptReport, Outcome, StepReport
+from server.plan import ResponsePlan
+from server.settings import Settings
 
 
 def step_object(step: StepReport) -> dict[str, Any]:
@@ -66,6 +56,7 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
             "id": plan.scorer_id,
             "decisions": len(timed),
             "late": outcome.late,
+            "late_tokens": outcome.late_tokens,
             "failed": outcome.failed,
             "mean_ms": _rounded(sum(timed) / len(timed), 2) if timed else None,
         }
@@ -113,9 +104,30 @@ def _differs(name: str, asked: float | None, calibrated: float) -> bool:
     return asked is not None and abs(asked - calibrated) > 1e-9
 
 
-def off_object(plan: ResponsePlan, thinking_tokens: int) -> dict[str, Any]:
-    """The summary of a choice that plain vLLM generated."""
-    return outcome_object(plan, Outcome(stop_cause=StopCause.OFF, thinking_tokens=thinking_tokens))
+def response_report(plan: ResponsePlan, choices: int) -> dict[str, Any]:
+    """The response's `drr` object; empty where the loop has not come to an end of it."""
+    account = plan.account
+    if account.looped:
+        objects = [outcome_object(plan, outcome) for _, outcome in sorted(account.outcomes.items())]
+    else:
+        objects = [outcome_object(plan, Outcome(stop_cause=plan.settings.unjudged_cause)) for _ in range(choices)]
+    return response_object(objects) if objects else {}
+
+
+def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
+    """Make `usage` say what was generated: discarded tokens and probes count, injected ones do not. Whatever is no part
+    of the content is in `reasoning_tokens`."""
+    if not plan.account.looped:
+        return  # vLLM's own count is all there is
+    outcomes = plan.account.outcomes.values()
+    completion = sum(outcome.generated_tokens + outcome.probe_tokens for outcome in outcomes)
+    reasoning = sum(outcome.discarded_tokens + outcome.probe_tokens for outcome in outcomes)
+    if plan.settings.thinking_in == "reasoning":
+        reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
+    usage["completion_tokens"] = completion
+    usage["total_tokens"] = usage["prompt_tokens"] + completion
+    details = usage.get("completion_tokens_details") or {}
+    usage["completion_tokens_details"] = {**details, "reasoning_tokens": reasoning}
 
 
 def response_object(choices: list[dict[str, Any]]) -> dict[str, Any]:

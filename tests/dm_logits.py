@@ -10,10 +10,10 @@ import sys
 from transformers import AutoTokenizer
 
 from drr import reference
-from drr.dm_input import DmInput
-from drr.engines import prepare_environment
-from drr.open_dm import open_dm
-from drr.scorers import Boundary
+from drr.engine.devices import prepare_environment
+from drr.engine.open_dm import open_dm
+from drr.judge.dm_input import DmInput
+from drr.loop.scoring import Boundary
 
 FOLDER = reference.dm_folder()
 QUESTION = "Ann has 17 apples and buys 3 times as many. How many has she now?"

@@ -16,9 +16,10 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from drr import reference
-from drr.distill import DistillConfig, distill
-from drr.open_reasoner import OpenReasoner, known_format
-from drr.records import Manifest
+from drr.engine.open_reasoner import OpenReasoner, known_format
+from drr.learn.distill import distill
+from drr.learn.distill_config import DistillConfig
+from drr.learn.records import Manifest
 from drr.tasks import Question, Split
 from drr.tasks.arithmetic import questions
 

@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from drr.policy import Score
-from drr.probing import Probe
-from drr.reasoner import Delta, Phase, Segment, ThinkingFormat, Token
-from drr.records import Rollout
-from drr.response import Emit, Finished, Outcome, StepReport
-from drr.rethink import RethinkLoop
-from drr.scorers import Boundary
-from drr.thinking import ThinkingLoop
+from drr.learn.records import Rollout
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.formats import MarkerTokens
+from drr.loop.policy import Score
+from drr.loop.probing import Probe
+from drr.loop.reasoner import Delta, Phase, Segment, Token
+from drr.loop.response import Emit, Finished, Outcome, StepReport
+from drr.loop.rethink import RethinkLoop
+from drr.loop.scoring import Boundary
 
 OPEN, CLOSE, END, PROMPT = 1, 2, 3, 4
-FORM = ThinkingFormat((OPEN,), (CLOSE,), "</think>")
+FORM = MarkerTokens(open_ids=(OPEN,), close_ids=(CLOSE,), close_text="</think>")
 _FIRST_WORD = 10
 
 
@@ -103,7 +104,7 @@ class FakeScorer:
     seen: list[Boundary] = field(default_factory=list)
     running: int = 0
 
-    def session(self, question: str, probe: Probe | None = None) -> "FakeScorer":
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "FakeScorer":
         return self
 
     async def score(self, boundary: Boundary) -> Score:

@@ -7,9 +7,9 @@ import asyncio
 import json
 import sys
 
-from drr.engines import prepare_environment
-from drr.open_prm import open_prm
-from drr.scorers import Boundary
+from drr.engine.devices import prepare_environment
+from drr.engine.open_prm import open_prm
+from drr.loop.scoring import Boundary
 
 QUESTION = "What is 1 + 2?"
 STEPS = ["so: 1+2=3.\n\n", "Let me check.\n\n", "So the answer is 3.\n\n"]

@@ -12,16 +12,17 @@ import time
 from collections.abc import AsyncGenerator
 
 from drr import reference
-from drr.engines import cpu_engine_defaults, prepare_environment
-from drr.policy import PolicySettings, Score
-from drr.probing import Probe
-from drr.reasoner import Delta, Phase, Segment, ThinkingFormat
-from drr.reference.suite import reference_questions
-from drr.response import LoopSettings
-from drr.scorers import Boundary
-from drr.steps import StepRule
+from drr.engine.devices import cpu_engine_defaults, prepare_environment
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.formats import MarkerTokens, ReasoningFormat
+from drr.loop.policy import PolicySettings, Score
+from drr.loop.probing import Probe
+from drr.loop.reasoner import Delta, Phase, Segment
+from drr.loop.response import LoopSettings
+from drr.loop.scoring import Boundary
+from drr.loop.steps import StepRule
 from drr.tasks import Split
-from drr.thinking import ThinkingLoop
+from drr.tasks.reference_suite import reference_questions
 
 _DELAY = 0.2
 _REQUESTS = 16
@@ -36,7 +37,7 @@ class SlowScorer:
     def __init__(self, delay: float) -> None:
         self._delay = delay
 
-    def session(self, question: str, probe: Probe | None = None) -> "SlowScorer":
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "SlowScorer":
         return self
 
     async def score(self, boundary: Boundary) -> Score:
@@ -57,7 +58,7 @@ class Meter:
             yield delta
 
 
-async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
+async def rate(engine: object, form: ReasoningFormat, delay: float) -> float:
     """Tokens per second that the engine generated in thinking, until the last one.
 
     An answer after thinking that ran out of room waits for the verdicts before it, and is not counted.
@@ -65,7 +66,7 @@ async def rate(engine: object, form: ThinkingFormat, delay: float) -> float:
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import SamplingParams
 
-    from drr.vllm_reasoner import VllmReasoner
+    from drr.engine.vllm_reasoner import VllmReasoner
 
     meter, tokenizer = Meter(), engine.renderer.tokenizer  # type: ignore[attr-defined]
     started = time.perf_counter()
@@ -107,7 +108,7 @@ async def measure() -> dict[str, object]:
     )
     try:
         ids = engine.renderer.tokenizer.convert_tokens_to_ids
-        form = ThinkingFormat((ids("<think>"),), (ids("</think>"),))
+        form = MarkerTokens(open_ids=(ids("<think>"),), close_ids=(ids("</think>"),), close_text="</think>")
         await rate(engine, form, 0.0)
         delays = itertools.islice(itertools.cycle((0.0, _DELAY, _DELAY, 0.0)), 2 * _PAIRS)
         rates = [(delay, await rate(engine, form, delay)) for delay in delays]

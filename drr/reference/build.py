@@ -13,24 +13,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from drr.boundaries import score_boundaries
-from drr.calibrating import calibrate
-from drr.calibrating import split_data as calibration_data
-from drr.distill import DistillConfig, distill
-from drr.dm import DmCard, load_dm_head, read_trained_on
-from drr.dm_card import write_dm_card
-from drr.engines import prepare_environment
-from drr.features import FEATURE_NAMES
-from drr.fusion import fit_head, with_temperatures
-from drr.plots import draw_dm
-from drr.records import Manifest, check_begun, read_json_object, read_rollouts, write_whole
+from drr.certify.calibrate import calibrate, split_for_calibration
+from drr.engine.devices import prepare_environment
+from drr.files import check_begun, read_json_object, write_whole
+from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
+from drr.learn.boundaries import score_boundaries
+from drr.learn.distill import distill
+from drr.learn.distill_config import DistillConfig
+from drr.learn.dm_card import write_dm_card
+from drr.learn.fusion import fit_head, with_temperatures
+from drr.learn.plots import draw_dm
+from drr.learn.records import Manifest, read_rollouts
+from drr.learn.train import forget_training, train_text_classifier
+from drr.learn.train_config import TrainConfig
+from drr.learn.train_dm import TrainingData, finish_dm, measure, parts_of, split_for_training
+from drr.loop.features import FEATURE_NAMES
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain
-from drr.reference.suite import SIZES, reference_questions
 from drr.tasks import Split
-from drr.train import forget_training, train_text_classifier
-from drr.train_command import TrainingData, finish_dm, measure, parts_of, split_data
-from drr.train_config import TrainConfig
+from drr.tasks.reference_suite import SIZES, reference_questions
 
 _ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (2, 0), Split.TEST: (4, 0)}
 """Attempts at every question of a split, and how many more where outcomes are mixed. A certificate counts every
@@ -103,7 +104,7 @@ def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
 
 
 async def _roll_out(out: Path, counts: dict[Split, int], seed: int, *, quick: bool) -> dict[str, Any]:
-    from drr.open_reasoner import open_engine
+    from drr.engine.open_reasoner import open_engine
 
     figures: dict[str, Any] = {}
     async with open_engine(str(out / "reasoner")) as reasoner:
@@ -127,7 +128,7 @@ async def _roll_out(out: Path, counts: dict[Split, int], seed: int, *, quick: bo
 
 def _training_data(out: Path) -> TrainingData:
     rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TRAIN) if rollout.steps]
-    data = split_data(rollouts, _TRAIN_SHARE)
+    data = split_for_training(rollouts, _TRAIN_SHARE)
     more = read_rollouts(out / "rollouts" / Split.CALIBRATION)
     questions = list(dict.fromkeys(rollout.question for rollout in more))
     for_head = set(questions[round((1 - _HEAD_SHARE) * len(questions)) :])
@@ -167,7 +168,7 @@ def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
     """Certify on questions of their own; then measure everything on the test questions, once."""
     folder = out / "dm"
     source = out / "rollouts" / Split.CALIBRATION
-    data = calibration_data(read_rollouts(source), read_trained_on(folder))
+    data = split_for_calibration(read_rollouts(source), read_trained_on(folder))
     options: dict[str, Any] = {} if risks is None else {"risks": risks}
     card, _ = calibrate(
         DmCard.load(folder), data, Manifest.load(source), folder, max_lost_points=MAX_LOST_POINTS, **options

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from drr.grading import stated_answer
-from drr.records import Rollout, read_rollouts
+from drr.learn.records import Rollout, read_rollouts
+from drr.loop.stated import stated_answer
 
 
 def write_reasoner_card(out: Path) -> None:

@@ -7,8 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from drr.judge.scorers.self_critique import critique_question
 from drr.reference.traces import STEP_BREAK, THINK_CLOSE, Document, Piece, answer_text, attempt, slipped
-from drr.scorers.self_critique import critique_question
 from drr.tasks.arithmetic import Problem
 
 _THOUGHT_SHARE = 0.5

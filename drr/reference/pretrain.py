@@ -18,6 +18,7 @@ import torch
 from torch.nn import functional
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from drr.learn.train import grow
 from drr.progress import Progress
 from drr.reference import tokenizer as vocabulary
 from drr.reference.critique_traces import critique_document, proposed_result
@@ -27,7 +28,6 @@ from drr.reference.traces import EARLY_MIXTURE, LATE_MIXTURE, Document, Mixture,
 from drr.tasks import countdown, logic
 from drr.tasks.arithmetic import make_problem
 from drr.tasks.questions import Split
-from drr.train import grow
 
 _IGNORE = -100
 _SAMPLING_TEMPERATURE = 0.8

@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from drr.errors import InputError
-from drr.grading import stated_answer
-from drr.records import Reject
-from drr.reference.suite import LEVELS, MAKERS, reference_questions
+from drr.loop.stated import stated_answer
 from drr.tasks import arithmetic, countdown, logic
 from drr.tasks.questions import Question, Split
+from drr.tasks.reference_suite import LEVELS, MAKERS, reference_questions
 
 Converted = TypeVar("Converted")
 
@@ -28,6 +27,16 @@ ANSWER_COLUMNS = ("answer", "gold", "final_answer", "target", "label", "expected
 
 _LONGEST_GOLD = 200
 """A gold text longer than this, in characters, is a solution: the answer it states is what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A question or row set aside. `row` counts from 1."""
+
+    source: str
+    row: int
+    field: str | None
+    reason: str
 
 
 @dataclass(slots=True)

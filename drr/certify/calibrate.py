@@ -1,0 +1,186 @@
+"""Making a calibration: a judge's scores at recorded boundaries turned into rules with a stated risk."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from drr.certify.replay import Replay, RuleTable, candidate_rules
+from drr.certify.thresholds import (
+    DELTA,
+    RISKS,
+    certify,
+    choose_default,
+    choose_rethink,
+    drift_histogram,
+    order_rules,
+    questions_needed,
+)
+from drr.judge.calibration import Calibration, Certificate
+from drr.judge.dm_folder import HEAD_NAME, DmCard, load_dm_head
+from drr.judge.head import FusionHead, save_head
+from drr.learn.arrays import Reals
+from drr.learn.boundaries import Boundaries, score_boundaries
+from drr.learn.dm_card import write_dm_card
+from drr.learn.fusion import probabilities, with_temperatures
+from drr.learn.records import Manifest, Rollout, question_key, share_of
+from drr.loop.rule import Rule
+
+_SALT = "calibration"
+_TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
+CERTIFIED_SHARE = 1 - _TEMPERATURE_SHARE - _RULE_SHARE
+"""Of the questions, those on which rules are tested."""
+
+ACCEPTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Levels of acceptance that are tried for a judge whose scores are probabilities."""
+
+GIVE_UPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""Levels of p_later at which such a judge may give an attempt up where there is another."""
+
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationData:
+    """Rollouts by use, no question in two of them: temperatures, the order of the tests, the tests themselves."""
+
+    temperature: list[Rollout]
+    order: list[Rollout]
+    test: list[Rollout]
+
+
+def split_for_calibration(rollouts: Sequence[Rollout], trained_on: set[str]) -> CalibrationData:
+    """The rollouts of questions that training never saw, split by the question's own text."""
+    data = CalibrationData([], [], [])
+    for rollout in rollouts:
+        if not rollout.steps or question_key(rollout.question) in trained_on:
+            continue
+        at = share_of(rollout.question, _SALT)
+        if at < _TEMPERATURE_SHARE:
+            data.temperature.append(rollout)
+        elif at < _TEMPERATURE_SHARE + _RULE_SHARE:
+            data.order.append(rollout)
+        else:
+            data.test.append(rollout)
+    return data
+
+
+def calibrate(
+    card: DmCard,
+    data: CalibrationData,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    risks: Sequence[float] = RISKS,
+    max_lost_points: float = 1.0,
+) -> tuple[DmCard, RuleTable]:
+    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card.
+
+    Also returns what every rule does to the questions for order and tests together.
+    """
+    scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
+    head = with_temperatures(load_dm_head(folder), scored["temperature"])
+    order = replay_of(data.order, scored["order"], head)
+    test = replay_of(data.test, scored["test"], head)
+    made, outcomes = calibration_of(
+        order, test, candidate_rules(), ACCEPTS, GIVE_UPS, data, manifest, risks=risks, max_lost_points=max_lost_points
+    )
+    replace(card, calibration=None).save(folder)  # no promise stands while its scores change
+    save_head(head, folder / HEAD_NAME)
+    default = made.rules["default"]
+    threshold = 1.0 if default.threshold is None else default.threshold
+    card = replace(card, threshold=threshold, patience=default.patience, calibration=made.to_json())
+    card.save(folder)
+    write_dm_card(card, folder)
+    return card, outcomes
+
+
+def calibration_of(
+    order: Replay,
+    test: Replay,
+    rules: Sequence[Rule],
+    accepts: Sequence[float],
+    give_ups: Sequence[float],
+    data: CalibrationData,
+    manifest: Manifest,
+    *,
+    risks: Sequence[float],
+    max_lost_points: float,
+) -> tuple[Calibration, RuleTable]:
+    """Certify and choose among `rules`, and levels of acceptance and of giving up, for a judge with these scores.
+
+    Also returns what every rule does to the questions for order and tests together.
+    """
+    ordering, table = order.table(rules), test.table(rules)
+    certificates, refused = certify_all(table, order_rules(ordering, ordering.lost), risks)
+    sequence = order_rules(ordering, -ordering.accuracy_change)
+    default, kept = choose_default(table, sequence, max_lost_points)
+    made = Calibration(
+        confidence=1 - DELTA,
+        source=str(manifest.settings.get("questions_key", "")),
+        labels=str(manifest.settings["labels"]),
+        questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
+        right=int(table.full_right[table.first_of_each_question()].sum()),
+        sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
+        certificates=tuple(certificates),
+        refused=refused,
+        drift=drift_histogram(test.first_p_later()),
+        default={
+            "rule": rules[default].to_json(),
+            "max_lost_points": max_lost_points,
+            "kept": kept,
+            "saved": round(float(table.saved[default]), 4),
+            "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
+            "lost_correct_rate": round(float(table.lost_rate[default]), 4),
+        },
+        rethink=thinking_again(test, [rules[own] for own in sequence], accepts, give_ups),
+    )
+    return made, ordering.joined(table)
+
+
+def thinking_again(
+    replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """The choices for thinking again with and without stopping early; empty where attempts are too few."""
+    chosen = {
+        "auto": choose_rethink(replay, rules, accepts, give_ups),
+        "rethink": choose_rethink(replay, [Rule(None)], accepts, give_ups),
+    }
+    return {mode: own for mode, own in chosen.items() if own is not None}
+
+
+def certify_all(
+    table: RuleTable, sequence: Sequence[int], risks: Sequence[float]
+) -> tuple[list[Certificate], dict[str, str]]:
+    """A certificate for every risk that has one, and the reason where there is none."""
+    right = int(table.full_right[table.first_of_each_question()].sum())
+    certificates, refused = [], {}
+    for risk in risks:
+        needed = questions_needed(risk)
+        if right < needed:
+            refused[f"{risk:g}"] = (
+                f"needs at least {needed} test questions that full thinking gets right, there are {right}"
+            )
+            continue
+        found = certify(table, sequence, risk)
+        if found is None:
+            refused[f"{risk:g}"] = "even the safest rule lost too many answers"
+        else:
+            certificates.append(found)
+    return certificates, refused
+
+
+def replay_of(rollouts: Sequence[Rollout], scored: Boundaries, head: FusionHead) -> Replay:
+    """The rollouts with the DM's calibrated scores, ready for replaying rules."""
+    return Replay(rollouts, by_rollout(probabilities(head, scored), scored, len(rollouts)))
+
+
+def by_rollout(scores: Reals, data: Boundaries, rollouts: int) -> list[Reals]:
+    """[N, 2] scores cut into one array [steps, 2] per rollout."""
+    ends = [*(data.rollout.searchsorted(number) for number in range(rollouts)), len(scores)]
+    return [scores[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _scored(rollouts: Sequence[Rollout], folder: Path, max_tokens: int) -> Boundaries:
+    return score_boundaries(rollouts, folder, max_tokens, "Scoring")

@@ -1,0 +1,155 @@
+"""`drr calibrate --scorer`: thresholds with a stated risk for scorers that need no DM.
+
+Their scores are no probabilities, so rules are drawn from the scores themselves: every threshold that is tried is a
+quantile of what the scorer said at the recorded boundaries.
+"""
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from drr.certify.calibrate import CalibrationData, calibration_of
+from drr.certify.replay import Replay
+from drr.certify.rescore import Rescored, rescore
+from drr.engine.devices import beside_judges, prepare_environment
+from drr.engine.open_prm import open_prm
+from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.errors import InputError
+from drr.judge.calibration import Calibration
+from drr.judge.scorer_card import ScorerCard, model_key
+from drr.judge.scorers.probed import ProbingScorer
+from drr.judge.scorers.registry import NEED_NO_STEPS, training_free
+from drr.learn.arrays import Reals
+from drr.learn.records import Manifest, Rollout
+from drr.loop.rule import Rule
+from drr.loop.scoring import Scorer
+
+_THRESHOLD_LEVELS = (*np.arange(0.05, 0.9, 0.05), *np.arange(0.9, 0.999, 0.01), 0.9975, 1.0)
+_HOPELESS_LEVELS = (0.01, 0.03, 0.1)
+_ACCEPT_LEVELS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+_GIVE_UP_LEVELS = (0.01, 0.03, 0.07, 0.15, 0.3)
+_PATIENCES = (1, 2, 3)
+
+
+def check_names(names: Sequence[str], prm: str | None) -> None:
+    """InputError where there is no such scorer, or the model that it needs is not named."""
+    known = [*training_free(), "prm"]
+    for name in names:
+        if name not in known:
+            raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}")
+    if ("prm" in names) != (prm is not None):
+        raise InputError("--prm", "names the model of the scorer prm: give both or neither")
+
+
+def calibrate_scorers(
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
+) -> list[ScorerCard]:
+    """Judge the recorded rollouts by every scorer of `options` and write its calibration into `options.out`."""
+    prepare_environment(quiet=True)
+    return asyncio.run(_calibrate(data, manifest, options, risks))
+
+
+async def _calibrate(
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
+) -> list[ScorerCard]:
+    known, reasoner, recorded = training_free(), None, manifest.settings["reasoner"]
+    asks = any(isinstance(known.get(name), ProbingScorer) for name in options.scorer)
+    if asks and not options.reasoner:
+        raise InputError("--reasoner", "is needed: such a scorer asks the Reasoner")
+    async with contextlib.AsyncExitStack() as stack:
+        if options.prm is not None:
+            known["prm"] = await stack.enter_async_context(open_prm(options.prm))
+        if asks:
+            reasoner = await stack.enter_async_context(
+                open_engine(options.reasoner, options.reasoning_parser, **beside_judges(prm=options.prm is not None))
+            )
+            if reasoner.fingerprint != recorded["fingerprint"]:
+                raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+        scorers = [known[name] for name in dict.fromkeys(options.scorer)]
+        return [await _card(scorer, data, manifest, options, risks, reasoner) for scorer in scorers]
+
+
+async def _card(
+    scorer: Scorer,
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    risks: Sequence[float],
+    reasoner: OpenReasoner | None,
+) -> ScorerCard:
+    order, test = [await rescore(scorer, own, reasoner) for own in (data.order, data.test)]
+    made = calibration_from(
+        order,
+        test,
+        data,
+        manifest,
+        risks=risks,
+        max_lost_points=options.max_lost_points,
+        can_wait=scorer.id in NEED_NO_STEPS,
+    )
+    recorded = manifest.settings["reasoner"]
+    card = ScorerCard(
+        scorer.id,
+        recorded["fingerprint"],
+        recorded["name"],
+        str(manifest.settings["step_rule"]),
+        made.to_json(),
+        model_key(options.prm) if scorer.id == "prm" else "",
+    )
+    card.save(options.out)
+    return card
+
+
+def calibration_from(
+    order: Sequence[Rescored],
+    test: Sequence[Rescored],
+    data: CalibrationData,
+    manifest: Manifest,
+    *,
+    risks: Sequence[float],
+    max_lost_points: float,
+    can_wait: bool = False,
+) -> Calibration:
+    """The calibration of a scorer that judged `data.order` and `data.test` so, and may be asked at ends only
+    (`can_wait`)."""
+    rules, accepts, give_ups = rules_from([own.scores for own in order])
+    return calibration_of(
+        _replay(data.order, order, can_wait=can_wait),
+        _replay(data.test, test, can_wait=can_wait),
+        rules,
+        accepts,
+        give_ups,
+        data,
+        manifest,
+        risks=risks,
+        max_lost_points=max_lost_points,
+    )[0]
+
+
+def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float], list[float]]:
+    """Rules, levels of acceptance and of giving up, at quantiles of the scores [steps, 2] that were seen at boundaries,
+    and where thinking ended."""
+    seen = np.concatenate([own[:, 0] for own in scores])
+    ends = np.asarray([own[-1, 0] for own in scores])
+    thresholds: list[float | None] = [*_quantiles(seen, _THRESHOLD_LEVELS), None]
+    hopeless: list[float | None] = [None, *_quantiles(seen, _HOPELESS_LEVELS)]
+    rules = [
+        Rule(threshold, patience, give_up)
+        for threshold in thresholds
+        for patience in _PATIENCES
+        for give_up in hopeless
+        if threshold is None or give_up is None or give_up < threshold
+    ]
+    return rules, _quantiles(ends, _ACCEPT_LEVELS), _quantiles(seen, _GIVE_UP_LEVELS)
+
+
+def _quantiles(values: Reals, levels: Sequence[float]) -> list[float]:
+    """Distinct quantiles of the values that are known."""
+    return list(dict.fromkeys(float(own) for own in np.nanquantile(values, levels)))
+
+
+def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored], *, can_wait: bool) -> Replay:
+    return Replay(rollouts, [own.scores for own in judged], [own.probes for own in judged], can_wait=can_wait)

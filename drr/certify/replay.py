@@ -1,0 +1,302 @@
+"""Replay stopping rules over recorded behaviour.
+
+Every boundary of a recorded rollout already has its forced answer graded, so a rule's outcome is known exactly.
+This chooses and certifies rules; what a rule does in service is measured through the server.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drr.errors import InputError
+from drr.learn.arrays import Flags, Reals
+from drr.learn.records import Rollout
+from drr.loop.rule import Rule
+
+_ONE_SIDED_95 = 1.645
+
+
+THRESHOLDS: tuple[float | None, ...] = (
+    *(
+        round(float(value), 4)
+        for value in (*np.arange(0.30, 0.94, 0.04), *np.arange(0.94, 0.98, 0.01), *np.arange(0.98, 0.9991, 0.0025))
+    ),
+    None,
+)
+_PATIENCES = (1, 2, 3)
+_HOPELESS = (None, 0.02, 0.05, 0.1, 0.2, 0.3)
+_MIN_GAINS = (None, -0.1, -0.05, 0.0)
+
+
+def candidate_rules() -> list[Rule]:
+    """Every rule that calibration considers."""
+    return [Rule(*parts) for parts in itertools.product(THRESHOLDS, _PATIENCES, _HOPELESS, _MIN_GAINS)]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOutcomes:
+    """What a rule does to each of R rollouts: right, full_right [R], tokens, full_tokens [R], stopped [R]."""
+
+    right: Flags
+    tokens: Reals
+    full_right: Flags
+    full_tokens: Reals
+    stopped: Flags
+
+    @property
+    def saved(self) -> float:
+        """Share of full thinking's tokens saved."""
+        return float(1 - self.tokens.sum() / self.full_tokens.sum())
+
+    @property
+    def lost_correct(self) -> int:
+        """Rollouts that full thinking gets right and the rule wrong."""
+        return int((self.full_right & ~self.right).sum())
+
+    @property
+    def lost_rate(self) -> float:
+        """`lost_correct` as a share of the rollouts that full thinking gets right; 0 where there are none."""
+        return self.lost_correct / max(1, int(self.full_right.sum()))
+
+    @property
+    def accuracy_change(self) -> float:
+        """In points of 100, against full thinking."""
+        return 100 * float(self.right.mean() - self.full_right.mean())
+
+
+class Replay:
+    """Rollouts with scores, laid out for replaying many rules. R rollouts, S boundaries at most."""
+
+    def __init__(
+        self,
+        rollouts: Sequence[Rollout],
+        scores: Sequence[Reals],
+        probes: Sequence[Sequence[int]] | None = None,
+        *,
+        can_wait: bool = False,
+    ) -> None:
+        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries; `probes[i]` [steps] the tokens that
+        asking for each of them took (none by default). A judge that `can_wait` says the same of the end of an attempt
+        whether or not it was asked before. InputError where a boundary has no graded answer."""
+        for number, rollout in enumerate(rollouts):
+            if None in rollout.now:
+                raise InputError(
+                    "records", "holds boundaries without a forced answer: nothing to replay", number + 1, "now"
+                )
+        self.questions = np.unique([rollout.question for rollout in rollouts], return_inverse=True)[1]
+        size, most = len(rollouts), max((len(rollout.steps) for rollout in rollouts), default=0)
+        self._now = np.full((size, most), np.nan)
+        self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)
+        self._thought, self._probed = np.zeros((size, most)), np.zeros((size, most))
+        self._last = np.asarray([len(rollout.steps) - 1 for rollout in rollouts])
+        # Thinking that was cut off by a budget, or went on, ends after its last boundary and not at it.
+        self._ends_there = np.asarray([sum(rollout.step_tokens) == rollout.thinking_tokens for rollout in rollouts])
+        for number, (rollout, own) in enumerate(zip(rollouts, scores, strict=True)):
+            steps = len(rollout.steps)
+            self._now[number, :steps], self._later[number, :steps] = own[:, 0], own[:, 1]
+            self._right[number, :steps] = np.asarray(rollout.now, dtype=bool)
+            self._thought[number, :steps] = np.cumsum(rollout.step_tokens)
+            if probes is not None:
+                self._probed[number, :steps] = np.cumsum(probes[number])
+        self._can_wait = can_wait
+        self._answer = np.asarray([rollout.total_tokens - rollout.thinking_tokens for rollout in rollouts])
+        self._full_right = np.asarray([rollout.later for rollout in rollouts], dtype=bool)
+        self._full_tokens = np.asarray([rollout.total_tokens for rollout in rollouts], dtype=float)
+
+    def __len__(self) -> int:
+        return len(self._last)
+
+    def outcomes(self, rule: Rule, rows: NDArray[np.int64] | None = None) -> RuleOutcomes:
+        """What `rule` does to the rollouts, or to those in `rows`."""
+        pick = np.arange(len(self)) if rows is None else rows
+        sure, vain = self._firing(rule, pick)
+        stopped, where = self._stop(sure | vain, pick)
+        full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]
+        probed = self._probed[pick, where]
+        return RuleOutcomes(
+            np.where(stopped, self._right[pick, where], full_right),
+            np.where(stopped, self._thought[pick, where] + self._answer[pick], full_tokens) + probed,
+            full_right,
+            full_tokens,
+            stopped,
+        )
+
+    def _firing(self, rule: Rule, pick: NDArray[np.int64]) -> tuple[Flags, Flags]:
+        """[R, S] where the rule stops because it is sure, and where because going on will not help."""
+        now, later = self._now[pick], self._later[pick]
+        with np.errstate(invalid="ignore"):
+            sure = np.zeros(now.shape, dtype=bool) if rule.threshold is None else now >= rule.threshold
+            vain = np.zeros_like(sure)
+            if rule.hopeless is not None:
+                vain |= later <= rule.hopeless
+            if rule.min_gain is not None:
+                vain |= later - now <= rule.min_gain
+        return _in_a_row(sure, rule.patience), _in_a_row(vain, rule.patience)
+
+    def _stop(self, fires: Flags, pick: NDArray[np.int64]) -> tuple[Flags, NDArray[np.int64]]:
+        """[R] whether thinking is stopped, and the boundary where it is, or else the last one."""
+        last = self._last[pick]
+        at = np.where(fires.any(1), fires.argmax(1), fires.shape[1])
+        # A stop at the boundary at which the Reasoner stops by itself is none.
+        stopped = (at < last) | ((at == last) & ~self._ends_there[pick])
+        return stopped, np.minimum(at, np.maximum(last, 0))
+
+    def attempts(self, rule: Rule) -> "Attempts":
+        """Every rollout as an attempt that may be rejected, with `rule` ending its thinking."""
+        pick = np.arange(len(self))
+        sure, vain = self._firing(rule, pick)
+        stopped, where = self._stop(sure | vain, pick)
+        thought, probed = self._thought[pick, where], self._probed[pick, where]
+        if self._can_wait and rule.never_ends:
+            probed = probed - np.where(where > 0, self._probed[pick, where - 1], 0.0)
+        full_thought = self._full_tokens - self._answer
+        belief = np.nan_to_num(self._now[pick, where], nan=1.0)  # nobody has anything against a thought without steps
+        return Attempts(
+            self.questions,
+            belief,
+            sure[pick, where] & stopped,
+            np.where(stopped, self._right[pick, where], self._full_right),
+            np.where(stopped, thought, full_thought) + probed,
+            self._answer.astype(float),
+        )
+
+    def table(self, rules: Sequence[Rule]) -> "RuleTable":
+        """What every one of `rules` does to every rollout."""
+        every = [self.outcomes(rule) for rule in rules]
+        return RuleTable(
+            tuple(rules),
+            np.stack([own.right for own in every]),
+            np.stack([own.tokens.astype(np.float32) for own in every]),
+            self._full_right,
+            self._full_tokens,
+            self.questions,
+        )
+
+    def first_p_later(self) -> Reals:
+        """p_later at each rollout's first boundary, where there is one."""
+        first = self._later[:, 0]
+        return np.asarray(first[~np.isnan(first)])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Attempts [R], those at one question next to each other: `belief` is p_now where an attempt ends, `sure` tells
+    that the rule ended it there because p_now was high enough; `right`, whether its answer is; `thought` and `answer`
+    its tokens, an answer's only spent where one is given."""
+
+    questions: NDArray[np.int64]
+    belief: Reals
+    sure: Flags
+    right: Flags
+    thought: Reals
+    answer: Reals
+
+    def think_again(self, accept: float, attempts: int) -> "Rethought":
+        """What thinking again does at most `attempts` - 1 times, where the best one answers if none is accepted.
+
+        Questions with fewer attempts on record are left out.
+        """
+        order = np.argsort(self.questions, kind="stable")
+        names, counts = np.unique(self.questions, return_counts=True)
+        starts = np.cumsum(counts) - counts
+        rows = order[(starts[counts >= attempts, None] + np.arange(attempts)).astype(np.int64)]  # [Q, attempts]
+        accepted = (self.sure | (self.belief >= accept))[rows]
+        tried = np.where(accepted.any(1), accepted.argmax(1), attempts - 1)
+        chosen = np.where(accepted.any(1), tried, self.belief[rows].argmax(1))
+        line = np.arange(len(rows))
+        thought = np.where(np.arange(attempts) <= tried[:, None], self.thought[rows], 0.0).sum(1)
+        return Rethought(
+            names[counts >= attempts],
+            self.right[rows][line, chosen],
+            thought + self.answer[rows][line, chosen],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rethought:
+    """Thinking again, question by question [Q]: right, and all tokens spent."""
+
+    questions: NDArray[np.int64]
+    right: Flags
+    tokens: Reals
+
+
+def _in_a_row(flags: Flags, count: int) -> Flags:
+    """[R, S] whether the `count` boundaries up to here are all flagged."""
+    run = flags.copy()
+    for shift in range(1, count):
+        run[:, shift:] &= flags[:, :-shift]
+        run[:, :shift] = False
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class RuleTable:
+    """Outcomes of R rules on N rollouts: right, tokens [R, N]; full_right, full_tokens, questions (numbers) [N]."""
+
+    rules: tuple[Rule, ...]
+    right: Flags
+    tokens: NDArray[np.float32]
+    full_right: Flags
+    full_tokens: Reals
+    questions: NDArray[np.int64]
+
+    def of(self, rows: NDArray[np.int64]) -> "RuleTable":
+        """The same for some of the rollouts."""
+        parts = (self.full_right[rows], self.full_tokens[rows], self.questions[rows])
+        return RuleTable(self.rules, self.right[:, rows], self.tokens[:, rows], *parts)
+
+    def joined(self, other: "RuleTable") -> "RuleTable":
+        """This table and one of the same rules on other questions."""
+        return RuleTable(
+            self.rules,
+            np.concatenate([self.right, other.right], axis=1),
+            np.concatenate([self.tokens, other.tokens], axis=1),
+            np.concatenate([self.full_right, other.full_right]),
+            np.concatenate([self.full_tokens, other.full_tokens]),
+            np.concatenate([self.questions, other.questions + self.questions.max(initial=-1) + 1]),
+        )
+
+    def first_of_each_question(self) -> NDArray[np.int64]:
+        """One rollout of every question: the first."""
+        return np.unique(self.questions, return_index=True)[1].astype(np.int64)
+
+    @property
+    def lost(self) -> NDArray[np.int64]:
+        """[R] rollouts that full thinking gets right and the rule wrong."""
+        return np.asarray((self.full_right & ~self.right).sum(1))
+
+    @property
+    def _weights(self) -> Reals:
+        """[N] one over the rollouts of the question: where mixed ones have more of them, they count no more for it."""
+        _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
+        return np.asarray(1.0 / sizes[numbers])
+
+    @property
+    def lost_rate(self) -> Reals:
+        """[R] share of what full thinking gets right that the rule gets wrong, every question counting once."""
+        own = self._weights
+        return np.asarray((self.full_right & ~self.right) @ own / max(1e-9, float(self.full_right @ own)))
+
+    @property
+    def saved(self) -> Reals:
+        """[R] share of full thinking's tokens saved, every question counting once."""
+        own = self._weights
+        return np.asarray(1 - self.tokens @ own / float(self.full_tokens @ own))
+
+    @property
+    def accuracy_change(self) -> Reals:
+        """[R] in points of 100, against full thinking, every question counting once."""
+        own = self._weights
+        return np.asarray(100 * (self.right @ own - self.full_right @ own) / own.sum())
+
+    @property
+    def accuracy_lost_at_most(self) -> Reals:
+        """[R] points of accuracy lost that are not exceeded with 95 % confidence (normal; questions drawn anew)."""
+        lost = self.full_right.astype(np.float32) - self.right
+        _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
+        by_question = np.stack([np.bincount(numbers, own) for own in lost]) / sizes * 100
+        return np.asarray(by_question.mean(1) + _ONE_SIDED_95 * by_question.std(1) / np.sqrt(len(sizes)))

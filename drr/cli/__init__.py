@@ -1,0 +1,1 @@
+"""The `drr` command. `drr serve` is not here: the server brings it."""

@@ -1,0 +1,148 @@
+"""`drr calibrate`: honest probabilities, and thresholds with a stated risk, on questions that training never saw."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from drr.certify.calibrate import CERTIFIED_SHARE, CalibrationData, calibrate, split_for_calibration
+from drr.certify.replay import RuleTable
+from drr.certify.thresholds import RISKS, questions_needed
+from drr.errors import InputError
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import DmCard, read_trained_on
+from drr.learn.dm_card import default_in_words, graded_against, rethink_in_words
+from drr.learn.records import Manifest, Rollout, read_rollouts
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command; InputError says what is wrong with its options or data."""
+    risks = tuple(sorted(set(options.risk or RISKS)))
+    for risk in risks:
+        if not 0 < risk < 1:
+            raise InputError("--risk", f"must lie between 0 and 1, not {risk}")
+    if (options.dm is None) == (options.scorer is None):
+        raise InputError("--scorer", "give either a DM to calibrate (--dm) or scorers that need none (--scorer)")
+    if options.dm is not None:
+        for name in ("reasoner", "out", "limit", "prm"):
+            if getattr(options, name):
+                raise InputError(f"--{name}", "belongs to --scorer")
+    card = DmCard.load(options.dm) if options.dm is not None else None
+    manifest = Manifest.load(options.data)
+    _check_usable(manifest, options)
+    if card is None:
+        _run_scorers(options, manifest, risks)
+        return
+    _check_match(card, manifest, options)
+    data = split_for_calibration(read_rollouts(options.data), read_trained_on(options.dm))
+    _check_enough(data, risks, options)
+    card, outcomes = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
+    assert card.calibration is not None
+    show(Calibration.from_json(card.calibration), options.dm)
+    if options.check:
+        check(outcomes, options.dm, risks, options.check)
+
+
+def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequence[float]) -> None:
+    from drr.certify.calibrate_scorers import calibrate_scorers, check_names
+
+    if options.check:
+        raise InputError("--check", "is for DMs")
+    if options.out is None:
+        raise InputError("--out", "is needed: the folder for the scorers' calibrations")
+    check_names(options.scorer, options.prm)
+    if options.limit is not None and options.limit < 1:
+        raise InputError("--limit", f"must be at least 1, not {options.limit}")
+    data = split_for_calibration(_of_questions(read_rollouts(options.data), options.limit), set())
+    data = CalibrationData([], [*data.temperature, *data.order], data.test)  # such scores are taken as they are
+    _check_enough(data, risks, options)
+    for card in calibrate_scorers(data, manifest, options, risks):
+        Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
+        show(Calibration.from_json(card.calibration), options.out)
+
+
+def _of_questions(rollouts: Sequence[Rollout], limit: int | None) -> list[Rollout]:
+    """The rollouts of the first `limit` questions."""
+    kept = list(dict.fromkeys(own.question for own in rollouts))[:limit]
+    wanted = set(kept)
+    return [own for own in rollouts if own.question in wanted]
+
+
+def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int) -> None:
+    """Repeat the calibration on random splits of its questions and say how often the promise held."""
+    from drr.certify.promise import check_promise, summary, write_promise
+
+    results = [summary(check_promise(outcomes, risk, splits), risk) for risk in risks]
+    write_promise(results, folder)
+    console = Console()
+    for own in results:
+        kept = "-" if own["share_of_oracle"] is None else f"{100 * own['share_of_oracle']:.0f} %"
+        console.print(
+            f"{100 * own['max_lost_correct']:g} %: within on {own['within']} of {own['splits']} splits "
+            f"({own['certified']} certified, surely above on {own['surely_above']}); saves "
+            f"{100 * own['mean_saved']:.1f} %, {kept} of what the best rule in hindsight would",
+            highlight=False,
+        )
+
+
+def _check_usable(manifest: Manifest, options: argparse.Namespace) -> None:
+    if not manifest.complete:
+        raise InputError(str(options.data), "is not complete yet: run drr distill again to finish it")
+    if manifest.settings.get("labels") == "recorded":
+        reason = "holds recorded solutions: without answers forced at every boundary no rule can be certified"
+        raise InputError(str(options.data), reason, field="now")
+
+
+def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) -> None:
+    reasoner = manifest.settings["reasoner"]
+    unknown = not card.reasoner  # distilled from a server without its weights at hand: the name must do
+    if reasoner["fingerprint"] != card.reasoner or (unknown and reasoner["name"] != card.reasoner_name):
+        raise InputError(
+            str(options.data), f"is the behaviour of {reasoner['name']}, the DM judges {card.reasoner_name}"
+        )
+    if manifest.settings["step_rule"] != card.step_rule:
+        raise InputError(
+            str(options.data), f"was cut by {manifest.settings['step_rule']}, the DM judges steps by {card.step_rule}"
+        )
+
+
+def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
+    first = {own.question: own for own in reversed(data.test)}
+    right = sum(own.later for own in first.values())
+    needed = questions_needed(max(risks))
+    if (options.dm is not None and not data.temperature) or not data.order or right < needed:
+        wanted = ", ".join(f"{questions_needed(risk):,} for {100 * risk:g} %" for risk in risks)
+        raise InputError(
+            str(options.data),
+            f"leaves {right} questions to certify on that full thinking gets right and training never saw. Needed: "
+            f"{wanted}. About {100 * CERTIFIED_SHARE:.0f} % of the questions outside training are used for this; "
+            "roll out more questions, or a folder of new ones (one rollout each is enough)",
+        )
+
+
+def show(own: Calibration, folder: Path) -> None:
+    """Print what is certified and what is not."""
+    console = Console()
+    table = Table(
+        title=f"Certified with {100 * own.confidence:g} % confidence on {own.right:,} questions{graded_against(own)}"
+    )
+    for column in ("lost at most", "p_now", "in a row", "or p_later", "or gain", "lost", "saved", "accuracy"):
+        table.add_column(column, justify="right")
+    for one in own.certificates:
+        rule = one.rule
+        table.add_row(
+            f"{100 * one.max_lost_correct:g} %",
+            "-" if rule.threshold is None else f"{rule.threshold:.4g}",
+            str(rule.patience),
+            "-" if rule.hopeless is None else f"<= {rule.hopeless:.3g}",
+            "-" if rule.min_gain is None else f"<= {rule.min_gain:.3g}",
+            f"{one.lost} of {one.right}",
+            f"{100 * one.saved:.1f} %",
+            f"{one.accuracy_change:+.1f}",
+        )
+    console.print(table)
+    for risk, reason in own.refused.items():
+        console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
+    console.print(" ".join([default_in_words(own), *rethink_in_words(own), f"Written into {folder}."]), highlight=False)

@@ -1,0 +1,206 @@
+"""`drr eval`: strategies side by side on a set of questions, every token counted."""
+
+import argparse
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self, get_args
+
+from rich.console import Console
+
+from drr.engine.devices import beside_judges, prepare_environment
+from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.errors import InputError
+from drr.evaluate.report import ALL
+from drr.evaluate.run import EvalConfig, Evaluator, evaluate, recorded
+from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, chosen, standard
+from drr.evaluate.tables import table
+from drr.evaluate.write import PLOT_NAME, REPORT_NAME, write_report
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, dm_state, read_trained_on
+from drr.judge.scorer_card import ScorerCard, load_cards, model_key
+from drr.judge.scorers.registry import ScorerName, training_free
+from drr.learn.distill import LEAST_ROOM
+from drr.learn.distill_folder import questions_key
+from drr.learn.records import question_key
+from drr.loop.reasoner import user_prompt
+from drr.loop.scoring import Scorer
+from drr.loop.steps import StepRule
+from drr.tasks import Question
+from drr.tasks.grading import Grader, load_grader
+from drr.tasks.sources import load_questions
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What is known of the judges: the DM's card, and the cards that drr calibrate --scorer wrote."""
+
+    dm: DmCard | None
+    scorers: list[ScorerCard]
+
+    @classmethod
+    def load(cls, dm: Path | None, calibration: Path | None) -> Self:
+        """From the DM's folder and the folder of the scorers' cards."""
+        return cls(
+            None if dm is None else DmCard.load(dm),
+            [] if calibration is None else load_cards(calibration),
+        )
+
+    def calibrations(self) -> dict[str, Calibration]:
+        """By scorer; those that were calibrated."""
+        found = {card.scorer: card.calibration for card in self.scorers}
+        if self.dm is not None and self.dm.calibration is not None:
+            found["dm"] = self.dm.calibration
+        return {name: Calibration.from_json(own) for name, own in found.items()}
+
+    def state(self) -> str | None:
+        """Stands for what the scorers' calibrations say."""
+        if not self.scorers:
+            return None
+        return question_key("\n".join(json.dumps(asdict(card), sort_keys=True) for card in self.scorers))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the command; InputError says what is wrong with its options or input."""
+    grade = load_grader(options.grader)
+    if not options.report:
+        judges = Judges.load(options.dm, options.calibration)
+        config, strategies = _config(options, judges), _strategies(options, judges)
+        loaded = load_questions(
+            options.questions,
+            question_column=options.question_column,
+            answer_column=options.answer_column,
+            limit=options.limit,
+        )
+        prepare_environment(quiet=True)
+        asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
+    results = write_report(options.out, grade)
+    console = Console(width=130)
+    title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
+    console.print(table(results["groups"][ALL], title))
+    where = f"All tables are in {options.out / REPORT_NAME}, the picture is {options.out / PLOT_NAME}"
+    console.print(where, highlight=False)
+
+
+def _config(options: argparse.Namespace, judges: Judges) -> EvalConfig:
+    try:
+        rule = StepRule.parse(options.step_rule)
+    except ValueError as error:
+        raise InputError("--step-rule", str(error)) from error
+    if not 0 < options.temperature <= 2:
+        raise InputError("--temperature", f"must be above 0 and at most 2, not {options.temperature}")
+    if options.max_tokens < 16:
+        raise InputError("--max-tokens", f"must be at least 16, not {options.max_tokens}")
+    if options.concurrency < 1:
+        raise InputError("--concurrency", f"must be at least 1, not {options.concurrency}")
+    return EvalConfig(
+        temperature=options.temperature,
+        max_tokens=options.max_tokens,
+        seed=options.seed,
+        step_rule=rule,
+        nudge_cue=DEFAULT_NUDGE_CUE if judges.dm is None else judges.dm.nudge_cue,
+        concurrency=options.concurrency,
+    )
+
+
+def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
+    scorers: list[ScorerName] = options.scorer or ["confidence", "logprob", "entropy", "answer_probe", "self_critique"]
+    for name in scorers:
+        if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
+            raise InputError("--scorer", f"{name!r} is none of {', '.join(training_free())}")
+    attempts = sorted(set(options.attempts or ATTEMPTS))
+    if attempts[0] < 2:
+        raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
+    if options.prm is not None:
+        scorers = ["prm", *scorers]
+    if options.dm is not None:
+        scorers = ["dm", *scorers]
+    everything = standard(scorers, judges.calibrations(), attempts)
+    try:
+        return chosen(everything, options.strategy) if options.strategy else everything
+    except ValueError as error:
+        raise InputError("--strategy", str(error)) from error
+
+
+def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
+    """InputError where the DM is another Reasoner's or learned from these very questions."""
+    try:
+        card.check(reasoner, config.step_rule)
+    except DmMismatchError as error:
+        raise InputError("--dm", str(error)) from error
+    learned = read_trained_on(folder)
+    seen = sum(question_key(question.text) in learned for question in questions)
+    if seen:
+        raise InputError("--dm", f"was trained on {seen} of these {len(questions)} questions: choose others")
+
+
+def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequence[Question]) -> None:
+    """InputError where a judge's rules were chosen on these very questions."""
+    key = questions_key(questions)
+    for name, own in calibrations.items():
+        if own.source == key:
+            raise InputError("questions", f"are those that {name} was calibrated on: choose others")
+
+
+def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: float) -> None:
+    for name, own in calibrations.items():
+        made = own.sampling.get("temperature", temperature)
+        if made != temperature:
+            note = f"{name} was calibrated at temperature {made:g}, not {temperature:g}: its promises do not hold here"
+            Console().print(note, highlight=False)
+
+
+def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
+    """The questions that leave the Reasoner room to think, saying how many do not."""
+    fitting = [
+        own for own in questions if len(user_prompt(reasoner.tokenizer, own.text)) + LEAST_ROOM < reasoner.max_model_len
+    ]
+    if len(fitting) < len(questions):
+        left = len(questions) - len(fitting)
+        Console().print(f"{left} questions are too long for the Reasoner and left out", highlight=False)
+    if not fitting:
+        raise InputError("questions", "are all too long for the Reasoner")
+    return fitting
+
+
+async def _evaluate(
+    options: argparse.Namespace,
+    config: EvalConfig,
+    judges: Judges,
+    strategies: list[Strategy],
+    questions: list[Question],
+    grade: Grader,
+) -> None:
+    from drr.engine.open_dm import open_dm
+    from drr.engine.open_prm import open_prm
+
+    _check_uncalibrated(judges.calibrations(), questions)
+    _tell_other_sampling(judges.calibrations(), config.temperature)
+    async with contextlib.AsyncExitStack() as stack:
+        scorers: dict[str, Scorer] = dict(training_free())
+        if options.dm is not None:
+            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
+        if options.prm is not None:
+            scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
+        shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
+        engine = open_engine(options.reasoner, options.reasoning_parser, **shares)
+        reasoner = await stack.enter_async_context(engine)
+        if judges.dm is not None:
+            _check_dm(judges.dm, options.dm, reasoner.fingerprint, config, questions)
+        questions = _that_fit(questions, reasoner)
+        for card in judges.scorers:
+            card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
+        settings = {
+            **recorded(config),
+            "reasoner": reasoner.fingerprint or reasoner.name,
+            "dm": None if options.dm is None else dm_state(options.dm),
+            "prm": None if options.prm is None else model_key(options.prm),
+            "grader": options.grader,
+            "reasoning_parser": options.reasoning_parser,
+            "calibrations": judges.state(),
+        }
+        evaluator = Evaluator(reasoner, scorers, grade, config)
+        await evaluate(evaluator, strategies, questions, options.out, settings)

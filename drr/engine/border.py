@@ -1,0 +1,82 @@
+"""What DRR touches in vLLM and no reading of DRR's code can see: private names, names in strings, untyped objects.
+
+scripts/check_vllm.py reads this table, without running it, and looks each path up in a version of vLLM; its docstring
+says what a path may say. Whoever reaches for something new in vLLM that the script cannot see adds it here.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """A place in vLLM, and what it is needed for."""
+
+    path: str
+    reason: str
+
+
+_STATE = "vllm.entrypoints.launchers.api_server.app_state:init_app_state"
+_CHAT = "vllm.entrypoints.openai.chat_completion"
+_ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
+_CLIENT = "vllm.v1.engine.core_client:MPClient"
+_BASIC = "vllm.entrypoints.serve.instrumentator"
+
+TOUCHED: tuple[Touch, ...] = (
+    # The app: what vLLM puts into its state, and the paths of its routes
+    Touch(f"{_STATE}(state.openai_serving_chat)", "its handler is wrapped"),
+    Touch(f"{_STATE}(state.openai_serving_models)", "asked for the models that are listed with DRR's aliases"),
+    Touch(f'{_CHAT}.api_router:"/v1/chat/completions"', "the one path that takes a drr object"),
+    Touch(f'{_BASIC}.health:"/health"', "DRR's own route stands before it"),
+    Touch(f'{_BASIC}.basic:"/version"', "DRR's own route stands before it"),
+    Touch('vllm.entrypoints.openai.models.api_router:"/v1/models"', "DRR's own route stands before it"),
+    Touch(
+        "vllm.engine.arg_utils:AsyncEngineArgs.structured_outputs_config.reasoning_parser",
+        "read from the arguments, and set there where the operator named none",
+    ),
+    # The chat handler
+    Touch(f"{_CHAT}.serving:OpenAIServingChat.engine_client", "it generates through the thinking engine"),
+    Touch(f"{_CHAT}.serving:OpenAIServingChat.parser_cls", "replaced by the parser that takes the loop's word"),
+    Touch(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", "makes extra_args of vllm_xargs"),
+    Touch(f"{_CHAT}.protocol:ChatCompletionRequest.include_reasoning", "asked of an untyped request"),
+    Touch("vllm.parser.abstract_parser:Parser.is_reasoning_end(input_ids, /)", "vLLM asks it of DRR's parser"),
+    # Engines
+    Touch(
+        f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"
+        " reasoning_parser_kwargs)",
+        "called through a field, with options in a dictionary",
+    ),
+    Touch(f"{_ENGINE}.encode(prompt, pooling_params, request_id, /)", "called through a field"),
+    Touch(f"{_CLIENT}.core_engines", "how many data-parallel ranks there are"),
+    Touch(f"{_CLIENT}.resources.engine_manager", "the way to the engine's processes"),
+    Touch("vllm.v1.engine.utils:CoreEngineProcManager.processes", "--dm-nice lowers their priority"),
+    Touch(
+        "vllm.engine.arg_utils:AsyncEngineArgs(dtype, enforce_eager, block_size, enable_chunked_prefill,"
+        " kv_cache_memory_bytes, gpu_memory_utilization, max_num_seqs)",
+        "options that come in a dictionary",
+    ),
+    Touch("vllm.envs:VLLM_ENABLE_V1_MULTIPROCESSING", "an environment variable that is set on a CPU"),
+    Touch("vllm.envs:VLLM_LOGGING_LEVEL", "an environment variable that quietens commands"),
+    # What goes in and comes out untyped
+    Touch("vllm.inputs.engine:TokensInput.prompt_token_ids", "a key of the rendered prompt"),
+    Touch("vllm.inputs.engine:TokensInput.prompt", "a key of the rendered prompt"),
+    Touch("vllm.inputs.engine:TokensInput.cache_salt", "a key of the rendered prompt"),
+    Touch("vllm.logprobs:Logprob.logprob", "log-probabilities of sampled tokens"),
+    Touch("vllm.outputs:PoolingOutput.data", "what a pooling engine gives"),
+    Touch('vllm.tasks:"classify"', "the DM's task, one input"),
+    Touch('vllm.tasks:"token_classify"', "the DM's task, every token of an input; the process reward model's"),
+    Touch('vllm.config.pooler:"STEP"', "how process reward models are pooled"),
+    # Reasoning parsers, by name
+    Touch('vllm.reasoning:"deepseek_r1"', "for models with <think> that were started without one"),
+    Touch('vllm.reasoning:"openai_gptoss"', "for models that answer in channels"),
+    Touch('vllm.reasoning:"granite"', "DRR knows the markers that it does not tell"),
+    Touch("vllm.reasoning:ReasoningParser.is_reasoning_end(input_ids, /)", "asked of an untyped parser"),
+    Touch("vllm.reasoning:ReasoningParser.reasoning_start_str", "asked of an untyped parser"),
+    Touch("vllm.reasoning:ReasoningParser.reasoning_end_str", "asked of an untyped parser"),
+    # What other vLLM servers are sent
+    Touch('vllm.entrypoints.pooling.classify.api_router:"/classify"', "a DM on another server"),
+    Touch("vllm.entrypoints.pooling.classify.protocol:ClassificationData.probs", "its answer"),
+    Touch(
+        "vllm.entrypoints.openai.completion.protocol:CompletionRequest.return_token_ids",
+        "distillation over a server needs the token ids",
+    ),
+)

@@ -1,0 +1,50 @@
+"""A DM opened in this process, beside its Reasoner. Open it first: the Reasoner takes what memory is left."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from drr.engine.classifier import LocalClassifier, tokenizer_of
+from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, DM_GPU_SHARE, cpu_engine_defaults
+from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.judge.scorers.dm import DmScorer
+
+
+def start_dm(
+    card: DmCard,
+    folder: Path,
+    *,
+    gpu_share: float = DM_GPU_SHARE,
+    kv_cache_bytes: int | None = None,
+    on_death: Callable[[BaseException], None] = lambda error: None,
+    on_tokens: Callable[[int, int], None] = lambda computed, cached: None,
+) -> tuple[AsyncLLM, DmScorer]:
+    """The DM in `folder` on a vLLM engine of its own, which the caller shuts down; and a scorer on it."""
+    options = cpu_engine_defaults(kv_cache_bytes or CPU_DM_KV_CACHE_BYTES)
+    if not options:
+        options = {"gpu_memory_utilization": gpu_share}
+        if kv_cache_bytes:
+            options["kv_cache_memory_bytes"] = kv_cache_bytes
+    options["dtype"] = "float32"  # as calibrated: thresholds near 1 do not survive another precision
+    # No statistics: a second engine's would unregister the first one's metrics.
+    engine = AsyncLLM.from_engine_args(
+        AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
+    )
+    limit = min(card.max_tokens, engine.model_config.max_model_len)
+    head, tokenizer = load_dm_head(folder), tokenizer_of(engine)
+    # vLLM caches prefixes of the inputs of such poolers only whose output a later token cannot change.
+    classifier = LocalClassifier(engine.encode, causal=bool(engine.vllm_config.cache_config.enable_prefix_caching))
+    return engine, DmScorer(card.id, classifier, tokenizer, head, limit, on_death, on_tokens)
+
+
+@contextlib.asynccontextmanager
+async def open_dm(folder: Path) -> AsyncIterator[DmScorer]:
+    """A scorer on the DM in `folder`, for evaluation."""
+    engine, scorer = start_dm(DmCard.load(folder), folder)
+    try:
+        yield scorer
+    finally:
+        engine.shutdown()

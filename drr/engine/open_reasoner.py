@@ -1,0 +1,232 @@
+"""A Reasoner opened for a command: in this process on vLLM, or on a vLLM server that is running already."""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from huggingface_hub import snapshot_download
+from vllm.inputs.engine import tokens_input
+from vllm.logprobs import Logprob
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from drr.engine.devices import cpu_engine_defaults
+from drr.engine.formats import DEFAULT_ANSWER_CUE, choose_format
+from drr.engine.vllm_probe import VllmProbe
+from drr.engine.vllm_reasoner import Generate, VllmReasoner
+from drr.errors import InputError
+from drr.judge.dm_folder import fingerprint
+from drr.loop.formats import ReasoningFormat
+
+DISTILL_KV_CACHE_BYTES = 2 << 30
+"""KV cache of an in-process Reasoner on a CPU."""
+
+_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReasoner:
+    """A Reasoner that can be asked. `generate` acts like AsyncLLM.generate."""
+
+    generate: Generate
+    tokenizer: Any
+    form: ReasoningFormat
+    max_model_len: int
+    name: str
+    fingerprint: str
+
+    def reasoner(self, ids: list[int], params: SamplingParams, request_id: str) -> VllmReasoner:
+        """What the loop thinks with behind the prompt `ids`."""
+        return VllmReasoner(self.generate, self.tokenizer, tokens_input(ids), params, request_id, {})
+
+    def probe(self, request_id: str) -> VllmProbe:
+        """What scorers ask; `request_id` begins the ids of the requests."""
+        return VllmProbe(self.generate, self.tokenizer, self.form, request_id)
+
+    async def complete(self, ids: list[int], params: SamplingParams, request_id: str) -> str:
+        """What is generated behind `ids`, as a whole."""
+        params = params.clone()
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        text = ""
+        async for output in self.generate(tokens_input(ids), params, request_id):
+            text = output.outputs[0].text
+        return text
+
+
+@contextlib.asynccontextmanager
+async def open_engine(model: str, parser: str = "", **options: Any) -> AsyncIterator[OpenReasoner]:
+    """A Hugging Face folder or id on a vLLM engine of this process; `options` are vLLM's engine arguments."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    defaults = {"max_num_seqs": 256, **cpu_engine_defaults(DISTILL_KV_CACHE_BYTES)}
+    args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**defaults, **options})
+    try:
+        engine = AsyncLLM.from_engine_args(args)
+    except (OSError, ValueError) as error:
+        raise InputError("--reasoner", f"{model} cannot be loaded: {error}") from error
+    try:
+        yield OpenReasoner(
+            engine.generate,
+            engine.renderer.tokenizer,
+            known_format(engine.renderer.tokenizer, parser),
+            engine.model_config.max_model_len,
+            *reasoner_identity(model),
+        )
+    finally:
+        engine.shutdown()
+
+
+@contextlib.asynccontextmanager
+async def open_server(
+    url: str, model: str, tokenizer: str, parser: str = "", key: str | None = None
+) -> AsyncIterator[OpenReasoner]:
+    """A vLLM server's completions endpoint. `tokenizer` is a Hugging Face folder or id: the ids sent are made here.
+
+    Where `tokenizer` is a folder with weights, they are taken for the server's, and the DM will be bound to them.
+    """
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT) as client:
+        served = await _served_model(client, url, model)
+        loaded = load_tokenizer(tokenizer, "--tokenizer")
+        yield OpenReasoner(
+            _Completions(client, served["id"]).generate,
+            loaded,
+            known_format(loaded, parser),
+            int(served.get("max_model_len") or 2048),
+            served["id"],
+            _fingerprint(tokenizer),
+        )
+
+
+def reasoner_identity(model: str) -> tuple[str, str]:
+    """A model's name and its fingerprint."""
+    return model.rstrip("/").rpartition("/")[2], _fingerprint(model)
+
+
+def _fingerprint(model: str) -> str:
+    """Of a folder's weights, or of those that a hub's id left in the local cache; empty where there are none."""
+    if Path(model).is_dir():
+        return fingerprint(Path(model))
+    try:
+        return fingerprint(Path(snapshot_download(model, local_files_only=True)))
+    except (OSError, ValueError):
+        return ""
+
+
+def load_tokenizer(name: str, option: str, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer in a folder or by a Hugging Face id; InputError names the `option` that asked for it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise InputError(option, f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def known_format(tokenizer: Any, parser: str, answer_cue: str = DEFAULT_ANSWER_CUE) -> ReasoningFormat:
+    """The Reasoner's reasoning format; InputError where it cannot be told, or the Reasoner cannot be asked a question."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("--reasoner", "its tokenizer has no chat template: it cannot be asked a question")
+    return choose_format(tokenizer, parser, answer_cue).form
+
+
+async def _served_model(client: httpx.AsyncClient, url: str, model: str) -> dict[str, Any]:
+    try:
+        response = await client.get("/models")
+        response.raise_for_status()
+        served: list[dict[str, Any]] = response.json()["data"]
+    except (httpx.HTTPError, ValueError, KeyError) as error:
+        raise InputError("--server", f"{url} does not answer as an OpenAI-compatible server: {error}") from error
+    for own in served:
+        if model in ("", own["id"]):
+            return own
+    raise InputError("--reasoner", f"{url} serves {', '.join(own['id'] for own in served)}, not {model}")
+
+
+class _Completions:
+    """`/completions` of a vLLM server, in the shape of AsyncLLM.generate. Closing the generator frees the request."""
+
+    def __init__(self, client: httpx.AsyncClient, model: str) -> None:
+        self._client, self._model = client, model
+
+    async def generate(
+        self, prompt: Any, params: SamplingParams, request_id: str, **_: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        try:
+            async with contextlib.aclosing(self._stream(prompt, params, request_id)) as outputs:
+                async for output in outputs:
+                    yield output
+        except httpx.TransportError as error:
+            raise InputError("--server", f"stopped answering ({error!r}); start again to go on") from error
+
+    async def _stream(
+        self, prompt: Any, params: SamplingParams, request_id: str
+    ) -> AsyncGenerator[RequestOutput, None]:
+        ids = list(prompt["prompt_token_ids"])
+        whole = params.output_kind is RequestOutputKind.FINAL_ONLY
+        text, tokens = "", list[int]()
+        async with self._client.stream("POST", "/completions", json=self._body(ids, params)) as response:
+            if response.status_code != httpx.codes.OK:
+                detail = (await response.aread()).decode(errors="replace")[:500]
+                raise InputError("--server", f"answered {response.status_code}: {detail}")
+            async for line in response.aiter_lines():
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                chunk = json.loads(line.removeprefix("data: "))
+                if "error" in chunk:
+                    raise InputError("--server", f"failed: {chunk['error']}")
+                for choice in chunk["choices"]:
+                    completion = _completion(choice)
+                    text, tokens = text + completion.text, [*tokens, *completion.token_ids]
+                    finished = completion.finish_reason is not None
+                    if whole and not finished:
+                        continue
+                    if whole:
+                        completion.text, completion.token_ids = text, tokens
+                    yield RequestOutput(
+                        request_id=request_id,
+                        prompt=None,
+                        prompt_token_ids=ids,
+                        prompt_logprobs=None,
+                        outputs=[completion],
+                        finished=finished,
+                    )
+
+    def _body(self, ids: list[int], params: SamplingParams) -> dict[str, Any]:
+        return {
+            "model": self._model,
+            "prompt": ids,
+            "stream": True,
+            "return_token_ids": True,
+            "skip_special_tokens": params.skip_special_tokens,
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "max_tokens": params.max_tokens,
+            "seed": params.seed,
+            "logprobs": params.logprobs,
+        }
+
+
+def _completion(choice: dict[str, Any]) -> CompletionOutput:
+    ids = choice.get("token_ids")
+    if ids is None:
+        raise InputError("--server", "sends no token ids (return_token_ids): a vLLM server is needed")
+    found = (choice.get("logprobs") or {}).get("token_logprobs")
+    logprobs: Any = None
+    if found is not None:
+        logprobs = [None if value is None else {token: Logprob(value)} for token, value in zip(ids, found, strict=True)]
+    return CompletionOutput(
+        index=0,
+        text=choice["text"],
+        token_ids=ids,
+        cumulative_logprob=None,
+        logprobs=logprobs,
+        finish_reason=choice.get("finish_reason"),
+        stop_reason=choice.get("stop_reason"),
+    )

@@ -1,0 +1,200 @@
+"""A Reasoner on vLLM: one client request's sampling parameters, turned into each segment's engine request.
+
+Resubmission makes earlier output part of the prompt, where the engine's presence and frequency penalties,
+`min_tokens` and seeded noise would start anew. They are carried here.
+"""
+
+import contextlib
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
+
+from tokenizers.decoders import DecodeStream
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from drr.loop.reasoner import Delta, Phase, Segment, Token
+
+Generate = Callable[..., AsyncGenerator[RequestOutput, None]]
+
+_UNSEEN_CHUNK = 8
+"""Tokens that come at once where the client waits for all of them: a chunk costs the process that runs the loop several
+times what a token does, and a boundary is still found within a few tokens."""
+
+_GREEDY = 1e-5
+"""Below this temperature vLLM samples nothing."""
+
+# How much of the context the text decoder is shown: enough for any character or merge that straddles its end.
+_DECODER_CONTEXT = 16
+
+
+class VllmReasoner:
+    """Streams one choice of one client request.
+
+    `generate` is AsyncLLM.generate; `prompt` the rendered engine input with `prompt_token_ids`; `params` the
+    client's sampling parameters for this choice; `options` go to every engine request (priority, LoRA, ...).
+    `first_output` and `last_output` keep the engine's outputs for what they say of the request as a whole.
+    """
+
+    def __init__(
+        self,
+        generate: Generate,
+        tokenizer: Any,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        request_id: str,
+        options: Mapping[str, Any],
+        *,
+        judged: bool = True,
+        free_thinking: bool = False,
+    ) -> None:
+        """`judged` thinking comes with its tokens' log-probabilities; `free_thinking` is under no grammar."""
+        self._generate, self._tokenizer = generate, tokenizer
+        self._prompt, self._params = prompt, params
+        self._judged, self._free_thinking = judged, free_thinking
+        self._request_id, self._options = request_id, dict(options)
+        self._decoder, self._decoded = TextDecoder(tokenizer, [], params.skip_special_tokens), list[int]()
+        self.first_output: RequestOutput | None = None
+        self.last_output: RequestOutput | None = None
+
+    async def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
+        params = segment_params(self._params, segment, judged=self._judged, free_thinking=self._free_thinking)
+        prompt = {**self._prompt, "prompt_token_ids": list(segment.ids)}
+        options = self._options
+        if segment.phase is Phase.ANSWER:
+            options = {**options, "reasoning_ended": True}  # structured outputs constrain from the first token
+        if segment.phase is Phase.THINK:
+            self._decode_behind(segment.ids)
+        outputs = self._generate(prompt, params, self._request_id, **options)
+        async with contextlib.aclosing(outputs):
+            async for output in outputs:
+                self.first_output = self.first_output or output
+                self.last_output = output
+                completion = output.outputs[0]
+                if segment.phase is Phase.THINK:
+                    self._decoded.extend(completion.token_ids)
+                    yield _thinking_delta(completion, self._decoder, params.include_stop_str_in_output)
+                else:
+                    yield _answer_delta(completion)
+
+    def _decode_behind(self, ids: Sequence[int]) -> None:
+        """A segment that begins where another ended may begin inside a character, which only the same decoder knows."""
+        behind = list(ids)
+        if self._decoded != behind:
+            self._decoder = TextDecoder(self._tokenizer, behind, self._params.skip_special_tokens)
+            self._decoded = behind
+
+
+def segment_params(
+    params: SamplingParams, segment: Segment, *, judged: bool = True, free_thinking: bool = False
+) -> SamplingParams:
+    """The client's sampling parameters as this segment needs them.
+
+    Thinking that is `judged` reports the sampled tokens' log-probabilities (behaviour features need them), and is never
+    cut by the client's stop strings. Frequency penalties carry over exactly; presence penalties too, save that a token
+    seen on both sides of a resubmission is penalised twice. `min_tokens` asks nothing of an answer whose thinking was
+    ended from outside.
+    """
+    own = params.clone()
+    own.n = 1
+    own.max_tokens = segment.max_tokens
+    least = 0 if segment.cut else max(0, params.min_tokens - len(segment.carried))
+    own.min_tokens = min(segment.max_tokens, least)
+    if params.output_kind is RequestOutputKind.FINAL_ONLY:
+        own.stream_interval = max(_UNSEEN_CHUNK, params.stream_interval or 1)
+    own.output_kind = RequestOutputKind.DELTA
+    if segment.number and params.seed is not None:
+        # Engines that restart their noise with every request would otherwise repeat the first segment's.
+        own.seed = random.Random(f"{params.seed}/{segment.number}").getrandbits(62)
+    if segment.number:
+        own.prompt_logprobs = None
+    if segment.phase is Phase.THINK:
+        own.stop, own.output_text_buffer_length = [], 0
+        if judged:
+            own.logprobs = max(0, params.logprobs or 0) if params.logprobs != -1 else -1
+        if free_thinking:
+            own.structured_outputs = None
+        own.detokenize = params.logprobs is not None  # text is decoded here, token by token
+    if segment.carried and (params.presence_penalty or params.frequency_penalty):
+        own.logit_bias = _carried_penalties(params, segment.carried)
+    return own
+
+
+def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
+    """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
+    (a greedy attempt repeated is the same attempt)."""
+    own = params.clone()
+    if own.seed is not None:
+        own.seed = random.Random(f"{own.seed}/attempt/{number}").getrandbits(62)
+    if own.temperature < _GREEDY:
+        own.temperature = temperature
+    return own
+
+
+def _carried_penalties(params: SamplingParams, carried: Sequence[int]) -> dict[int, float]:
+    bias = dict(params.logit_bias or {})
+    for token, count in Counter(carried).items():
+        bias[token] = bias.get(token, 0.0) - params.presence_penalty - params.frequency_penalty * count
+    return bias
+
+
+def _thinking_delta(completion: CompletionOutput, decode: "TextDecoder", keep_stop: bool) -> Delta:
+    ids = list(completion.token_ids)
+    stopped = completion.finish_reason == "stop" and not keep_stop
+    tokens = []
+    for position, token_id in enumerate(ids):
+        text = "" if stopped and position == len(ids) - 1 else decode.step(token_id)
+        detail = completion.logprobs[position] if completion.logprobs else None
+        logprob = detail[token_id].logprob if detail else None
+        tokens.append(Token(token_id, text, logprob, detail))
+    text = "".join(token.text for token in tokens)
+    return Delta(tuple(tokens), text, completion.finish_reason, completion.stop_reason)
+
+
+def _answer_delta(completion: CompletionOutput) -> Delta:
+    details = completion.logprobs or [None] * len(completion.token_ids)
+    tokens = tuple(
+        Token(token_id, "", detail[token_id].logprob if detail else None, detail)
+        for token_id, detail in zip(completion.token_ids, details, strict=False)
+    )
+    return Delta(tokens, completion.text, completion.finish_reason, completion.stop_reason)
+
+
+class TextDecoder:
+    """Decodes a stream of token ids; a character whose bytes straddle tokens comes with the last of them."""
+
+    def __init__(self, tokenizer: Any, context: Sequence[int], skip_special_tokens: bool) -> None:
+        self._skip = skip_special_tokens
+        self._fast = getattr(tokenizer, "_tokenizer", None)
+        self._tokenizer = tokenizer
+        self._ids = list(context[-_DECODER_CONTEXT:])
+        self._read = len(self._ids)
+        self._stream = self._new_stream(self._ids)
+
+    def step(self, token_id: int) -> str:
+        """The text that this token adds."""
+        if self._fast is None:
+            return self._decode_window(token_id)
+        try:
+            return self._stream.step(self._fast, token_id) or ""
+        except Exception as error:  # the binding raises bare exceptions for byte sequences that can never be text
+            if not str(error).startswith("Invalid prefix"):
+                raise
+            self._stream = self._new_stream([])
+            return self._stream.step(self._fast, token_id) or ""
+
+    def _new_stream(self, ids: list[int]) -> Any:
+        return DecodeStream(ids=ids, skip_special_tokens=self._skip)
+
+    def _decode_window(self, token_id: int) -> str:
+        """For tokenizers without a fast core: decode a window with and without the new tokens, and compare."""
+        self._ids.append(token_id)
+        known = self._tokenizer.decode(self._ids[: self._read], skip_special_tokens=self._skip)
+        whole = self._tokenizer.decode(self._ids, skip_special_tokens=self._skip)
+        if whole.endswith("\ufffd"):
+            return ""
+        text = str(whole[len(known) :])
+        self._ids = self._ids[-_DECODER_CONTEXT:]
+        self._read = len(self._ids)
+        return text

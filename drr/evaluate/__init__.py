@@ -1,0 +1,1 @@
+"""Strategies side by side on one set of questions, every token counted: run, compared, reported."""

@@ -1,0 +1,255 @@
+"""Strategies side by side on one set of questions, through the real engine and the loop that serves.
+
+Every question has the same noise under every strategy, so that they can be compared question by question. Outcomes are
+kept in one Parquet file per strategy; a run that was stopped goes on with the strategies that are missing.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from drr.engine.open_reasoner import OpenReasoner
+from drr.engine.sampling import sampling
+from drr.engine.vllm_probe import VllmProbe
+from drr.engine.vllm_reasoner import VllmReasoner, attempt_params
+from drr.errors import InputError
+from drr.evaluate.oracle import OracleScorer
+from drr.evaluate.strategies import Strategy
+from drr.files import check_begun, read_json_object, write_whole
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
+from drr.learn.distill import draw_seed
+from drr.learn.distill_folder import questions_key
+from drr.learn.records import question_key
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.reasoner import Phase, Segment, Token, injected, user_prompt
+from drr.loop.response import Emit, Finished, LoopSettings, Outcome, Transcript
+from drr.loop.rethink import RETHINK_CUE, RethinkLoop
+from drr.loop.scoring import Scorer
+from drr.loop.stated import answer_in
+from drr.loop.steps import StepRule
+from drr.progress import Progress
+from drr.tasks import Question
+from drr.tasks.grading import Grader
+
+SETTINGS_NAME = "eval.json"
+_DEADLINE = 120.0
+"""Seconds to a verdict: here no score is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """How answers are drawn. `max_tokens` bounds one attempt, `answer_tokens` of them are kept for its answer."""
+
+    temperature: float = 0.8
+    max_tokens: int = 1024
+    answer_tokens: int = 256
+    seed: int = 0
+    step_rule: StepRule = field(default_factory=StepRule)
+    nudge_cue: str = DEFAULT_NUDGE_CUE
+    concurrency: int = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer. `group` is the question's family; `tokens` are all that were generated or put in, probes and
+    rejected attempts too; `p_now` is the last score of the attempt that answered, NaN where nobody scored; `unscored`
+    counts the boundaries whose score failed or came too late."""
+
+    question: int
+    group: str
+    sample: int
+    answer: str
+    right: bool
+    tokens: int
+    thinking_tokens: int
+    probe_tokens: int
+    attempts: int
+    p_now: float
+    unscored: int
+    stop_cause: str
+
+
+class Evaluator:
+    """Runs strategies on a Reasoner; `scorers` by name."""
+
+    def __init__(self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grade: Grader, config: EvalConfig) -> None:
+        self._reasoner, self._scorers, self._grade, self._config = reasoner, scorers, grade, config
+        self._nudge_cue = self._injected(config.nudge_cue)
+        self._rethink_cue = self._injected(RETHINK_CUE)
+        self._slots = asyncio.Semaphore(config.concurrency)
+
+    def _injected(self, text: str) -> tuple[Token, ...]:
+        return injected(self._reasoner.tokenizer.encode(text, add_special_tokens=False), text)
+
+    async def run(self, strategy: Strategy, questions: Sequence[Question]) -> list[Row]:
+        """The strategy's answers to all questions, in order."""
+        with Progress(strategy.name, len(questions) * strategy.samples) as progress:
+
+            async def one(number: int, sample: int) -> Row:
+                async with self._slots:
+                    row = await self._answer(strategy, questions[number], number, sample)
+                progress.advance()
+                return row
+
+            tasks = [(number, sample) for number in range(len(questions)) for sample in range(strategy.samples)]
+            return list(await asyncio.gather(*(one(number, sample) for number, sample in tasks)))
+
+    async def _answer(self, strategy: Strategy, question: Question, number: int, sample: int) -> Row:
+        transcript, outcome = Transcript(), Outcome()
+        async for event in self._loop(strategy, question, sample).run():
+            if isinstance(event, Emit):
+                transcript.add(event)
+            elif isinstance(event, Finished):
+                outcome = event.outcome
+        answer = transcript.answer(self._reasoner.form)
+        scores = [step for step in outcome.steps if step.p_now is not None]
+        accepted = [own.p_now for own in outcome.attempts if own.fate == "accepted" and own.p_now is not None]
+        p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
+        return Row(
+            number,
+            question.family,
+            sample,
+            answer_in(answer),
+            await asyncio.to_thread(self._grade, answer, question.answer),
+            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
+            outcome.thinking_tokens,
+            outcome.probe_tokens,
+            max(1, len(outcome.attempts)),
+            float("nan") if p_now is None else p_now,
+            outcome.failed + outcome.late,
+            outcome.stop_cause.value,
+        )
+
+    def _scorer(self, strategy: Strategy, question: Question, first: VllmReasoner) -> Scorer | None:
+        if strategy.scorer == "oracle":
+            return OracleScorer(partial(self._answer_now, first), self._grade, question.answer)
+        return None if strategy.scorer is None else self._scorers[strategy.scorer]
+
+    async def _answer_now(self, reasoner: VllmReasoner, context: list[int]) -> str:
+        """What the loop would answer if it stopped here: the same request, with the same noise."""
+        ids = [*context, *self._reasoner.form.close_behind(context)[0]]
+        segment = Segment(Phase.ANSWER, 1, ids, (), self._config.answer_tokens)
+        async with contextlib.aclosing(reasoner.stream(segment)) as deltas:
+            return self._reasoner.form.answer_prefix + "".join([delta.text async for delta in deltas])
+
+    def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
+        reasoner, config = self._reasoner, self._config
+        ids = user_prompt(reasoner.tokenizer, question.text)
+        params = sampling(
+            0.0 if strategy.greedy else config.temperature,
+            seed=None if strategy.greedy else draw_seed(config.seed, question.text, f"{sample}"),
+        )
+        request_id = f"eval-{question_key(question.text)}-{sample}"
+
+        def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
+            own = attempt_params(params, number, config.temperature) if number else params
+            if number and own.seed is None:
+                own.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
+            name = f"{request_id}-{number}"
+            return reasoner.reasoner(ids, own, name), reasoner.probe(name)
+
+        attempts = 1 if strategy.rethink is None else 1 + strategy.rethink.max_rethinks
+        in_context = strategy.rethink is not None and strategy.rethink.kind == "in_context"
+        room = min(config.max_tokens, reasoner.max_model_len - len(ids) - 1)
+        settings = LoopSettings(
+            policy=strategy.policy,
+            max_tokens=room * attempts,
+            context_limit=reasoner.max_model_len if in_context else len(ids) + room + len(reasoner.form.close_ids),
+            max_thinking_tokens=strategy.max_thinking_tokens,
+            answer_tokens=config.answer_tokens,
+            deadline=_DEADLINE,
+            nudge_cue=config.nudge_cue,
+            nudge_cue_ids=tuple(token.id for token in self._nudge_cue),
+        )
+        first, probe = attempt(0)
+        scorer = self._scorer(strategy, question, first)
+        common = (scorer, reasoner.form, strategy.step_rule or config.step_rule, settings)
+        if strategy.rethink is not None:
+            rethink = replace(strategy.rethink, cue=self._rethink_cue)
+            return RethinkLoop(attempt, *common, rethink, ids, question.text)
+        return ThinkingLoop(first, *common, ids, question.text, probe=probe)
+
+
+async def evaluate(
+    evaluator: Evaluator,
+    strategies: Sequence[Strategy],
+    questions: Sequence[Question],
+    out: Path,
+    settings: dict[str, Any],
+) -> None:
+    """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions, or of
+    strategies that meant something else."""
+    _begin(out, {**settings, "questions": questions_key(questions)})
+    for strategy in strategies:
+        path = rows_path(out, strategy.name)
+        definition = json.loads(json.dumps(asdict(strategy), default=str))
+        if path.exists():
+            check_begun(path, _about(path)["definition"], definition)
+            continue
+        started = time.monotonic()
+        rows = await evaluator.run(strategy, questions)
+        table = pa.table({own.name: [getattr(row, own.name) for row in rows] for own in fields(Row)})
+        about = {"definition": definition, "seconds": round(time.monotonic() - started, 1)}
+        partial = path.with_suffix(".partial")
+        pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
+        partial.replace(path)
+
+
+def rows_path(out: Path, name: str) -> Path:
+    """Where a strategy's outcomes are kept."""
+    return out / f"{''.join(c if c.isalnum() or c in '.+' else '_' for c in name)}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyOutcomes:
+    """What one strategy did."""
+
+    name: str
+    family: str
+    seconds: float
+    rows: list[Row]
+
+
+def read_outcomes(out: Path) -> list[StrategyOutcomes]:
+    """Every strategy's outcomes in a folder; InputError where there are none."""
+    found = []
+    for path in sorted(out.glob("*.parquet")):
+        about = _about(path)
+        rows = [Row(**row) for row in pq.read_table(path).to_pylist()]
+        found.append(
+            StrategyOutcomes(about["definition"]["name"], about["definition"]["family"], about["seconds"], rows)
+        )
+    if not found:
+        raise InputError(str(out), "holds no outcomes: run drr eval")
+    return found
+
+
+def _about(path: Path) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((pq.read_schema(path).metadata or {}).get(b"drr", b"{}"))
+    if "definition" not in about:
+        raise InputError(str(path), "holds no outcomes of drr eval")
+    return about
+
+
+def recorded(config: EvalConfig) -> dict[str, Any]:
+    """What every outcome depends on."""
+    settings = asdict(config)
+    del settings["concurrency"]
+    return {**settings, "step_rule": str(config.step_rule)}
+
+
+def _begin(out: Path, settings: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / SETTINGS_NAME
+    if not path.exists():
+        write_whole(path, json.dumps(settings, indent=1) + "\n")
+    check_begun(out, read_json_object(path), settings)

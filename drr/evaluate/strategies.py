@@ -1,0 +1,166 @@
+"""What `drr eval` compares: ways of spending tokens on a question, each run by the serving loop itself."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from drr.judge.calibration import Calibration
+from drr.judge.scorers.registry import ACCEPTS, LEAST_ACCEPTED, NEED_NO_STEPS, THRESHOLDS, ScorerName
+from drr.loop.policy import PolicySettings
+from drr.loop.rethink import Kind, RethinkSettings
+from drr.loop.rule import Rule
+from drr.loop.steps import StepRule
+
+Judge = ScorerName | Literal["oracle"]
+"""A scorer, or the one that knows the right answers."""
+
+NEVER = PolicySettings(threshold=None)
+SHADOW = PolicySettings(threshold=None, acts=False, accept=0.0)
+"""Judges everything, what a budget cut off too, and does nothing about it."""
+
+CERTAIN = PolicySettings(threshold=1.0)
+WHOLE = StepRule.parse("attempt")
+
+FULL, GREEDY = "full thinking", "greedy"
+ATTEMPTS = (2, 4, 8)
+"""Numbers of attempts, or of samples, that are tried unless others are asked for."""
+
+SAMPLES, JUDGED = "samples", "judged"
+"""Families of strategies that are nobody's way of answering: several samples of full thinking, to be put together; and
+one that is judged and never stopped, for selective accuracy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One way. `samples` answers are drawn per question; `family` groups strategies that differ in one setting.
+
+    `step_rule` is None for the run's own.
+    """
+
+    name: str
+    family: str
+    scorer: Judge | None = None
+    policy: PolicySettings = NEVER
+    max_thinking_tokens: int | None = None
+    rethink: RethinkSettings | None = None
+    greedy: bool = False
+    samples: int = 1
+    step_rule: StepRule | None = None
+
+
+def standard(
+    scorers: Sequence[ScorerName], calibrations: Mapping[str, Calibration], attempts: Sequence[int]
+) -> list[Strategy]:
+    """Every strategy: `scorers` drive stopping and thinking again, by their `calibrations` where they have one;
+    `attempts` are the numbers of attempts, or of samples, that are tried."""
+    dm = "dm" in scorers
+    found = [
+        Strategy(FULL, "full"),
+        Strategy(
+            f"{max(attempts)} samples",
+            SAMPLES,
+            scorer="dm" if dm else None,
+            policy=SHADOW if dm else NEVER,
+            samples=max(attempts),
+        ),
+        Strategy(GREEDY, "greedy", greedy=True),
+        Strategy("first stated answer", "stop: stated", scorer="stated", policy=CERTAIN),
+        Strategy("greedy, first stated answer", "greedy, stop: stated", scorer="stated", policy=CERTAIN, greedy=True),
+        Strategy("oracle stop", "stop: oracle", scorer="oracle", policy=CERTAIN),
+    ]
+    found += [Strategy(f"budget {limit}", "stop: budget", max_thinking_tokens=limit) for limit in _BUDGETS]
+    found += [
+        Strategy(f"nudged {count} times", "nudge", scorer="step_index", policy=_nudging(count))
+        for count in (1, *attempts)
+    ]
+    for scorer in scorers:
+        own = calibrations.get(scorer)
+        found += _stopping(scorer, own)
+        found += _rethinking(scorer, own, attempts)
+        if scorer not in ("dm", "random", "step_index"):
+            whole = WHOLE if scorer in NEED_NO_STEPS else None
+            found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=whole))
+    return found
+
+
+def chosen(everything: Sequence[Strategy], parts: Sequence[str]) -> list[Strategy]:
+    """Full thinking and those with one of `parts` in their names; a whole name stands for that strategy alone.
+    ValueError names a part that fits none."""
+    wanted = {FULL}
+    for part in parts:
+        fitting = [own.name for own in everything if own.name == part] or [
+            own.name for own in everything if part in own.name
+        ]
+        if not fitting:
+            raise ValueError(f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
+        wanted.update(fitting)
+    return [own for own in everything if own.name in wanted]
+
+
+_BUDGETS = (32, 64, 96, 128, 192, 256, 384, 512)
+_LEVELS: dict[str, tuple[float, ...]] = {
+    "answer_probe": (0.5, 0.75),
+    "logprob": (0.97, 0.985, 0.99, 0.995),
+    "random": (0.9, 0.98),
+    "step_index": (0.3, 0.5, 0.7),
+}
+_EVEN_LEVELS = (0.5, 0.7, 0.9)
+
+
+def _stopping(scorer: ScorerName, calibration: Calibration | None) -> list[Strategy]:
+    """Stopping at a calibrated scorer's rules, or at some levels."""
+    if calibration is not None:
+        rules = calibration.rules
+    else:
+        levels = {*_LEVELS.get(scorer, _EVEN_LEVELS), THRESHOLDS.get(scorer, 0.9)}
+        rules = {f"at {level:g}": Rule(level) for level in sorted(levels)}
+    return [
+        Strategy(f"{scorer}, {name}", f"stop: {scorer}", scorer=scorer, policy=rule.settings())
+        for name, rule in rules.items()
+    ]
+
+
+def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: Sequence[int]) -> list[Strategy]:
+    """Thinking again by a scorer: as it was calibrated for that, else by its usual level of acceptance."""
+    auto = calibration.thinking_again("auto") if calibration is not None else None
+    alone = calibration.thinking_again("rethink") if calibration is not None else None
+    accept = ACCEPTS.get(scorer, LEAST_ACCEPTED)
+    if auto is None and calibration is not None:
+        auto = calibration.rules["default"], accept
+    rule, level = alone or (Rule(None), accept)
+    whole = WHOLE if scorer in NEED_NO_STEPS and rule.never_ends else None
+    found = [_again(scorer, rule, level, count, "rethink", step_rule=whole) for count in attempts]
+    if auto is None:
+        return found
+    found += [_again(scorer, *auto, count, "stop + rethink") for count in attempts]
+    found += [_again(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
+    if scorer == "dm":
+        found += [_again(scorer, *auto, count, "stop + rethink", kind="in_context") for count in attempts]
+    return found
+
+
+def _again(
+    scorer: ScorerName,
+    rule: Rule,
+    accept: float,
+    attempts: int,
+    what: str,
+    *,
+    kind: Kind = "fresh",
+    greedy: bool = False,
+    step_rule: StepRule | None = None,
+) -> Strategy:
+    first = ("greedy, " if greedy else "") + ("in context, " if kind == "in_context" else "")
+    return Strategy(
+        f"{first}{what}: {scorer}, {attempts}",
+        f"{first}{what}: {scorer}",
+        scorer=scorer,
+        policy=replace(rule.settings(), accept=accept),
+        rethink=RethinkSettings(max_rethinks=attempts - 1, kind=kind),
+        greedy=greedy,
+        step_rule=step_rule,
+    )
+
+
+def _nudging(times: int) -> PolicySettings:
+    return PolicySettings(threshold=None, nudge=times, nudge_below=1.0)

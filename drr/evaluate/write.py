@@ -1,0 +1,72 @@
+"""The report of an evaluation, made of the recorded outcomes alone: figures as JSON, tables as Markdown, pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drr.evaluate.plots import draw_coverage, draw_pareto
+from drr.evaluate.report import ALL, SUBGROUP, at_equal_tokens, figures, groups_of, judged, lines
+from drr.evaluate.run import read_outcomes
+from drr.evaluate.selective import areas
+from drr.evaluate.strategies import FULL
+from drr.evaluate.tables import coverage, equal_tokens, everything, stoppers
+from drr.files import write_whole
+from drr.tasks.grading import Grader
+
+RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
+PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
+
+_CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, stop + rethink: dm", "rethink: dm")
+
+
+def write_report(out: Path, grade: Grader) -> dict[str, Any]:
+    """Make the report of the outcomes in `out`, beside them; returns its figures. InputError where there are none."""
+    outcomes = read_outcomes(out)
+    found = lines(outcomes, grade)
+    groups = {name: [line.of(questions) for line in found] for name, questions in groups_of(outcomes).items()}
+    judges = judged(outcomes)
+    results: dict[str, Any] = {
+        "groups": {name: figures(own) for name, own in groups.items()},
+        "equal_tokens": {name: at_equal_tokens(own, _CONTENDERS) for name, own in groups.items()},
+        "selective": areas(judges) if judges else [],
+    }
+    write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
+    draw_pareto({name: own for name, own in results["groups"].items() if SUBGROUP not in name}, out / PLOT_NAME)
+    if judges:
+        draw_coverage(judges, out / COVERAGE_NAME)
+    write_whole(out / REPORT_NAME, report(results))
+    return results
+
+
+def report(results: dict[str, Any]) -> str:
+    """Every table, as Markdown, with the pictures beside it."""
+    every = [f"### Every strategy: {name}\n\n{everything(rows)}" for name, rows in results["groups"].items()]
+    return "\n\n".join([summary(results, list(results["groups"])), *every]) + "\n"
+
+
+def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") -> str:
+    """The tables that compare, as Markdown: thinking again at equal tokens for the groups in `equal_in` only.
+    `pictures` is where the pictures are, as a prefix of their names."""
+    groups, full = results["groups"], next(own for own in results["groups"][ALL] if own["name"] == FULL)
+    parts = [
+        f"![accuracy against tokens]({pictures}{PLOT_NAME})",
+        "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "
+        "default rule; in brackets the most that any of its settings (as many as its name says) saves at a loss of at "
+        "most half a point, chosen in hindsight on these very questions, which favours those with many.\n\n"
+        + stoppers(groups),
+    ]
+    parts += [
+        f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative that may spend as many "
+        "tokens, mixing its settings as it likes (95 % intervals, paired bootstrap; in brackets its tokens where it "
+        "cannot spend as few, or as many).\n\n" + equal_tokens(results["equal_tokens"][name])
+        for name in equal_in
+        if results["equal_tokens"][name]
+    ]
+    if results["selective"]:
+        parts.append(
+            "### Knowing when to abstain\n\nOne full answer to every question, answered in the order of each judge's "
+            "belief: mean accuracy over all shares answered (area under the accuracy-coverage curve; the plain "
+            f"accuracy is {100 * full['accuracy']:.1f} %).\n\n{coverage(results['selective'])}\n\n"
+            f"![accuracy against coverage]({pictures}{COVERAGE_NAME})"
+        )
+    return "\n\n".join(parts)

@@ -1,0 +1,113 @@
+"""A DM on disk: a Hugging Face sequence classifier, a fusion head, and `drr.json` that says what it is for."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from drr.errors import InputError
+from drr.files import read_json_as, write_whole
+from drr.judge.dm_input import RENDERING_VERSION
+from drr.judge.head import FusionHead, load_head
+from drr.loop.steps import StepRule
+
+CARD_NAME = "drr.json"
+HEAD_NAME = "head.json"
+TRAINED_ON_NAME = "trained_on.txt"
+DEFAULT_NUDGE_CUE = "Wait,"
+_CHUNK = 8 << 20
+
+
+class DmMismatchError(ValueError):
+    """The DM was made for another Reasoner or another rendering than it would be served with."""
+
+
+@dataclass(frozen=True, slots=True)
+class DmCard:
+    """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights.
+
+    `max_tokens` is the longest input the DM was trained on. `trained_on` and `metrics` are for people; `calibration`
+    (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
+    """
+
+    id: str
+    reasoner: str
+    reasoner_name: str
+    step_rule: str
+    threshold: float
+    patience: int = 1
+    nudge: int = 0
+    nudge_below: float = 0.5
+    nudge_cue: str = DEFAULT_NUDGE_CUE
+    rendering: int = RENDERING_VERSION
+    max_tokens: int = 1024
+    trained_on: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The card in `folder`; InputError names what is missing, unknown or of the wrong type."""
+        path = folder / CARD_NAME
+        if not path.is_file():
+            raise InputError(str(folder), f"is no DM: it has no {CARD_NAME}")
+        return read_json_as(cls, path)
+
+    def save(self, folder: Path) -> None:
+        write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")
+
+    def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
+        """DmMismatchError, saying how, unless this DM may judge that Reasoner's steps."""
+        if self.rendering != RENDERING_VERSION:
+            raise DmMismatchError(
+                f"DM {self.id} was trained on input rendering {self.rendering}, this version uses {RENDERING_VERSION}"
+            )
+        if self.reasoner != reasoner_fingerprint:
+            raise DmMismatchError(
+                f"DM {self.id} was trained on the behaviour of {self.reasoner_name}, not of this Reasoner"
+            )
+        if self.step_rule != str(step_rule):
+            raise DmMismatchError(f"DM {self.id} was trained on steps by {self.step_rule}, not by {step_rule}")
+
+
+def load_dm_head(folder: Path) -> FusionHead:
+    """The fusion head of the DM in `folder`; InputError where it cannot be read."""
+    path = folder / HEAD_NAME
+    try:
+        return load_head(path)
+    except (OSError, ValueError) as error:
+        raise InputError(str(path), str(error)) from error
+
+
+def dm_state(folder: Path) -> str:
+    """Identifies everything a DM's scores and rules depend on: weights, head, card."""
+    digest = hashlib.sha256(fingerprint(folder).encode())
+    for name in (CARD_NAME, HEAD_NAME):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def read_trained_on(folder: Path) -> set[str]:
+    """Keys (drr.learn.records.question_key) of the questions that any part of the DM was trained on."""
+    path = folder / TRAINED_ON_NAME
+    if not path.is_file():
+        raise InputError(str(folder), f"does not say which questions it was trained on: it has no {TRAINED_ON_NAME}")
+    return set(path.read_text().split())
+
+
+def fingerprint(folder: Path) -> str:
+    """Identifies a model folder's weights: SHA-256 over the names and contents of its weight files; empty without any.
+
+    Every byte counts: a fine-tuned model can differ from its base anywhere. Reading takes about a second per GB.
+    """
+    digest = hashlib.sha256()
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if not weights:
+        return ""
+    for path in weights:
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]

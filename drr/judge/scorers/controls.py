@@ -1,0 +1,83 @@
+"""Controls: what a scorer achieves that knows nothing, or next to nothing."""
+
+import math
+import random
+from itertools import count
+
+from drr.loop.policy import Score
+from drr.loop.probing import Probe
+from drr.loop.scoring import Boundary
+from drr.loop.stated import stated_answer
+
+_STEPS = 16.0
+
+
+class RandomScorer:
+    """Evenly distributed numbers; another sequence for every attempt."""
+
+    id = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed, self._attempts = seed, count()
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "_RandomSession":
+        return _RandomSession(random.Random(f"{self._seed}/{question}/{next(self._attempts)}"))
+
+
+class _RandomSession:
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    async def score(self, boundary: Boundary) -> Score:
+        value = self._rng.random()
+        return Score(value, value)
+
+
+class StepIndexScorer:
+    """1 - exp(-steps/16): the later the surer."""
+
+    id = "step_index"
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "StepIndexScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        value = 1 - math.exp(-(boundary.index + 1) / _STEPS)
+        return Score(value, value)
+
+
+class StatedScorer:
+    """1 where the step states an answer, else 0: stop at the first one."""
+
+    id = "stated"
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "StatedScorer":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        value = float(stated_answer(boundary.text) is not None)
+        return Score(value, value)
+
+
+class LogprobScorer:
+    """The geometric mean of the attempt's token probabilities so far: the Reasoner's confidence that costs nothing.
+
+    Its negative logarithm estimates, without bias, the mean entropy of the thinking's tokens, which is what
+    phase-entropy rewards look at (PEAR, arXiv 2510.08026).
+    """
+
+    id = "logprob"
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "_LogprobSession":
+        return _LogprobSession()
+
+
+class _LogprobSession:
+    def __init__(self) -> None:
+        self._sum, self._count = 0.0, 0
+
+    async def score(self, boundary: Boundary) -> Score:
+        known = [value for value in boundary.logprobs if value is not None]
+        self._sum, self._count = self._sum + sum(known), self._count + len(known)
+        value = math.exp(self._sum / self._count) if self._count else 0.0
+        return Score(value, value)

@@ -1,0 +1,210 @@
+"""Every step boundary of some rollouts as arrays, and a text classifier's logits at them.
+
+A causal classifier scores all boundaries of an attempt in one pass, at exactly the tokens that serving will pool. A
+bidirectional one (an encoder) has to read each boundary's text by itself, as it does when it serves.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from drr.errors import InputError
+from drr.judge.dm_input import DmInput
+from drr.learn.arrays import Flags, Reals
+from drr.learn.records import Rollout, behaviour_features
+from drr.loop.features import FEATURE_NAMES
+from drr.loop.stated import stated_answer
+from drr.progress import Progress
+
+_TOKENS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Boundaries:
+    """Every boundary of some rollouts, flattened, rollout by rollout. N boundaries, F features.
+
+    text_logits [N, 2]; features [N, F], NaN where the Reasoner's probabilities are unknown; now, later [N]; known [N]
+    tells where `now` was graded; rollout, index [N] say whose boundary it is; stated [N] counts the answers stated in
+    the attempt so far.
+    """
+
+    text_logits: Reals
+    features: Reals
+    now: Flags
+    known: Flags
+    later: Flags
+    rollout: NDArray[np.int64]
+    index: NDArray[np.int64]
+    stated: NDArray[np.int64]
+
+    @property
+    def inputs(self) -> Reals:
+        """[N, I] in the order of INPUT_NAMES."""
+        return np.concatenate([self.text_logits, self.features], axis=1)
+
+    @property
+    def featured(self) -> Flags:
+        """[N] whether the behaviour features are known."""
+        return np.asarray(~np.isnan(self.features).any(1))
+
+    def where(self, mask: Flags) -> "Boundaries":
+        """The boundaries that `mask` picks."""
+        return Boundaries(*(getattr(self, name)[mask] for name in self.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """One growing input: `ids`, and for each boundary in it the position of its last token and its step."""
+
+    ids: list[int]
+    positions: list[int]
+    steps: list[int]
+
+
+def stretches(tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequence[bool] = ()) -> Iterator[Stretch]:
+    """The DM's inputs for a rollout. More than one only where old steps had to be dropped to keep within
+    `max_tokens`. `merged[i]` joins step i to the next one."""
+    context = DmInput(tokenizer, rollout.question, max_tokens)
+    ids, positions, steps = context.ids, list[int](), list[int]()
+    text = ""
+    for index, step in enumerate(rollout.steps):
+        text += step
+        if index < len(rollout.steps) - 1 and index < len(merged) and merged[index]:
+            continue
+        longer = context.append(text)
+        text = ""
+        if longer[: len(ids)] != ids:
+            if steps:
+                yield Stretch(ids, positions, steps)
+            positions, steps = [], []
+        ids = longer
+        positions.append(len(ids) - 1)
+        steps.append(index)
+    if steps:
+        yield Stretch(ids, positions, steps)
+
+
+def answers_stated(rollout: Rollout) -> list[int]:
+    """How many answers have been stated by each boundary."""
+    counts, count = [], 0
+    for step in rollout.steps:
+        count += stated_answer(step) is not None
+        counts.append(count)
+    return counts
+
+
+class BoundaryModel(nn.Module):
+    """A Hugging Face sequence classifier with two labels, asked at boundaries."""
+
+    def __init__(self, classifier: Any, *, fresh: Sequence[str] = (), added_layers: int = 0) -> None:
+        """`fresh` names the modules without pretraining; `added_layers` at the end of the backbone are new, too."""
+        super().__init__()
+        self.classifier, self.fresh, self.added_layers = classifier, tuple(fresh), added_layers
+
+    @property
+    def plain(self) -> Any:
+        """The classifier without adapters around it."""
+        return self.classifier.get_base_model() if hasattr(self.classifier, "peft_config") else self.classifier
+
+    @property
+    def causal(self) -> bool:
+        """Whether a prefix is read the same whatever follows it."""
+        return hasattr(self.plain, "score")
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        positions: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits [B, S, 2] at `positions` [B, S], and the states [B, S, H] they came from.
+
+        A bidirectional classifier has one boundary per row, its end, and shows no states.
+        """
+        if not self.causal:
+            return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
+        plain = self.plain
+        last = plain.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        picked = torch.gather(last, 1, positions[..., None].expand(-1, -1, last.shape[-1]))
+        return plain.score(picked), picked
+
+
+def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:
+    """ids and mask [B, T], positions [B, S]; missing boundaries point at 0."""
+    length, most = max(len(row.ids) for row in rows), max(len(row.positions) for row in rows)
+    ids = torch.full((len(rows), length), pad)
+    mask = torch.zeros((len(rows), length), dtype=torch.long)
+    positions = torch.zeros((len(rows), most), dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        mask[number, : len(row.ids)] = 1
+        positions[number, : len(row.positions)] = torch.tensor(row.positions)
+    return {"input_ids": ids, "attention_mask": mask, "positions": positions}
+
+
+def one_by_one(stretch: Stretch) -> list[Stretch]:
+    """Each boundary of a stretch as an input of its own, for classifiers that are not causal."""
+    return [
+        Stretch(stretch.ids[: end + 1], [end], [step])
+        for end, step in zip(stretch.positions, stretch.steps, strict=True)
+    ]
+
+
+def load_classifier(folder: Path) -> tuple[BoundaryModel, Any]:
+    """The text classifier in `folder` and its tokenizer; InputError where there is none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise InputError(str(folder), f"holds no classifier: {str(error).splitlines()[0]}") from error
+    return BoundaryModel(model).eval(), tokenizer
+
+
+def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int, name: str = "Scoring") -> Boundaries:
+    """The text classifier's logits at every boundary of `rollouts`, in float32 as served."""
+    model, tokenizer = load_classifier(folder)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    logits = [np.zeros((len(rollout.steps), 2)) for rollout in rollouts]
+    rows: list[tuple[int, Stretch]] = []
+    for number, rollout in enumerate(rollouts):
+        for stretch in stretches(tokenizer, rollout, max_tokens):
+            rows.extend((number, row) for row in ([stretch] if model.causal else one_by_one(stretch)))
+    rows.sort(key=lambda row: len(row[1].ids))  # little padding per batch
+    pad = tokenizer.pad_token_id or 0
+    with Progress(name, len(rows)) as progress, torch.inference_mode():
+        at = 0
+        while at < len(rows):
+            size = max(1, _TOKENS_PER_BATCH // len(rows[at][1].ids))
+            group = rows[at : at + size]
+            batch = pad_rows([row for _, row in group], pad)
+            out = model(**{key: value.to(device) for key, value in batch.items()})[0].cpu().numpy()
+            for row, (number, stretch) in enumerate(group):
+                logits[number][stretch.steps] = out[row, : len(stretch.steps)]
+            at += len(group)
+            progress.advance(units=len(group))
+    return flatten(rollouts, logits)
+
+
+def flatten(rollouts: Sequence[Rollout], logits: Sequence[Reals]) -> Boundaries:
+    """Arrays of every boundary of `rollouts`, with `logits[i]` [steps, 2] at rollout i's."""
+    unknown = [float("nan")] * len(FEATURE_NAMES)
+    features = [own or unknown for rollout in rollouts for own in behaviour_features(rollout)]
+    lengths = [len(rollout.steps) for rollout in rollouts]
+    return Boundaries(
+        np.concatenate([*logits, np.zeros((0, 2))]),
+        np.asarray(features, dtype=np.float64).reshape(-1, len(FEATURE_NAMES)),
+        np.asarray([bool(now) for rollout in rollouts for now in rollout.now], dtype=bool),
+        np.asarray([now is not None for rollout in rollouts for now in rollout.now], dtype=bool),
+        np.repeat([rollout.later for rollout in rollouts], lengths).astype(bool),
+        np.repeat(np.arange(len(rollouts)), lengths),
+        np.concatenate([*(np.arange(length) for length in lengths), np.zeros(0, dtype=np.int64)]).astype(np.int64),
+        np.asarray([count for rollout in rollouts for count in answers_stated(rollout)], dtype=np.int64),
+    )

@@ -1,0 +1,257 @@
+"""Distillation: the Reasoner's own behaviour, graded.
+
+Every question is thought through several times by the serving loop itself (judging nothing), then at every step
+boundary an answer is forced, sampled as a served one would be, and graded: that is the label `now`. The rollout's
+own answer, graded, is the label `later`. No human labels a step. Questions whose outcomes differ are rolled out
+more often: the others teach nothing about what tells a right attempt from a wrong one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drr.engine.open_reasoner import OpenReasoner
+from drr.engine.sampling import SamplingParams, sampling
+from drr.learn.distill_config import DistillConfig
+from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
+from drr.learn.records import Manifest, Rollout, question_key, write_shard
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.policy import PolicySettings, Score
+from drr.loop.probing import Probe
+from drr.loop.reasoner import user_prompt
+from drr.loop.response import Emit, Finished, LoopSettings, Transcript
+from drr.loop.scoring import Boundary
+from drr.loop.stated import answer_in
+from drr.progress import Progress
+from drr.tasks import Question
+from drr.tasks.grading import Grader, load_grader, majority_answer
+from drr.tasks.sources import Reject
+
+LEAST_ROOM = 64
+"""Tokens that must be left in the context after a question."""
+
+
+class _Recorder:
+    """A scorer that judges nothing and keeps what it is shown."""
+
+    id = "recorder"
+
+    def __init__(self) -> None:
+        self.boundaries: list[Boundary] = []
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "_Recorder":
+        return self
+
+    async def score(self, boundary: Boundary) -> Score:
+        self.boundaries.append(boundary)
+        return Score(0.0, 0.0)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A rollout before it is graded."""
+
+    sample: int
+    answer: str
+    steps: list[str]
+    step_tokens: list[int]
+    logprobs: list[list[float] | None]
+    contexts: list[tuple[int, ...]]
+    thinking_tokens: int
+    total_tokens: int
+
+
+class Distiller:
+    """Rolls questions out on a Reasoner and grades every boundary."""
+
+    def __init__(self, reasoner: OpenReasoner, config: DistillConfig) -> None:
+        self._reasoner, self._config = reasoner, config
+        self._grade: Grader = load_grader(config.grader)
+        self._slots = asyncio.Semaphore(config.concurrency)
+
+    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | str]]:
+        """The rollouts of each question, question by question as they are complete; a question that could not be
+        rolled out or graded comes with the reason instead."""
+        tasks = [asyncio.create_task(self._question(question)) for question in questions]
+        try:
+            for done in asyncio.as_completed(tasks):
+                yield await done
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _question(self, question: Question) -> tuple[Question, list[Rollout] | str]:
+        ids = user_prompt(self._reasoner.tokenizer, question.text)
+        config = self._config
+        if len(ids) + LEAST_ROOM >= self._reasoner.max_model_len:
+            return question, f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
+        attempts = await self._attempts(question, ids, range(config.rollouts))
+        gold = await asyncio.to_thread(self._gold, question, attempts)
+        outcomes = [] if gold is None else [await self._is_right(own.answer, gold) for own in attempts]
+        if any(outcomes) and not all(outcomes) and config.extra_rollouts:
+            last = config.rollouts + config.extra_rollouts
+            attempts += await self._attempts(question, ids, range(config.rollouts, last))
+            gold = await asyncio.to_thread(self._gold, question, attempts)
+        if gold is None:
+            return question, "no two rollouts agree on an answer"
+        return question, list(await asyncio.gather(*(self._graded(question, gold, own) for own in attempts)))
+
+    async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
+        return list(await asyncio.gather(*(self._attempt(question, ids, sample) for sample in samples)))
+
+    def _gold(self, question: Question, attempts: Sequence[_Attempt]) -> str | None:
+        if self._config.labels == "gold":
+            return question.answer
+        return majority_answer([attempt.answer for attempt in attempts], self._grade)
+
+    async def _is_right(self, response: str, gold: str) -> bool:
+        return await asyncio.to_thread(self._grade, response, gold)
+
+    async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> _Attempt:
+        async with self._slots:
+            max_tokens = min(self._config.max_tokens, self._reasoner.max_model_len - len(prompt_ids) - 1)
+            params = self._sampling(max_tokens, self._seed(question, f"{sample}"))
+            request_id = f"rollout-{question_key(question.text)}-{sample}"
+            reasoner = self._reasoner.reasoner(prompt_ids, params, request_id)
+            recorder = _Recorder()
+            settings = LoopSettings(
+                policy=PolicySettings(acts=False),
+                max_tokens=max_tokens,
+                answer_tokens=self._config.answer_tokens,
+                deadline=60.0,
+            )
+            loop = ThinkingLoop(
+                reasoner, recorder, self._reasoner.form, self._config.step_rule, settings, prompt_ids, question.text
+            )
+            transcript = Transcript()
+            finished: Finished | None = None
+            async for event in loop.run():
+                if isinstance(event, Emit):
+                    transcript.add(event)
+                elif isinstance(event, Finished):
+                    finished = event
+            assert finished is not None
+        return self._trace(sample, prompt_ids, transcript, finished, recorder.boundaries)
+
+    def _trace(
+        self,
+        sample: int,
+        prompt_ids: list[int],
+        transcript: Transcript,
+        finished: Finished,
+        boundaries: list[Boundary],
+    ) -> _Attempt:
+        outcome, tokens, end = finished.outcome, transcript.tokens, transcript.thinking_from or 0
+        logprobs: list[list[float] | None] = []
+        contexts = []
+        for step in outcome.steps:
+            own = [token.logprob for token in tokens[end : end + step.tokens] if not token.injected]
+            known = [value for value in own if value is not None]
+            logprobs.append(known if len(known) == len(own) else None)
+            end += step.tokens
+            contexts.append((*prompt_ids, *(token.id for token in tokens[:end])))
+        return _Attempt(
+            sample=sample,
+            answer=transcript.answer(self._reasoner.form),
+            steps=[boundary.text for boundary in boundaries],
+            step_tokens=[step.tokens for step in outcome.steps],
+            logprobs=logprobs,
+            contexts=contexts,
+            thinking_tokens=outcome.thinking_tokens,
+            total_tokens=outcome.generated_tokens,
+        )
+
+    async def _graded(self, question: Question, gold: str, attempt: _Attempt) -> Rollout:
+        async with self._slots:
+            sample = attempt.sample
+            forced = await asyncio.gather(
+                *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts))
+            )
+        now = [await self._is_right(answer, gold) for answer in forced]
+        return Rollout(
+            question=question.text,
+            gold=gold,
+            family=question.family,
+            difficulty=question.difficulty,
+            sample=sample,
+            later=await self._is_right(attempt.answer, gold),
+            thinking_tokens=attempt.thinking_tokens,
+            total_tokens=attempt.total_tokens,
+            answer=answer_in(attempt.answer),
+            steps=attempt.steps,
+            step_tokens=attempt.step_tokens,
+            logprobs=attempt.logprobs,
+            forced=[answer_in(answer) for answer in forced],
+            now=list(now),
+        )
+
+    async def _forced(self, question: Question, sample: int, index: int, context: tuple[int, ...]) -> str:
+        """The answer after this context with the thinking closed here, drawn for this sample and boundary."""
+        prompt = [*context, *self._reasoner.form.close_behind(context)[0]]
+        room = max(1, min(self._config.answer_tokens, self._reasoner.max_model_len - len(prompt) - 1))
+        params = self._sampling(room, self._seed(question, f"{sample}/{index}"))
+        request_id = f"forced-{question_key(question.text)}-{sample}-{index}"
+        answer = await self._reasoner.complete(prompt, params, request_id)
+        return (self._reasoner.form.answer_prefix + answer).strip()
+
+    def _sampling(self, max_tokens: int, seed: int) -> SamplingParams:
+        config = self._config
+        return sampling(
+            config.temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            seed=seed if config.temperature else None,
+            max_tokens=max_tokens,
+        )
+
+    def _seed(self, question: Question, draw: str) -> int:
+        return draw_seed(self._config.seed, question.text, draw)
+
+
+def draw_seed(seed: int, question: str, draw: str) -> int:
+    """A seed of its own for every draw, whatever else is rolled out and in whatever order.
+
+    `draw` is the rollout's number, with `/` and the boundary's index for a forced answer.
+    """
+    return int(question_key(f"{seed}/{question}/{draw}"), 16)
+
+
+async def distill(
+    reasoner: OpenReasoner,
+    questions: Sequence[Question],
+    out: Path,
+    config: DistillConfig,
+    *,
+    rejects: Sequence[Reject] = (),
+    name: str = "Rollouts",
+    source: str = "questions",
+) -> Manifest:
+    """Roll out and grade `questions` into Parquet shards in `out`, a batch of questions at a time.
+
+    Batches that are there already are kept: a run killed at any moment and started again repeats none of them. A
+    folder made with other settings or questions is refused, naming the difference. `source` is what set-aside
+    questions are said to come from.
+    """
+    manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint))
+    size = config.shard_questions
+    starts = range(0, len(questions), size)
+    missing = [start for start in starts if not shard_path(out, start).exists()]
+    done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
+    with Progress(name, len(questions), done) as progress:
+        for start in missing:
+            distiller = Distiller(reasoner, config)
+            rollouts: list[Rollout] = []
+            set_aside: list[Reject] = []
+            batch = questions[start : start + size]
+            async for question, own in distiller.rollouts(batch):
+                if isinstance(own, str):
+                    row = question.row or start + batch.index(question) + 1
+                    set_aside.append(Reject(source, row, "question", own))
+                else:
+                    rollouts.extend(own)
+                progress.advance(f"{len(rollouts)} rollouts in this batch")
+            rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
+            write_shard(shard_path(out, start), rollouts, set_aside)
+    return close_folder(out, manifest, rejects)

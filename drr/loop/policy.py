@@ -1,0 +1,134 @@
+"""From scores to a verdict. Pure functions of plain data: no clock, no I/O, no engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What to do at a boundary."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+    NUDGE = "nudge"
+    RETHINK = "rethink"
+
+
+class StopCause(StrEnum):
+    """Why the thinking of a response ended."""
+
+    NATURAL = "natural"
+    DM_STOP = "dm_stop"
+    BUDGET = "budget"
+    MAX_TOKENS = "max_tokens"
+    """The response was cut off by `max_tokens` in the middle of its thinking."""
+    MAX_STEPS = "max_steps"
+    DM_UNAVAILABLE = "dm_unavailable"
+    OFF = "off"
+    UNCERTIFIED = "uncertified"
+    RETHINK_LIMIT = "rethink_limit"
+    ABSTAINED = "abstained"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The DM's opinion of a boundary: calibrated probabilities in [0, 1].
+
+    `p_now`: an answer forced here is right. `p_later`: the answer after full thinking is right.
+    """
+
+    p_now: float
+    p_later: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """When to stop. Checked when built; ValueError names the field.
+
+    `threshold` is the p_now that stops thinking (None: nothing does). Thinking also stops where it will not help any
+    more: where p_later is at most `hopeless`, or exceeds p_now by no more than `min_gain` (None: never). `patience` is
+    how many boundaries in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops
+    unconditionally. A close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An
+    attempt that ends, or that thinking will not help any more, is rejected where p_now is below `accept` (None: never).
+    `acts` is False in shadow mode.
+    """
+
+    threshold: float | None = 0.9
+    min_steps: int = 1
+    max_steps: int | None = None
+    patience: int = 1
+    nudge: int = 0
+    nudge_below: float = 0.5
+    acts: bool = True
+    hopeless: float | None = None
+    min_gain: float | None = None
+    accept: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("threshold", 0.0),
+            ("nudge_below", 0.0),
+            ("hopeless", 0.0),
+            ("min_gain", -1.0),
+            ("accept", 0.0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 1.0:
+                raise ValueError(f"{name} must be between {least:g} and 1, not {value}")
+        for name, fewest in (("min_steps", 0), ("max_steps", 1), ("patience", 1), ("nudge", 0)):
+            value = getattr(self, name)
+            if value is not None and value < fewest:
+                raise ValueError(f"{name} must be at least {fewest}, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A verdict, with its cause where it ends the thinking."""
+
+    verdict: Verdict
+    cause: StopCause | None = None
+
+
+_CONTINUE = Decision(Verdict.CONTINUE)
+
+
+def decide(
+    settings: PolicySettings, scores: Sequence[Score | None], *, closing: bool = False, nudges: int = 0
+) -> Decision:
+    """The verdict at the newest boundary.
+
+    `scores` holds one entry per boundary so far, None where no score came in time: a missing score never stops
+    anything, and breaks a run of patience. `closing` tells that the Reasoner itself closed its thinking here,
+    `nudges` how many such closes were refused before.
+    """
+    newest = scores[-1]
+    if closing:
+        doubted = newest is not None and newest.p_now < settings.nudge_below
+        if doubted and nudges < settings.nudge:
+            return Decision(Verdict.NUDGE)
+        return Decision(Verdict.RETHINK) if rejects(settings, scores) else _CONTINUE
+    if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
+        recent = scores[-settings.patience :]
+        known = [score for score in recent if score is not None]
+        sure = settings.threshold
+        if sure is not None and len(known) == len(recent) and all(score.p_now >= sure for score in known):
+            return Decision(Verdict.STOP, StopCause.DM_STOP)
+        if len(known) == len(recent) and all(_will_not_help(settings, score) for score in known):
+            rejected = rejects(settings, scores)
+            return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.DM_STOP)
+    if settings.max_steps is not None and len(scores) >= settings.max_steps:
+        rejected = rejects(settings, scores)
+        return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.MAX_STEPS)
+    return _CONTINUE
+
+
+def rejects(settings: PolicySettings, scores: Sequence[Score | None]) -> bool:
+    """Whether an attempt that ends here is rejected. One without a score is not: nobody has anything against it."""
+    newest = scores[-1] if scores else None
+    return settings.accept is not None and newest is not None and newest.p_now < settings.accept
+
+
+def _will_not_help(settings: PolicySettings, score: Score) -> bool:
+    if settings.hopeless is not None and score.p_later <= settings.hopeless:
+        return True
+    return settings.min_gain is not None and score.p_later - score.p_now <= settings.min_gain

@@ -1,0 +1,331 @@
+"""Attempts at one response: an attempt that the scorer rejects is thrown away and another one made.
+
+A rejected attempt costs its thinking and no answer. The attempts share one account of tokens, so that every limit of
+the response holds across them. Where none is accepted, the best one answers after all, or the last, or nobody does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
+from drr.loop.policy import StopCause
+from drr.loop.probing import Probe
+from drr.loop.pumps import Ended, Pumps
+from drr.loop.reasoner import Reasoner, Token, injected
+from drr.loop.response import (
+    LEAST_THINKING,
+    Accepted,
+    AttemptReport,
+    Emit,
+    Event,
+    Fate,
+    Finished,
+    LoopSettings,
+    Outcome,
+    Rejected,
+    Spent,
+    StepReport,
+)
+from drr.loop.scoring import Scorer
+from drr.loop.steps import StepRule
+
+Kind = Literal["fresh", "in_context"]
+OnExhausted = Literal["best", "last", "abstain"]
+
+RETHINK_CUE = "\n\nWait, that is not right. Let me start again.\n\n"
+"""What stands between a rejected attempt and one made in its context."""
+
+
+@dataclass(frozen=True, slots=True)
+class RethinkSettings:
+    """How often and how to think again.
+
+    `fresh` attempts begin from the prompt; those `in_context` go on behind the rejected attempt and `cue`. `parallel`
+    attempts run at a time, and the first that is accepted wins. `separator` is shown between attempts that know
+    nothing of each other, `refusal` where all were rejected and nobody answers. Where `thinking_is_content`, an
+    attempt is shown once its fate is known: as what it is, or as rejected.
+    """
+
+    max_rethinks: int = 0
+    kind: Kind = "fresh"
+    on_exhausted: OnExhausted = "best"
+    parallel: int = 1
+    cue: tuple[Token, ...] = ()
+    separator: tuple[Token, ...] = ()
+    refusal: tuple[Token, ...] = ()
+    thinking_is_content: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    loop: ThinkingLoop
+    behind: "_Attempt | None"
+    """The attempt whose thinking is part of this one's context."""
+    fate: Fate = Fate.ABANDONED
+    unshown: list[Emit] = field(default_factory=list)
+    """Output that waits for the attempt's fate."""
+    shown_as_rejected: bool = False
+
+    def as_rejected(self) -> list[Emit]:
+        """What it has thought, the first time it is asked for, as something that was thrown away."""
+        if self.shown_as_rejected or self.fate is not Fate.REJECTED:
+            return []
+        self.shown_as_rejected = True
+        return [replace(emit, part=Part.REJECTED) for emit in self.unshown]
+
+    @property
+    def p_now(self) -> float | None:
+        score = self.loop.last_score
+        return None if score is None else score.p_now
+
+    @property
+    def line(self) -> list["_Attempt"]:
+        """This attempt and those in its context, oldest first."""
+        return [*(self.behind.line if self.behind is not None else ()), self]
+
+
+class RethinkLoop:
+    """One response. Iterate `run()` to its end, or close it: either way every engine request is freed."""
+
+    def __init__(
+        self,
+        make_reasoner: Callable[[int], tuple[Reasoner, Probe | None]],
+        scorer: Scorer | None,
+        form: ReasoningFormat,
+        rule: StepRule,
+        settings: LoopSettings,
+        rethink: RethinkSettings,
+        prompt_ids: Sequence[int],
+        question: str,
+        *,
+        start: TurnStart | None = None,
+    ) -> None:
+        """`make_reasoner` gives attempt number i (from 0) a Reasoner of its own, with noise of its own, and a probe for
+        scorers that need one. `start` is where the prompt leaves off, where the caller knows better than the format."""
+        self._make_reasoner, self._scorer, self._form, self._rule = make_reasoner, scorer, form, rule
+        self._settings, self._rethink = settings, rethink
+        self._prompt_ids, self._question = list(prompt_ids), question
+        self._spent = Spent()
+        self._start = start or form.start(prompt_ids)
+        self._attempts: list[_Attempt] = []
+        self._racing: Pumps[Event] | None = None
+        self._racers: list[int] = []
+        self._winner: int | None = None
+        self._steps: list[StepReport] = []
+        self._injected = 0
+
+    async def run(self) -> AsyncGenerator[Event, None]:
+        """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
+        while True:
+            wave = self._next_wave()
+            async with contextlib.aclosing(self._race(wave)) as events:
+                async for attempt, event in events:
+                    if isinstance(event, Finished):
+                        yield self._finished(attempt, event)
+                        return
+                    if isinstance(event, StepReport):
+                        self._steps.append(event)
+                    yield event
+            if not self._may_go_on():
+                break
+            if len(wave) == 1:
+                for emit in self._between_attempts(wave[0]):
+                    yield emit
+        chosen = self._chosen()
+        for attempt in self._attempts:
+            if attempt is not chosen and self._rethink.thinking_is_content:
+                for emit in attempt.as_rejected():
+                    yield emit
+        if chosen is None:
+            for event in self._abstention():
+                yield event
+            return
+        for emit in chosen.unshown:
+            yield emit
+        async with contextlib.aclosing(chosen.loop.answer(StopCause.RETHINK_LIMIT)) as answer:
+            async for event in answer:
+                if isinstance(event, Finished):
+                    chosen.fate = Fate.ACCEPTED
+                    yield self._finished(chosen, event)
+                elif not isinstance(event, Accepted):
+                    yield event
+
+    def _between_attempts(self, rejected: _Attempt) -> list[Emit]:
+        """What is shown between a rejected attempt and the next."""
+        emits = rejected.as_rejected() if self._rethink.thinking_is_content else []
+        text = self._rethink.cue if self._rethink.kind == "in_context" else self._rethink.separator
+        part = Part.REJECTED if self._rethink.thinking_is_content else Part.THINKING
+        return [*emits, self._inserted(text, part)] if text else emits
+
+    def _chosen(self) -> _Attempt | None:
+        """The attempt that answers although all were rejected; None where nobody does."""
+        if self._rethink.on_exhausted == "abstain":
+            return None
+        return self._attempts[-1] if self._rethink.on_exhausted == "last" else max(self._attempts, key=_belief)
+
+    # Attempts ----------------------------------------------------------------------------------------------
+
+    def _next_wave(self) -> list[_Attempt]:
+        behind, first = self._behind(), len(self._attempts)
+        left = 1 + self._rethink.max_rethinks - first
+        worth_sharing = max(1, (self._settings.thinking_room - self._spent.generated) // LEAST_THINKING)
+        thinks = self._start.state is not TurnState.CLOSED  # else there is nothing to judge
+        size = min(left, self._rethink.parallel if thinks else 1, worth_sharing)
+        wave = [self._attempt(first + place, behind, sharing=size - place) for place in range(size)]
+        self._attempts += wave
+        return wave
+
+    def _attempt(self, number: int, behind: _Attempt | None, sharing: int) -> _Attempt:
+        context = self._context(behind)
+        policy = self._settings.policy
+        if policy.max_steps is not None:
+            policy = replace(policy, max_steps=max(1, policy.max_steps - len(self._steps)))
+        reasoner, probe = self._make_reasoner(number)
+        loop = ThinkingLoop(
+            reasoner,
+            self._scorer,
+            self._form,
+            self._rule,
+            replace(self._settings, policy=policy),
+            context,
+            self._question,
+            spent=self._spent,
+            attempt=number,
+            sharing=sharing,
+            on_accept=lambda: self._win(number),
+            probe=probe,
+            start=self._start if behind is None else TurnStart(TurnState.OPEN),
+        )
+        return _Attempt(loop, behind)
+
+    def _behind(self) -> _Attempt | None:
+        """The attempt that the next one is made in the context of."""
+        return self._attempts[-1] if self._attempts and self._rethink.kind == "in_context" else None
+
+    def _context(self, behind: _Attempt | None) -> list[int]:
+        context = list(self._prompt_ids)
+        for earlier in behind.line if behind is not None else ():
+            context += [token.id for token in (*earlier.loop.thinking, *self._rethink.cue)]
+        return context
+
+    def _may_go_on(self) -> bool:
+        """Whether another attempt is allowed and has room for some thinking."""
+        settings, spent = self._settings, self._spent
+        limit, most_steps = settings.max_thinking_tokens, settings.policy.max_steps
+        room = settings.attempt_room(len(self._context(self._behind())))
+        return (
+            room != 0
+            and len(self._attempts) <= self._rethink.max_rethinks
+            and spent.generated + LEAST_THINKING <= settings.thinking_room
+            and (limit is None or spent.thought + LEAST_THINKING <= limit)
+            and (most_steps is None or len(self._steps) < most_steps)
+        )
+
+    async def _race(self, wave: Sequence[_Attempt]) -> AsyncGenerator[tuple[_Attempt, Event], None]:
+        """The attempts' events until one finishes or all are rejected. Several run at once; what they think is kept
+        back until one is accepted, and then the others end. So is a single one's thinking where it is shown as content,
+        which cannot be taken back."""
+        self._winner = None
+        if len(wave) == 1:
+            (attempt,) = wave
+            async with contextlib.aclosing(attempt.loop.run()) as events:
+                async for event in events:
+                    for shown in self._settle(attempt, event, alone=True):
+                        yield attempt, shown
+            return
+        queue: asyncio.Queue[tuple[int, Event | Ended]] = asyncio.Queue()
+        self._racing = Pumps(lambda number, item: queue.put_nowait((number, item)))
+        first = len(self._attempts) - len(wave)
+        self._racers = list(range(first, len(self._attempts)))
+        for number in self._racers:
+            self._racing.start(number, self._attempts[number].loop.run())
+        running, winner = len(wave), None
+        try:
+            while running:
+                number, item = await queue.get()
+                if isinstance(item, Ended):
+                    if item.error is not None:
+                        raise item.error
+                    continue
+                attempt = self._attempts[number]
+                if winner not in (None, attempt):
+                    continue
+                if isinstance(item, Accepted | Finished):
+                    winner = attempt
+                for shown in self._settle(attempt, item, alone=False):
+                    yield attempt, shown
+                running -= isinstance(item, Rejected | Finished)
+        finally:
+            racing, self._racing = self._racing, None
+            if racing is not None:
+                await racing.end()
+
+    def _settle(self, attempt: _Attempt, event: Event, *, alone: bool) -> list[Event]:
+        """Note what the event says of its attempt; returns what the client is to see now."""
+        if isinstance(event, Rejected):
+            attempt.fate = Fate.REJECTED
+            return []
+        if isinstance(event, Accepted | Finished):
+            attempt.fate = Fate.ACCEPTED
+            held, attempt.unshown = attempt.unshown, []
+            return [*held, event] if isinstance(event, Finished) else list(held)
+        waits = not alone or self._rethink.thinking_is_content
+        if isinstance(event, Emit) and waits and attempt.fate is not Fate.ACCEPTED:
+            attempt.unshown.append(event)
+            return []
+        return [event]
+
+    async def _win(self, number: int) -> None:
+        """End the attempts that run beside this one before it answers: its answer may use what they were allowed."""
+        if self._winner is None:
+            self._winner = number
+            if self._racing is not None:
+                await self._racing.end([other for other in self._racers if other != number])
+        elif self._winner != number:
+            await asyncio.Event().wait()  # the winner is about to end this one
+
+    # The end -----------------------------------------------------------------------------------------------
+
+    def _inserted(self, tokens: tuple[Token, ...], part: Part) -> Emit:
+        """Output that no attempt generated."""
+        self._injected += len(tokens)
+        return Emit(tokens, "".join(token.text for token in tokens), part)
+
+    def _abstention(self) -> list[Event]:
+        closing = () if self._form.turn_holds_answer else injected(self._form.close_ids, self._form.close_text)
+        outcome = self._total([])
+        outcome.stop_cause = StopCause.ABSTAINED
+        emits = [self._inserted(closing, self._form.close_part)] if closing else []
+        emits.append(self._inserted(self._rethink.refusal, Part.ANSWER))
+        outcome.injected_tokens += len(closing) + len(self._rethink.refusal)
+        return [*emits, Finished(outcome, "stop", None)]
+
+    def _finished(self, answered: _Attempt, event: Finished) -> Finished:
+        outcome = self._total(answered.line)
+        outcome.stop_cause = event.outcome.stop_cause
+        return Finished(outcome, event.finish_reason, event.stop_reason)
+
+    def _total(self, kept: Sequence[_Attempt]) -> Outcome:
+        """The account of all attempts; those in `kept` are what the answer rests on."""
+        total = Outcome(steps=self._steps, injected_tokens=self._injected)
+        for attempt in self._attempts:
+            own = attempt.loop.outcome
+            total.generated_tokens += own.generated_tokens
+            total.injected_tokens += own.injected_tokens
+            total.discarded_tokens += own.discarded_tokens if attempt in kept else own.generated_tokens
+            total.thinking_tokens += own.thinking_tokens if attempt in kept else 0
+            total.nudges, total.late = total.nudges + own.nudges, total.late + own.late
+            total.failed += own.failed
+            total.late_tokens += own.late_tokens if attempt in kept else 0
+            total.probe_tokens += own.probe_tokens
+            thought = len(attempt.loop.thinking)
+            total.attempts.append(AttemptReport(thought, own.generated_tokens, attempt.p_now, attempt.fate))
+        return total
+
+
+def _belief(attempt: _Attempt) -> float:
+    return -1.0 if attempt.p_now is None else attempt.p_now

@@ -1,0 +1,128 @@
+"""vLLM's app with DRR in it: the chat handler, the routes, and what the loop needs beside a request."""
+
+import argparse
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from drr.engine.formats import tool_openers
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, fingerprint
+from drr.judge.drift import DriftWatch
+from drr.judge.scorer_card import ScorerCard, load_cards
+from drr.judge.scorers.process_reward import ProcessRewardScorer
+from drr.judge.scorers.registry import training_free
+from drr.loop.formats import PlainChain, ReasoningFormat
+from drr.loop.reasoner import injected
+from drr.loop.rethink import RETHINK_CUE
+from drr.loop.rule import Rule
+from drr.loop.scoring import Scorer
+from drr.loop.steps import StepRule
+from server import metrics
+from server.chat import DrrChat
+from server.engine import DrrRuntime, ThinkingEngine
+from server.engines import Dm, weights_of
+from server.middleware import RefuseDrrElsewhere
+from server.routes import own_routes
+from server.settings import Defaults, Insertions
+from server.vllm_api import AsyncLLM, build_app, init_app_state
+
+_MIDDLEWARE = f"{RefuseDrrElsewhere.__module__}.{RefuseDrrElsewhere.__name__}"
+_SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
+_REFUSAL = "\n\nI am not sure enough of any answer to give one."
+_ANSWER, _CUED_ANSWER = 256, 64
+"""Tokens kept free for an answer, and for one that an answer cue has begun."""
+
+_TEMPERATURE = 0.8
+"""Of attempts after a greedy one, where the model recommends none."""
+
+
+async def make_app(
+    args: argparse.Namespace,
+    engine: ThinkingEngine,
+    form: ReasoningFormat | None,
+    dm: Dm | None,
+    rule: StepRule,
+    prm: ProcessRewardScorer | None = None,
+) -> FastAPI:
+    """vLLM's app over `engine`, with DRR's handler, health, version and model list in it."""
+    runtime = engine.drr = _runtime(args, engine, form, dm, rule, prm)
+    tasks = await engine.get_supported_tasks()
+    args.middleware = [*args.middleware, _MIDDLEWARE]
+    app: FastAPI = build_app(args, tasks, engine.model_config)
+    await init_app_state(engine, app.state, args, tasks)
+    app.state.openai_serving_chat = DrrChat(
+        app.state.openai_serving_chat,
+        runtime,
+        tool_parser=args.tool_call_parser,
+        penalties_carry=engine.vllm_config.speculative_config is None,  # vLLM refuses the bias that would carry them
+    )
+    aliases = ["drr", "full"] if dm is not None else ["full"]
+    app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases)
+    if dm is not None:
+        metrics.DM_UP.set(1)
+    return app
+
+
+def _runtime(
+    args: argparse.Namespace,
+    engine: AsyncLLM,
+    form: ReasoningFormat | None,
+    dm: Dm | None,
+    rule: StepRule,
+    prm: ProcessRewardScorer | None,
+) -> DrrRuntime:
+    tokenizer = engine.renderer.tokenizer
+    card = dm.card if dm is not None else None
+    calibration = None
+    rule_now = Rule(card.threshold, card.patience) if card is not None else None
+    if card is not None and card.calibration is not None:
+        calibration = Calibration.from_json(card.calibration)
+        rule_now = calibration.rules["default"]
+    cue = card.nudge_cue if card is not None else DEFAULT_NUDGE_CUE
+    defaults = Defaults(
+        mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
+        rule=rule_now,
+        calibration=calibration,
+        calibrations={own.scorer: Calibration.from_json(own.calibration) for own in _scorer_cards(args, engine, rule)},
+        nudge=card.nudge if card is not None else 0,
+        nudge_below=card.nudge_below if card is not None else 0.5,
+        nudge_cue=cue,
+        nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
+        scorer=args.drr_scorer or ("dm" if dm is not None else None),
+        insertions=Insertions(
+            *(
+                injected(tokenizer.encode(text, add_special_tokens=False), text)
+                for text in (RETHINK_CUE, _SEPARATOR, _REFUSAL)
+            )
+        ),
+        rethink_temperature=_sampling_temperature(engine),
+        answer_tokens=args.drr_answer_tokens or (_CUED_ANSWER if isinstance(form, PlainChain) else _ANSWER),
+        deadline=args.dm_deadline_ms / 1000,
+        thinking_in="content" if isinstance(form, PlainChain) else "reasoning",
+        can_stop=form is not None,
+        has_prm=prm is not None,
+    )
+    drift = DriftWatch(calibration.drift) if calibration is not None else None
+    scorers: dict[str, Scorer] = training_free()
+    if dm is not None:
+        scorers["dm"] = dm.scorer
+    if prm is not None:
+        scorers["prm"] = prm
+    return DrrRuntime(form, rule, scorers, defaults, drift, tool_openers(tokenizer))
+
+
+def _scorer_cards(args: argparse.Namespace, engine: AsyncLLM, rule: StepRule) -> list[ScorerCard]:
+    """The calibrated scorers that were asked for; InputError where one is of another Reasoner or other steps."""
+    if not args.drr_calibration:
+        return []
+    cards, reasoner = load_cards(Path(args.drr_calibration)), fingerprint(weights_of(args, engine))
+    for card in cards:
+        card.check("--drr-calibration", reasoner, str(rule), args.prm)
+    return cards
+
+
+def _sampling_temperature(engine: AsyncLLM) -> float:
+    """The temperature that the model's makers recommend, else 0.8."""
+    temperature = engine.model_config.get_diff_sampling_param().get("temperature")
+    return float(temperature) if temperature else _TEMPERATURE

@@ -1,0 +1,140 @@
+"""How one choice of a response is made: its Reasoner, its format, its settings, its loop."""
+
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from drr.engine.vllm_probe import VllmProbe
+from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
+from drr.loop.response import Event, LoopSettings
+from drr.loop.rethink import RethinkLoop
+from server.plan import ResponsePlan
+from server.vllm_api import SamplingParams
+
+if TYPE_CHECKING:
+    from server.engine import DrrRuntime
+
+
+class Loop(Protocol):
+    """What makes one choice of a response."""
+
+    def run(self) -> AsyncGenerator[Event, None]:
+        """Its events; Finished is the last."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One choice of a response: its loop, and the Reasoner of its first attempt."""
+
+    first: VllmReasoner
+    loop: Loop
+
+
+class ChoiceMaker:
+    """Makes the choices of one request. `generate` is AsyncLLM.generate; `options` go to all its engine requests."""
+
+    def __init__(
+        self,
+        runtime: "DrrRuntime",
+        generate: Generate,
+        tokenizer: Any,
+        max_model_len: int,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._runtime, self._generate, self._tokenizer = runtime, generate, tokenizer
+        self._max_model_len, self._options = max_model_len, options
+
+    def choice(
+        self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, index: int
+    ) -> Choice:
+        """Choice number `index`."""
+        own = params.clone()
+        own.n = 1
+        if own.seed is not None:
+            own.seed += index  # as vLLM does for the choices of one request
+        prompt_ids = prompt["prompt_token_ids"]
+        form, start = self._format(plan, own, prompt_ids)
+        settings = self._settings(plan, own, form, prompt)
+        scorer = self._runtime.scorers[plan.settings.scorer] if plan.settings.scorer is not None else None
+        judged = scorer is not None
+
+        def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
+            reasoner = VllmReasoner(
+                self._generate,
+                self._tokenizer,
+                prompt,
+                params,
+                attempt_id,
+                self._options,
+                judged=judged,
+                free_thinking=settings.separate_answer or form.answer_prefix != "",
+            )
+            salt = settings.cache_salt
+            probe = VllmProbe(self._generate, self._tokenizer, form, attempt_id, self._options, cache_salt=salt)
+            return reasoner, probe
+
+        first, probe = asked(own, request_id)
+
+        def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
+            if number == 0:
+                return first, probe
+            params = attempt_params(own, number, plan.settings.rethink_temperature)
+            return asked(params, f"{request_id}-{number}")
+
+        rule, question = self._runtime.rule, plan.question
+        if not plan.settings.rejects:
+            loop = ThinkingLoop(first, scorer, form, rule, settings, prompt_ids, question, probe=probe, start=start)
+            return Choice(first, loop)
+        rethink = plan.settings.rethink_settings(self._runtime.defaults)
+        return Choice(
+            first, RethinkLoop(attempt, scorer, form, rule, settings, rethink, prompt_ids, question, start=start)
+        )
+
+    def _format(
+        self, plan: ResponsePlan, params: SamplingParams, prompt_ids: list[int]
+    ) -> tuple[ReasoningFormat, TurnStart]:
+        """The Reasoner's format as this request needs it, and where its prompt leaves off."""
+        form = self._runtime.form
+        assert form is not None, "settings that need the loop are refused where thinking cannot be closed"
+        if not isinstance(form, PlainChain):
+            return form, form.start(prompt_ids)
+        apart, tools = plan.settings.thinking_in == "reasoning", self._runtime.tool_texts
+        # What has to be a grammar's text, or a tool call, from its first word on is no chain of thought. Nor is one
+        # taken for it that may be a tool call which nobody would recognise.
+        if (params.structured_outputs is not None and not apart) or (plan.tools != "none" and not tools):
+            return form, TurnStart(TurnState.CLOSED)
+        if plan.tools == "must":
+            return form, TurnStart(TurnState.CLOSED)
+        form = replace(
+            form,
+            answer_apart=apart,
+            tool_texts=tools if plan.tools == "may" else (),
+            stops=() if apart else tuple(params.stop or ()),
+        )
+        return form, form.start(prompt_ids)
+
+    def _settings(
+        self, plan: ResponsePlan, params: SamplingParams, form: ReasoningFormat, prompt: Mapping[str, Any]
+    ) -> LoopSettings:
+        stops, grammar = bool(params.stop), params.structured_outputs is not None
+        apart = not form.turn_holds_answer
+        settings = plan.settings.loop_settings(
+            self._runtime.defaults,
+            params.max_tokens or self._max_model_len - len(prompt["prompt_token_ids"]),
+            separate_answer=apart and (stops or (grammar and plan.settings.answer_tokens > 0)),
+            blank_before_answer=apart
+            and not grammar
+            and not isinstance(form, PlainChain)
+            and any(text[:1].isspace() for text in params.stop or ()),
+            context_limit=self._max_model_len,
+            cache_salt=prompt.get("cache_salt"),
+        )
+        budget = params.thinking_token_budget
+        if budget is not None and budget >= 0:  # vLLM's own limit on thinking: kept, and told, by the loop
+            params.thinking_token_budget = None
+            least = budget if settings.max_thinking_tokens is None else min(budget, settings.max_thinking_tokens)
+            settings = replace(settings, max_thinking_tokens=least)
+        return settings

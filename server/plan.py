@@ -1,0 +1,94 @@
+"""What the HTTP layer tells the engine about one response, and what the engine tells it back while it is made."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from drr.loop.formats import Part
+from drr.loop.response import Emit, Outcome, StepReport
+from server.settings import Settings
+
+PLAN_KEY = "drr"
+"""Where a request's plan travels: `vllm_xargs[PLAN_KEY]`, then `SamplingParams.extra_args[PLAN_KEY]`."""
+
+Field = Literal["reasoning", "content"]
+Tools = Literal["none", "may", "must"]
+
+
+@dataclass(slots=True)
+class Told:
+    """What has been handed on of one choice. `marker_ids` and `answer_ids` are those behind its last thinking."""
+
+    reasoning: list[str] = field(default_factory=list)
+    content: list[str] = field(default_factory=list)
+    marker_ids: list[int] = field(default_factory=list)
+    answer_ids: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ResponseAccount:
+    """What the engine has done so far, choice by choice.
+
+    `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
+    next. `steps` wait to be shown. `stream` is the engine's generator, to be closed with the response.
+    """
+
+    current: Part = Part.ANSWER
+    current_choice: int = 0
+    looped: bool = False
+    steps: list[tuple[int, StepReport]] = field(default_factory=list)
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    told: dict[int, Told] = field(default_factory=dict)
+    parsed: int = 0
+    stream: AsyncGenerator[Any, None] | None = None
+
+    def of(self, choice: int) -> Told:
+        """What has been handed on of this choice."""
+        return self.told.setdefault(choice, Told())
+
+
+@dataclass(slots=True)
+class ResponsePlan:
+    """One request: its settings, and what the judge is to see of it. `risk` is what is promised about it; `tools` says
+    whether the answer may or must be a tool call."""
+
+    settings: Settings
+    question: str = field(repr=False)  # whoever logs a request's parameters must not log its text
+    scorer_id: str | None
+    risk: dict[str, Any] | None = None
+    tools: Tools = "none"
+    account: ResponseAccount = field(default_factory=ResponseAccount, repr=False)
+
+    def field_of(self, part: Part) -> Field | None:
+        """Where a client sees this part; None where it does not."""
+        if part is Part.ANSWER:
+            return "content"
+        if part is Part.REJECTED:
+            return "reasoning"
+        if self.settings.thinking_in == "content":
+            return "content"
+        return "reasoning" if part is Part.THINKING else None
+
+    def tell(self, choice: int, emit: Emit) -> None:
+        """This is what the engine hands on next."""
+        account = self.account
+        account.current, account.current_choice = emit.part, choice
+        told = account.of(choice)
+        match self.field_of(emit.part):
+            case "reasoning":
+                told.reasoning.append(emit.text)
+            case "content":
+                told.content.append(emit.text)
+        if emit.part in (Part.THINKING, Part.REJECTED):
+            told.marker_ids.clear()
+            told.answer_ids.clear()
+        else:
+            ids = told.marker_ids if emit.part is Part.MARKER else told.answer_ids
+            ids.extend(token.id for token in emit.tokens)
+
+    def end(self, choice: int, outcome: Outcome) -> None:
+        """A choice is complete."""
+        account = self.account
+        account.current, account.current_choice = Part.ANSWER, choice
+        account.of(choice)
+        account.outcomes[choice] = outcome

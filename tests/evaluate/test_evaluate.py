@@ -1,0 +1,335 @@
+"""Strategies side by side, on a fake engine: every token counted, nothing run twice, honest figures."""
+
+import asyncio
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drr.cli import eval_command
+from drr.cli.main import main
+from drr.errors import InputError
+from drr.evaluate.report import ALL, Line, at_equal_tokens, best_mixture, figures, groups_of, judged, lines
+from drr.evaluate.run import EvalConfig, Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded
+from drr.evaluate.selective import Judged, areas, coverage_curve
+from drr.evaluate.strategies import FULL, SAMPLES, Strategy, standard
+from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
+from drr.judge.calibration import Calibration, Certificate
+from drr.judge.scorer_card import ScorerCard
+from drr.judge.scorers.registry import training_free
+from drr.learn.distill_folder import questions_key
+from drr.loop.policy import PolicySettings
+from drr.loop.rule import Rule
+from drr.loop.steps import StepRule
+from drr.tasks import Split
+from drr.tasks.arithmetic import questions
+from drr.tasks.grading import is_correct
+from tests.fake_engine import FakeEngine
+
+ASKED = questions(3, Split.TEST, 10)
+CONFIG = EvalConfig()
+SCORERS = ["confidence", "answer_probe", "logprob"]
+
+
+def strategies() -> list[Strategy]:
+    everything = standard(SCORERS, {}, (2, 4))  # type: ignore[arg-type]
+    wanted = (
+        FULL,
+        "4 samples",
+        "greedy",
+        "first stated answer",
+        "budget 32",
+        "rethink: answer_probe, 2",
+        "confidence, at 0.5",
+        "judged by confidence",
+        "oracle stop",
+    )
+    return [own for own in everything if own.name in wanted]
+
+
+def run(out: Path, engine: FakeEngine, config: EvalConfig = CONFIG, asked: int = 10) -> None:
+    evaluator = Evaluator(engine.reasoner(), dict(training_free()), is_correct, config)
+    asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded(config)))
+
+
+def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_path: Path) -> None:
+    engine = FakeEngine(ASKED, skill=0.85)
+    run(tmp_path, engine)
+    assert engine.running == 0
+    outcomes = {own.name: own for own in read_outcomes(tmp_path)}
+    assert set(outcomes) == {own.name for own in strategies()}
+    for own in outcomes.values():
+        samples = 4 if own.name == "4 samples" else 1
+        assert sorted((row.question, row.sample) for row in own.rows) == [
+            (q, s) for q in range(10) for s in range(samples)
+        ]
+        for row in own.rows:
+            assert row.right is is_correct(row.answer, ASKED[row.question].answer)
+    full = {row.question: row for row in outcomes[FULL].rows if row.sample == 0}
+    for row in outcomes["first stated answer"].rows:
+        assert row.thinking_tokens < full[row.question].thinking_tokens
+    for row in outcomes["confidence, at 0.5"].rows:
+        assert row.probe_tokens > 0
+        assert row.tokens > row.probe_tokens + row.thinking_tokens
+    assert {row.attempts for row in outcomes["rethink: answer_probe, 2"].rows} == {1, 2}
+    assert all(np.isnan(row.p_now) for row in outcomes["budget 32"].rows)
+    stopped = [row for row in outcomes["oracle stop"].rows if row.stop_cause == "dm_stop"]
+    assert stopped
+    assert all(row.right and not row.probe_tokens for row in stopped), "it knows what the answer will be"
+
+
+def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Path) -> None:
+    first = FakeEngine(ASKED)
+    run(tmp_path, first)
+    missing = tmp_path / "greedy.parquet"
+    before = missing.read_bytes()
+    missing.unlink()
+    again = FakeEngine(ASKED)
+    run(tmp_path, again)
+    assert 0 < again.requests < first.requests / 4
+    made, made_before = (pq.read_table(source).drop_columns(["p_now"]) for source in (missing, io.BytesIO(before)))
+    assert made.equals(made_before)
+    changed = replace(strategies()[0], max_thinking_tokens=5)
+    evaluator = Evaluator(again.reasoner(), dict(training_free()), is_correct, CONFIG)
+    with pytest.raises(InputError, match="field max_thinking_tokens: was begun with None, not 5"):
+        asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded(CONFIG)))
+    with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
+        run(tmp_path, again, EvalConfig(temperature=0.5))
+    with pytest.raises(InputError, match="field questions"):
+        run(tmp_path, again, asked=5)
+
+
+def row(question: int, sample: int, answer: str, right: bool, tokens: int, p_now: float) -> Row:
+    group = "odd" if question % 2 else "even"
+    return Row(question, group, sample, answer, right, tokens, tokens // 2, 0, 1, p_now, 0, "natural")
+
+
+def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
+    drawn = [
+        [("3", True, 0.2), ("4", False, 0.9), ("3", True, 0.3), ("5", False, 0.1)],
+        [("7", False, 0.1), ("8", True, 0.8), ("7", False, 0.2), ("7", False, 0.3)],
+    ]
+    rows = [row(q, s, *own[:2], 100, own[2]) for q, samples in enumerate(drawn) for s, own in enumerate(samples)]
+    found = {own.name: own for own in lines([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)}
+    assert found["self-consistency, 2"].right.tolist() == [1, 0], "where no two agree, the first"
+    assert found["self-consistency, 4"].right.tolist() == [1, 0]
+    assert found["best of 4 by DM"].right.tolist() == [0, 1]
+    assert found["any of 4 (oracle)"].right.tolist() == [1, 1]
+    assert found["self-consistency, 4"].tokens.tolist() == [400, 400]
+    assert found["best of 2 by DM"].seconds == 4.0
+
+
+def test_empty_answers_do_not_vote() -> None:
+    rows = [row(0, sample, answer, answer == "3", 10, 0.5) for sample, answer in enumerate(["3", "", ""])]
+    found = {own.name: own for own in lines([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)}
+    assert found["self-consistency, 3"].right.tolist() == [1]
+
+
+def test_figures_are_paired_with_full_thinking() -> None:
+    rng = np.random.default_rng(0)
+    right, tokens = (rng.random(400) < 0.7).astype(float), rng.integers(100, 300, 400).astype(float)
+    half = Line("half", "x", right, tokens / 2, tokens / 4, 1.0)
+    worse = Line("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, tokens, 1.0)
+    full, cheap, bad = figures([Line(FULL, "full", right, tokens, tokens / 2, 2.0), half, worse])
+    assert (full["gain_points"], full["gain_interval"], full["saved"]) == (0.0, [0.0, 0.0], 0.0)
+    assert (cheap["saved"], cheap["saved_interval"], cheap["lost_correct"]) == (0.5, [0.5, 0.5], 0)
+    assert bad["gain_interval"][1] < 0
+    assert bad["lost_correct"] == round(-4 * bad["gain_points"])
+    assert bad["gained_correct"] == 0
+
+
+CALIBRATION = Calibration(
+    confidence=0.95,
+    source="key",
+    labels="gold",
+    questions={"test": 500},
+    right=400,
+    sampling={},
+    certificates=(Certificate(0.01, Rule(0.97), 1, 400, 0.02, 0.2, 0.1),),
+    refused={},
+    drift={"edges": [0.5], "shares": [0.5, 0.5]},
+    default={"rule": Rule(0.4, 2, 0.3).to_json()},
+    rethink={
+        "auto": {"rule": Rule(0.8, 1, 0.5).to_json(), "accept": 0.6},
+        "rethink": {"rule": Rule(1.0).to_json(), "accept": 0.7},
+    },
+)
+
+
+def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
+    found = standard(["dm", "entropy"], {"dm": CALIBRATION}, (2, 4))
+    names = [own.name for own in found]
+    assert len(set(names)) == len(names)
+    by_name = {own.name: own for own in found}
+    assert by_name["dm, 1 % lost"].policy == PolicySettings(0.97)
+    both = by_name["stop + rethink: dm, 4"]
+    assert (both.policy.threshold, both.policy.hopeless, both.policy.accept) == (0.8, 0.5, 0.6)
+    assert both.rethink is not None
+    assert (both.rethink.max_rethinks, both.rethink.kind) == (3, "fresh")
+    in_context = by_name["in context, stop + rethink: dm, 4"].rethink
+    assert in_context is not None
+    assert in_context.kind == "in_context"
+    assert by_name["rethink: dm, 2"].policy.accept == 0.7
+    assert by_name["rethink: dm, 2"].step_rule is None, "the DM was trained on steps"
+    assert by_name["rethink: entropy, 2"].step_rule == StepRule.parse("attempt"), "asked where it matters only"
+    assert by_name[FULL].scorer is None
+    assert not by_name["4 samples"].policy.acts, "they are scored for the best of k, and left alone"
+    greedy = by_name["greedy, stop + rethink: dm, 4"]
+    assert (greedy.greedy, greedy.policy) == (True, both.policy)
+
+
+def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, FakeEngine(ASKED))
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), "--report"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "self-consistency, 4" in printed
+    results = json.loads((tmp_path / RESULTS_NAME).read_text())
+    assert len(results["groups"][ALL]) == len(strategies()) - 2 + 6
+    assert [own["judge"] for own in results["selective"]] == ["confidence"]
+    assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
+    assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000
+    text = (tmp_path / REPORT_NAME).read_text()
+    assert "| confidence | " in text
+    assert "Every strategy: all questions" in text
+
+
+def test_groups_have_figures_of_their_own() -> None:
+    rows = [row(q, 0, "3", q % 2 == 0, 100, 0.5) for q in range(60)]
+    outcomes = [StrategyOutcomes(FULL, "full", 8.0, rows)]
+    groups = groups_of(outcomes)
+    assert {name: len(own) for name, own in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
+    (line, *_) = lines(outcomes, is_correct)
+    even = figures([line.of(groups["even"])])[0]
+    assert (even["accuracy"], even["thinking_tokens"]) == (1.0, 50.0)
+    assert figures([line.of(groups["odd"])])[0]["accuracy"] == 0.0
+    assert set(groups_of([StrategyOutcomes(FULL, "full", 8.0, rows[:30])])) == {ALL}, "15 questions are too few"
+
+
+def line(name: str, family: str, right: float, tokens: float, questions: int = 400) -> Line:
+    rights = (np.arange(questions) < right * questions).astype(float)
+    return Line(name, family, rights, np.full(questions, tokens), np.full(questions, 10.0), 1.0)
+
+
+def test_strategies_meet_at_equal_tokens() -> None:
+    found = [
+        line(FULL, "full", 0.6, 100.0),
+        line("self-consistency, 2", "self-consistency", 0.6, 200.0),
+        line("self-consistency, 4", "self-consistency", 0.72, 400.0),
+        line("ours, 1", "ours", 0.65, 80.0),
+        line("ours, 2", "ours", 0.75, 200.0),
+        line("ours, 3", "ours", 0.75, 500.0),
+    ]
+    against = [own for own in at_equal_tokens(found, ["ours"]) if own["against"] == "self-consistency"]
+    met = [(own["their_tokens"], own["their_accuracy"]) for own in against]
+    assert met == [(100, 0.6), (200, 0.64), (400, 0.72)], "two samples are no better than a mixture of one and four"
+    assert [own["gain_points"] for own in against] == [5.0, 11.0, 3.0]
+    assert all(own["gain_interval"][0] < own["gain_points"] < own["gain_interval"][1] for own in against)
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=8), wanted=st.integers(1, 60)
+)
+def test_the_best_mixture_is_no_worse_than_any_point_or_pair(points: list[tuple[int, float]], wanted: int) -> None:
+    tokens, right = (np.asarray([float(own[part]) for own in points]) for part in (0, 1))
+    spent, reached = best_mixture(tokens, right, wanted)
+    affordable = [r for t, r in points if t <= wanted]
+    if not affordable:
+        assert spent == min(tokens)
+        return
+    assert spent <= wanted
+    assert reached >= max(affordable) - 1e-9
+    for left_tokens, left in points:
+        for right_tokens, other in points:
+            if left_tokens <= wanted < right_tokens:
+                share = (wanted - left_tokens) / (right_tokens - left_tokens)
+                assert reached >= (1 - share) * left + share * other - 1e-9
+    assert reached <= max(right) + 1e-9
+
+
+def test_selective_answering() -> None:
+    right = np.asarray([1.0, 1.0, 0.0, 0.0])
+    assert coverage_curve(np.asarray([0.9, 0.8, 0.2, 0.1]), right).tolist() == pytest.approx([1, 1, 2 / 3, 0.5])
+    assert coverage_curve(np.full(4, 0.5), right).tolist() == [0.5] * 4, "a judge that knows nothing gains nothing"
+    rng = np.random.default_rng(0)
+    truth = (rng.random(600) < 0.6).astype(float)
+    sharp, blunt = truth + rng.normal(0, 0.3, 600), truth + rng.normal(0, 3.0, 600)
+    one, other = areas([Judged("sharp", sharp, truth), Judged("blunt", blunt, truth)])
+    assert one["against_first_interval"] == [0, 0]
+    assert other["against_first_interval"][1] < 0
+    assert one["interval"][0] < one["area"] < one["interval"][1]
+
+
+def test_judges_are_compared_on_full_answers() -> None:
+    rows = [row(q, s, "3", True, 100, 0.1 * q) for q in range(4) for s in range(2)]
+    outcomes = [
+        StrategyOutcomes("judged by entropy", "judged", 1.0, rows[::2]),
+        StrategyOutcomes("2 samples", SAMPLES, 8.0, rows),
+    ]
+    found = judged([*outcomes, StrategyOutcomes(FULL, "full", 1.0, rows[::2])])
+    assert [own.name for own in found] == ["dm", "entropy"]
+    assert found[0].belief.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_a_strategys_whole_name_means_that_one_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    chosen: list[list[str]] = []
+
+    async def look(*given: Any) -> None:
+        chosen.append([own.name for own in given[3]])
+        raise InputError("here", "is enough")
+
+    monkeypatch.setattr(eval_command, "_evaluate", look)
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path)]
+    for part in ("greedy", "greedy, f"):
+        assert main([*command, "--strategy", part]) == 2
+    assert chosen == [[FULL, "greedy"], [FULL, "greedy, first stated answer"]]
+
+
+def test_questions_that_a_judge_was_calibrated_on_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibration = replace(CALIBRATION, source=questions_key(questions(3, Split.TEST, 10)))
+    ScorerCard("entropy", "r", "r", "blank_line", calibration.to_json()).save(tmp_path / "scorers")
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path / "out")]
+    assert main([*command, "--calibration", str(tmp_path / "scorers")]) == 2
+    assert "questions: are those that entropy was calibrated on" in capsys.readouterr().err
+
+
+def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    judges = {"entropy": replace(CALIBRATION, sampling={"temperature": 0.8}), "dm": CALIBRATION}
+    eval_command._tell_other_sampling(judges, 0.8)
+    assert capsys.readouterr().out == ""
+    eval_command._tell_other_sampling(judges, 0.3)
+    said = capsys.readouterr().out
+    assert "entropy was calibrated at temperature 0.8, not 0.3" in said
+    assert "dm" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scorer", "dm"], "--scorer"),
+        (["--scorer", "guess"], "--scorer"),
+        (["--attempts", "1"], "--attempts"),
+        (["--strategy", "magic"], "--strategy: 'magic' fits none of: full thinking"),
+        (["--concurrency", "0"], "--concurrency: must be at least 1"),
+        (["--temperature", "0"], "--temperature"),
+        (["--max-tokens", "3"], "--max-tokens"),
+        (["--step-rule", "word"], "--step-rule"),
+        (["--dm", "nowhere"], "nowhere: is no DM"),
+        (["--report"], "holds no outcomes"),
+    ],
+)
+def test_what_cannot_be_run_is_named(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), *arguments]
+    assert main(command) == 2
+    assert said in capsys.readouterr().err

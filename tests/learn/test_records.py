@@ -1,0 +1,115 @@
+"""Records give back what was written; recorded solutions become records; damaged files are named."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from drr.errors import InputError
+from drr.judge.dm_folder import CARD_NAME, DmCard
+from drr.learn.recorded import load_recorded, split_text
+from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, write_shard
+from drr.loop.steps import StepRule
+from drr.tasks.grading import is_correct
+from drr.tasks.sources import load_questions
+from tests.fakes import rollout_of
+from tests.local_files import GOOD_JSONL, lines
+
+
+def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
+    source = lines(
+        tmp_path / "s.jsonl",
+        {"question": "a?", "gold": "3", "solution": "1+1=2\n2+1=3\nA: 3", "is_correct": True},
+        {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": False},
+        {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": "no"},
+    )
+    rollouts, rejects = load_recorded(source, StepRule("line"), is_correct)
+    assert [own.steps for own in rollouts] == [["1+1=2\n", "2+1=3\n", "A: 3"], ["A: 4"]]
+    assert [own.now for own in rollouts] == [[None, None, True], [False]]
+    assert [(own.sample, own.later, own.answer) for own in rollouts] == [(0, True, "A: 3"), (1, False, "A: 4")]
+    assert [(own.row, own.field) for own in rejects] == [(3, "is_correct")]
+    graded = lines(tmp_path / "g.jsonl", {"question": "a?", "answer": "3", "solution": "The answer is 3."})
+    assert load_recorded(graded, StepRule("line"), is_correct)[0][0].later
+
+
+@given(
+    text=st.text(alphabet="ab .\n", max_size=40), kind=st.sampled_from(["line", "blank_line", "sentence", "attempt"])
+)
+def test_texts_are_cut_without_loss(text: str, kind: str) -> None:
+    steps = split_text(text, StepRule.parse(kind))
+    assert text.startswith("".join(steps))
+    assert not text[len("".join(steps)) :].strip()
+
+
+def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
+    rollouts = [rollout_of(["a\n\n", "So the answer is 3.\n\n"]), rollout_of(["x"])]
+    rollouts[1].logprobs, rollouts[1].now, rollouts[1].forced = [None], [None], [None]
+    write_shard(tmp_path / "0.parquet", rollouts)
+    assert read_rollouts(tmp_path) == rollouts
+
+
+def corrupted(data: st.DataObject, good: bytes) -> bytes:
+    """`good` with some bytes overwritten, removed or put in."""
+    changed = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(0, len(changed) - 1)))
+        junk = data.draw(st.binary(max_size=6) | st.sampled_from([b"null", b"[", b"{}", b'"', b"1e999", b"\\ud800"]))
+        changed[at : at + data.draw(st.integers(0, 8))] = junk
+    return bytes(changed)
+
+
+@pytest.fixture(scope="module")
+def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One good file of every kind that a user may hand in or damage."""
+    folder = tmp_path_factory.mktemp("good")
+    pq.write_table(pa.table({"question": ["a?", "b?"], "answer": ["1", "2"]}), folder / "questions.parquet")
+    write_shard(folder / "shard.parquet", [rollout_of(["a\n\n"])])
+    Manifest({"reasoner": {"name": "r", "fingerprint": "f"}, "step_rule": "blank_line"}, complete=True).save(folder)
+    DmCard("a-dm", "f", "r", "blank_line", 0.9).save(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {**files, "questions.jsonl": GOOD_JSONL}
+
+
+def use(name: str, path: Path) -> list[Rollout] | object:
+    """Read a file the way the commands do."""
+    if name == "shard.parquet":
+        return read_rollouts(path.parent)
+    if name == MANIFEST_NAME:
+        return Manifest.load(path.parent)
+    if name == CARD_NAME:
+        return DmCard.load(path.parent)
+    return load_questions(str(path))
+
+
+@pytest.mark.parametrize("name", ["questions.jsonl", "questions.parquet", "shard.parquet", MANIFEST_NAME, CARD_NAME])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_corrupted_files_give_errors_that_name_them(
+    name: str, data: st.DataObject, good_files: dict[str, bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(corrupted(data, good_files[name]))
+    loaded, said = None, str(tmp_path)
+    try:
+        loaded = use(name, path)
+    except InputError as error:
+        said = str(error)
+    assert said.startswith(str(tmp_path))
+    for reject in getattr(loaded, "rejects", []):
+        assert (reject.source, reject.row >= 1, bool(reject.reason)) == (str(path), True, True)
+
+
+def test_a_shard_whose_column_names_are_damaged_is_named(good_files: dict[str, bytes], tmp_path: Path) -> None:
+    good = good_files["shard.parquet"]
+    said = []
+    for place in range(len(good) - 2000, len(good)):
+        (tmp_path / "shard.parquet").write_bytes(good[:place] + b"\x80" + good[place + 1 :])
+        try:
+            read_rollouts(tmp_path)
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 500
+    assert all(own.startswith(str(tmp_path)) for own in said)

@@ -1,0 +1,375 @@
+"""The loop with every kind of reasoning format, against scripted Reasoners."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drr.loop.attempt import ThinkingLoop
+from drr.loop.formats import Channels, MarkerTokens, Part, PlainChain, ReasoningFormat, TextMarkers
+from drr.loop.policy import PolicySettings, StopCause, Verdict
+from drr.loop.reasoner import Phase, injected
+from drr.loop.response import Emit, Finished, LoopSettings, Outcome, StepReport
+from drr.loop.rethink import RethinkLoop, RethinkSettings
+from drr.loop.steps import StepRule
+from tests.fakes import PROMPT, FakeReasoner, FakeScorer, Vocabulary
+
+SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=30.0)
+CUE = "\n\nThe answer is"
+
+
+@dataclass
+class Shown:
+    """What a loop put out, part by part."""
+
+    parts: list[tuple[Part, str]]
+    steps: list[StepReport]
+    outcome: Outcome
+    finish: tuple[str, int | str | None]
+    generated: int
+
+    def text(self, *parts: Part) -> str:
+        return "".join(text for part, text in self.parts if part in parts)
+
+
+async def shown(loop: ThinkingLoop | RethinkLoop) -> Shown:
+    parts, steps, generated = list[tuple[Part, str]](), list[StepReport](), 0
+    finished: Finished | None = None
+    async for event in loop.run():
+        if isinstance(event, Emit):
+            generated += sum(not token.injected for token in event.tokens)
+            if parts and parts[-1][0] is event.part:
+                parts[-1] = (event.part, parts[-1][1] + event.text)
+            else:
+                parts.append((event.part, event.text))
+        elif isinstance(event, StepReport):
+            steps.append(event)
+        elif isinstance(event, Finished):
+            finished = event
+    assert finished is not None
+    return Shown(parts, steps, finished.outcome, (finished.finish_reason, finished.stop_reason), generated)
+
+
+def loop_of(
+    reasoner: FakeReasoner,
+    scorer: FakeScorer | None,
+    form: ReasoningFormat,
+    given_settings: LoopSettings = SETTINGS,
+    prompt: Sequence[int] = (PROMPT,),
+) -> ThinkingLoop:
+    return ThinkingLoop(reasoner, scorer, form, StepRule(), given_settings, prompt, "question")
+
+
+def policy(**changes: object) -> LoopSettings:
+    return replace(SETTINGS, policy=replace(SETTINGS.policy, **changes))
+
+
+def check(found: Shown, reasoner: FakeReasoner) -> None:
+    assert reasoner.running == 0
+    assert found.outcome.generated_tokens == found.generated + found.outcome.discarded_tokens
+
+
+# Text markers --------------------------------------------------------------------------------------------------
+
+TEXT = TextMarkers(
+    open_text="<think>",
+    open_ids=(6,),
+    close_ids=(7, 8),
+    close_text="</think>",
+    skip_ids=(6, 7, 8),
+    decode=lambda ids: "",
+)
+MERGED = ("<", "think", ">\n", "a", "b.", "\n\n", "c", ".</", "think", ">\n\n", "It is", " 4", "")
+"""Markers that are merged with their neighbours."""
+
+
+async def test_markers_that_a_tokenizer_merges_are_seen_and_never_shown() -> None:
+    reasoner = FakeReasoner(MERGED)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), TEXT))
+    assert found.text(Part.THINKING) == "\nab.\n\nc."
+    assert found.text(Part.ANSWER) == "\n\nIt is 4"
+    assert found.outcome.stop_cause is StopCause.NATURAL
+    assert len(reasoner.segments) == 1
+    check(found, reasoner)
+
+
+async def test_a_stop_closes_merged_markers_from_outside() -> None:
+    reasoner = FakeReasoner(MERGED)
+    found = await shown(loop_of(reasoner, FakeScorer([0.95]), TEXT))
+    assert found.text(Part.THINKING) == "\nab.\n\n"
+    assert found.text(Part.ANSWER) == "The answer is 4"
+    assert reasoner.segments[-1].ids[-2:] == [7, 8]
+    check(found, reasoner)
+
+
+@given(st.lists(st.integers(0, 60), max_size=30), st.integers(1, 5))
+async def test_what_is_shown_does_not_depend_on_how_text_is_cut(cuts: list[int], group: int) -> None:
+    text = "<think>\nab.\n\nc.</think>\n\nIt is 4"
+    places = sorted({*range(0, len(text), 6), len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    words = [text[a:b] for a, b in itertools.pairwise(places)]
+    reasoner = FakeReasoner([*words, ""], group=group)
+    found = await shown(loop_of(reasoner, None, TEXT))
+    assert found.text(Part.THINKING).strip() == "ab.\n\nc."
+    assert found.text(Part.ANSWER) == "\n\nIt is 4"
+    check(found, reasoner)
+
+
+async def test_an_empty_thought_whose_markers_are_merged_is_empty() -> None:
+    reasoner = FakeReasoner(("<", "think", "></", "think", ">\n", "It is 4", ""))
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), TEXT))
+    assert found.text(Part.THINKING) == ""
+    assert found.text(Part.ANSWER) == "\nIt is 4"
+    assert found.outcome.thinking_tokens == 0
+    check(found, reasoner)
+
+
+# Plain chain of thought ----------------------------------------------------------------------------------------
+
+PLAIN = PlainChain(close_ids=(8, 9), close_text=CUE)
+CHAIN = ("a", "b", "\n\n", "c", "\n\n", "So it is 4.", "")
+
+
+async def test_a_chain_that_ends_by_itself_is_one_request_and_holds_its_answer() -> None:
+    reasoner = FakeReasoner(CHAIN)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), PLAIN))
+    assert found.text(Part.THINKING, Part.ANSWER) == "ab\n\nc\n\nSo it is 4."
+    assert (found.outcome.stop_cause, found.finish) == (StopCause.NATURAL, ("stop", None))
+    assert (found.outcome.thinking_tokens, found.outcome.injected_tokens) == (6, 0)
+    assert len(reasoner.segments) == 1
+    check(found, reasoner)
+
+
+async def test_a_stopped_chain_is_finished_by_the_answer_cue() -> None:
+    reasoner = FakeReasoner(CHAIN, answer=(" 4", ".", ""))
+    found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.95]), PLAIN))
+    assert found.parts == [(Part.THINKING, "ab\n\nc\n\n"), (Part.ANSWER, CUE + " 4.")]
+    assert found.outcome.stop_cause is StopCause.DM_STOP
+    assert reasoner.segments[-1].phase is Phase.ANSWER
+    assert reasoner.segments[-1].ids[-2:] == [8, 9]
+    assert reasoner.segments[-1].cut
+    check(found, reasoner)
+
+
+async def test_a_chain_without_room_is_finished_by_the_cue() -> None:
+    reasoner = FakeReasoner(CHAIN, answer=(" 4", ""))
+    found = await shown(loop_of(reasoner, None, PLAIN, replace(SETTINGS, max_thinking_tokens=4)))
+    assert found.text(Part.THINKING) == "ab\n\nc"
+    assert found.outcome.stop_cause is StopCause.BUDGET
+    assert found.text(Part.ANSWER) == CUE + " 4"
+    check(found, reasoner)
+
+
+async def test_a_watched_chain_is_never_touched() -> None:
+    reasoner = FakeReasoner(CHAIN)
+    watched = replace(policy(acts=False), answer_tokens=0)
+    found = await shown(loop_of(reasoner, FakeScorer([0.99]), PLAIN, watched))
+    assert found.text(Part.THINKING, Part.ANSWER) == "ab\n\nc\n\nSo it is 4."
+    assert [step.verdict for step in found.steps] == [Verdict.STOP, Verdict.STOP, Verdict.CONTINUE]
+    cut = FakeReasoner(CHAIN)
+    found = await shown(loop_of(cut, FakeScorer([0.99]), PLAIN, replace(watched, max_tokens=4)))
+    assert found.text(Part.THINKING, Part.ANSWER) == "ab\n\nc"
+    assert (found.outcome.stop_cause, found.finish[0]) == (StopCause.MAX_TOKENS, "length")
+
+
+async def test_a_doubted_end_is_nudged_on() -> None:
+    reasoner = FakeReasoner(CHAIN, rethought=("no", "\n\n", "it is 5", ""))
+    nudging = replace(policy(nudge=1), nudge_cue="Wait,", nudge_cue_ids=(11,))
+    found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.1, 0.1, 0.1, 0.95]), PLAIN, nudging))
+    assert found.text(Part.THINKING, Part.ANSWER) == "ab\n\nc\n\nSo it is 4.Wait,no\n\nit is 5"
+    assert found.outcome.nudges == 1
+    check(found, reasoner)
+
+
+async def test_an_answer_apart_is_asked_for_when_the_turn_ends() -> None:
+    reasoner = FakeReasoner(CHAIN, answer=(" 4", ""))
+    found = await shown(loop_of(reasoner, None, replace(PLAIN, answer_apart=True)))
+    assert found.parts == [(Part.THINKING, "ab\n\nc\n\nSo it is 4."), (Part.ANSWER, CUE + " 4")]
+    assert found.outcome.stop_cause is StopCause.NATURAL
+    check(found, reasoner)
+
+
+async def test_a_stop_text_ends_a_chain_that_is_content() -> None:
+    reasoner = FakeReasoner(("a", "b\n", "Ques", "tion: what", " now", ""))
+    found = await shown(loop_of(reasoner, None, replace(PLAIN, stops=("Question:",))))
+    assert found.text(Part.THINKING, Part.ANSWER) == "ab\n"
+    assert found.finish == ("stop", "Question:")
+    assert reasoner.running == 0
+
+
+async def test_a_tool_call_ends_a_chain_and_nothing_is_put_into_its_arguments() -> None:
+    words = ("a", "\n\n", "<tool", "_call>", "{", "\n\n", "}", "</tool_call>", "")
+    reasoner = FakeReasoner(words)
+    scorer = FakeScorer([0.1, 0.95])
+    found = await shown(loop_of(reasoner, scorer, replace(PLAIN, tool_texts=("<tool_call>",))))
+    assert found.text(Part.ANSWER) == "<tool_call>{\n\n}</tool_call>"
+    assert found.outcome.injected_tokens == 0
+    assert len(reasoner.segments) == 1
+    check(found, reasoner)
+
+
+async def test_a_tool_call_ends_marked_thinking_too() -> None:
+    form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>", tool_ids=((20,),))
+    vocabulary = Vocabulary()
+    vocabulary._words["<tool_call>"] = 20
+    reasoner = FakeReasoner(("<think>", "a", "\n\n", "<tool_call>", "{", "\n\n", "}", ""), vocabulary=vocabulary)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.95]), form))
+    assert found.text(Part.THINKING) == "a\n\n"
+    assert found.text(Part.ANSWER) == "<tool_call>{\n\n}"
+    assert found.outcome.injected_tokens == 0
+    check(found, reasoner)
+
+
+def attempts(scorers: FakeScorer, *chains: Sequence[str], **options: object) -> tuple[RethinkLoop, list[FakeReasoner]]:
+    reasoners = [FakeReasoner(chain, answer=(" 7", "")) for chain in chains]
+    settings = RethinkSettings(
+        max_rethinks=len(chains) - 1,
+        thinking_is_content=True,
+        separator=injected((30,), "[again]"),
+        refusal=injected((31,), "I do not know."),
+        **options,  # type: ignore[arg-type]
+    )
+    loop = RethinkLoop(
+        lambda number: (reasoners[number], None),
+        scorers,
+        PLAIN,
+        StepRule(),
+        policy(threshold=None, accept=0.5),
+        settings,
+        [PROMPT],
+        "question",
+    )
+    return loop, reasoners
+
+
+async def test_rejected_chains_are_reasoning_and_the_accepted_one_is_content() -> None:
+    scorer = _PerAttempt([[0.1], [0.9]])
+    loop, _ = attempts(scorer, ("wrong", ""), ("right", ""))
+    found = await shown(loop)
+    assert found.parts == [(Part.REJECTED, "wrong[again]"), (Part.THINKING, "right"), (Part.ANSWER, "")]
+    assert [own.fate for own in found.outcome.attempts] == ["rejected", "accepted"]
+
+
+async def test_the_best_of_rejected_chains_answers_with_what_it_says() -> None:
+    loop, _ = attempts(_PerAttempt([[0.4], [0.1]]), ("better", ""), ("worse", ""))
+    found = await shown(loop)
+    assert found.parts == [(Part.REJECTED, "better[again]worse"), (Part.THINKING, "better"), (Part.ANSWER, "")]
+    assert found.outcome.stop_cause is StopCause.RETHINK_LIMIT
+    assert found.outcome.injected_tokens == 1, "nothing is forced: the chain holds its answer"
+
+
+async def test_nobody_answers_where_all_chains_are_rejected_and_abstaining_is_asked_for() -> None:
+    loop, reasoners = attempts(_PerAttempt([[0.4], [0.1]]), ("one", ""), ("two", ""), on_exhausted="abstain")
+    found = await shown(loop)
+    assert found.text(Part.ANSWER) == "I do not know."
+    assert found.text(Part.REJECTED) == "one[again]two"
+    assert found.outcome.stop_cause is StopCause.ABSTAINED
+    assert all(reasoner.running == 0 for reasoner in reasoners)
+
+
+class _PerAttempt(FakeScorer):
+    """Scores of each attempt in turn."""
+
+    def __init__(self, scores: list[list[float]]) -> None:
+        super().__init__([])
+        self._turns = iter(scores)
+
+    def session(self, question: str, probe: object = None, cache_salt: str | None = None) -> FakeScorer:
+        return FakeScorer(next(self._turns))
+
+
+# Channels ------------------------------------------------------------------------------------------------------
+
+IDS = {"start": 40, "channel": 41, "message": 42, "end": 43}
+NAMES = {40: "<|start|>", 41: "<|channel|>", 42: "<|message|>", 43: "<|end|>"}
+HARMONY_VOCABULARY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+
+
+HARMONY_PROMPT = (40, 44)
+
+
+def harmony() -> tuple[Channels, Vocabulary]:
+    vocabulary = Vocabulary()
+    vocabulary._words["assistant"] = 44
+    for name, token_id in zip(HARMONY_VOCABULARY, (40, 41, 42, 43), strict=True):
+        vocabulary._words[name] = token_id
+    form = Channels(
+        close_ids=(43, 40, 41, 42),
+        close_text="",
+        skip_ids=(41, 42),
+        ids=IDS,
+        decode=lambda ids: vocabulary.text(list(ids)),
+        header=HARMONY_PROMPT,
+    )
+    return form, vocabulary
+
+
+ANALYSIS = ("<|channel|>", "analysis", "<|message|>", "a", "\n\n", "b", "<|end|>", "<|start|>", "assistant")
+
+
+async def test_a_change_of_channel_ends_the_thinking() -> None:
+    form, vocabulary = harmony()
+    words = (*ANALYSIS, "<|channel|>", "final", "<|message|>", "It is 4", "")
+    reasoner = FakeReasoner(words, vocabulary=vocabulary)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), form, prompt=HARMONY_PROMPT))
+    assert found.text(Part.THINKING) == "a\n\nb"
+    assert found.text(Part.ANSWER) == "It is 4"
+    assert len(reasoner.segments) == 1
+    check(found, reasoner)
+
+
+async def test_a_stop_opens_the_final_channel() -> None:
+    form, vocabulary = harmony()
+    reasoner = FakeReasoner((*ANALYSIS, "<|channel|>", "final", "<|message|>", "no", ""), vocabulary=vocabulary)
+    found = await shown(loop_of(reasoner, FakeScorer([0.95]), form, prompt=HARMONY_PROMPT))
+    assert found.text(Part.THINKING) == "a\n\n"
+    assert found.text(Part.ANSWER) == "The answer is 4"
+    assert reasoner.segments[-1].ids[-4:] == [43, 40, 41, 42]
+    check(found, reasoner)
+
+
+@pytest.mark.parametrize(
+    ("header", "text"), [((" to=f", "<|channel|>", "commentary"), "{}"), (("<|channel|>", "final"), "4")]
+)
+async def test_an_answer_without_thinking_is_an_answer(header: tuple[str, ...], text: str) -> None:
+    form, vocabulary = harmony()
+    reasoner = FakeReasoner((*header, "<|message|>", text, ""), vocabulary=vocabulary)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), form, prompt=HARMONY_PROMPT))
+    assert found.text(Part.THINKING) == ""
+    assert found.text(Part.ANSWER).endswith(text)
+
+
+# Given thinking ------------------------------------------------------------------------------------------------
+
+
+async def test_thinking_that_the_client_gives_is_judged_with_what_follows() -> None:
+    texts = {60: "12 + 24", 61: " = 36.\n\n", 1: "<think>"}
+    form = MarkerTokens(
+        open_ids=(1,),
+        close_ids=(2,),
+        close_text="</think>",
+        header=(PROMPT,),
+        decode=lambda ids: "".join(texts.get(own, "") for own in ids),
+    )
+    scorer = FakeScorer([0.1])
+    reasoner = FakeReasoner(("a", "\n\n", "</think>", "4", ""))
+    found = await shown(loop_of(reasoner, scorer, form, prompt=[PROMPT, 1, 60, 61]))
+    assert scorer.seen[0].steps == ("12 + 24 = 36.\n\n", "a\n\n")
+    assert scorer.seen[0].features is None, "the given thinking's probabilities are not known"
+    assert found.outcome.thinking_tokens == 2, "what is given was not thought here"
+
+
+async def test_white_space_before_the_answer_comes_without_stop_texts() -> None:
+    form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
+    reasoner = FakeReasoner(
+        ("<think>", "a", "\n\n", "b", ""), rethought=("\n\n", "The", " end", ""), answer=("The end", "")
+    )
+    careful = replace(SETTINGS, separate_answer=True, blank_before_answer=True)
+    found = await shown(loop_of(reasoner, FakeScorer([0.95]), form, careful))
+    phases = [segment.phase for segment in reasoner.segments]
+    assert phases == [Phase.THINK, Phase.THINK, Phase.ANSWER]
+    assert found.text(Part.ANSWER) == "\n\nThe end"
+    assert reasoner.segments[-1].ids[-1] == reasoner.vocabulary.token("\n\n").id
+    check(found, reasoner)

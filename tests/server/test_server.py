@@ -1,0 +1,548 @@
+"""The real thing: the reference models on real vLLM, over a real socket, with the OpenAI SDK."""
+
+import asyncio
+import functools
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import psutil
+import pytest
+from transformers import AutoTokenizer
+
+from drr import reference
+from drr.certify.calibrate import by_rollout
+from drr.engine.open_reasoner import open_server
+from drr.judge.calibration import Calibration, Certificate
+from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
+from drr.judge.scorer_card import ScorerCard
+from drr.learn.boundaries import score_boundaries
+from drr.learn.distill import distill, draw_seed
+from drr.learn.distill_config import DistillConfig
+from drr.learn.fusion import probabilities
+from drr.learn.records import read_rollouts
+from drr.loop.rule import Rule
+from drr.tasks import Split
+from drr.tasks.arithmetic import questions
+
+MODEL = "drr-reference"
+QUESTION = (
+    "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. Then the number grows to 4 times what it "
+    "was. He finds 46 more. He sells 5 boxes of 9 apples each. How many apples does Tom have now?"
+)
+MESSAGES: Any = [{"role": "user", "content": QUESTION}]
+
+
+@dataclass
+class Server:
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    @functools.cached_property
+    def sdk(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
+
+    def ask(self, **fields: Any) -> Any:
+        drr = fields.pop("drr", None)
+        extra = {**fields.pop("extra_body", {}), **({"drr": drr} if drr is not None else {})}
+        fields = {"model": MODEL, "messages": MESSAGES, "seed": 1, **fields}
+        return self.sdk.chat.completions.create(**fields, extra_body=extra)
+
+    def metric(self, name: str) -> float:
+        text = httpx.get(f"{self.url}/metrics").text
+        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
+
+
+def start(log: Path, *arguments: str) -> Server:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "drr.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    server = Server(f"http://127.0.0.1:{port}", process, log)
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{server.url}/health").status_code == 200:
+                return server
+        except httpx.TransportError:
+            time.sleep(0.25)
+    stop(server)
+    raise AssertionError(f"no server: {log.read_text()[-3000:]}")
+
+
+def stop(server: Server) -> int:
+    server.sdk.close()
+    server.process.send_signal(signal.SIGTERM)
+    try:
+        return server.process.wait(30)
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        raise
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    # Machines that stand still for seconds must not change verdicts here; lateness has tests of its own.
+    running = start(tmp_path_factory.mktemp("server") / "log", "--dm-deadline-ms", "60000")
+    yield running
+    stop(running)
+
+
+@pytest.fixture(scope="module")
+def greedy(server: Server) -> Any:
+    """A response that nobody judged."""
+    return server.ask(temperature=0, drr={"mode": "off"})
+
+
+def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None:
+    drr = {"mode": "rethink", "accept": 1.0, "max_rethinks": 2}
+    response = server.ask(drr=drr)
+    own, message = response.drr, response.choices[0].message
+    assert (own["stop_cause"], own["attempts"]) == ("rethink_limit", 3)
+    fates = [attempt["fate"] for attempt in own["attempt_details"]]
+    beliefs = [attempt["p_now"] for attempt in own["attempt_details"]]
+    assert sorted(fates) == ["accepted", "rejected", "rejected"]
+    assert fates[beliefs.index(max(beliefs))] == "accepted", "the best one answers after all"
+    assert message.content.strip().startswith("The answer is")
+    generated = sum(attempt["generated_tokens"] for attempt in own["attempt_details"])
+    assert response.usage.completion_tokens == generated
+    assert own["thinking_tokens"] + own["discarded_tokens"] < generated
+    assert len({step["attempt"] for step in own["steps"]}) == 3
+    starts = [
+        attempt.strip()[:200] for attempt in message.reasoning.split("[this attempt was rejected; here is another]")
+    ]
+    assert len(starts) == 3
+    assert len(set(starts)) > 1, "an attempt is not the one before again"
+    again = server.ask(drr=drr)
+    assert again.choices[0].message.content == message.content, "a seed decides everything"
+
+
+def test_a_doubted_answer_can_be_withheld(server: Server) -> None:
+    response = server.ask(drr={"accept": 1.0, "threshold": 1.0, "on_exhausted": "abstain"})
+    assert response.drr["stop_cause"] == "abstained"
+    assert response.choices[0].message.content.strip() == "I am not sure enough of any answer to give one."
+    assert response.choices[0].finish_reason == "stop"
+    assert response.drr["thinking_tokens"] == 0
+    assert response.usage.completion_tokens == response.drr["discarded_tokens"]
+
+
+@pytest.mark.parametrize("drr", [{"parallel": 3}, {"rethink": "in_context"}, {}])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_attempts_stream_in_every_form(server: Server, drr: dict[str, Any], temperature: float) -> None:
+    asked = {"mode": "rethink", "accept": 1.0, "max_rethinks": 2, **drr}
+    content, attempts, summary = "", set(), None
+    for chunk in server.ask(stream=True, temperature=temperature, drr=asked):
+        for choice in chunk.choices:
+            content += choice.delta.content or ""
+        own = getattr(chunk, "drr", None) or {}
+        if "step" in own:
+            attempts.add(own["step"]["attempt"])
+        summary = own if "stop_cause" in own else summary
+    assert summary is not None
+    assert attempts == {0, 1, 2}
+    assert summary["stop_cause"] == "rethink_limit"
+    assert content.strip().startswith("The answer is")
+    assert server.metric("drr_attempts_total") >= 3
+
+
+@pytest.mark.parametrize("scorer", ["confidence", "entropy", "answer_probe", "self_critique", "critique", "logprob"])
+def test_any_scorer_can_judge_and_what_it_asks_is_counted(server: Server, scorer: str) -> None:
+    shadow = server.ask(drr={"scorer": scorer, "mode": "shadow"})
+    own = shadow.drr
+    assert own["dm"]["id"] == scorer
+    assert own["dm"]["failed"] == own["dm"]["late"] == 0
+    scores = [step["p_now"] for step in own["steps"]]
+    assert all(0 <= score <= 1 for score in scores)
+    assert len(set(scores)) > 1
+    assert (own["probe_tokens"] > 0) is (scorer != "logprob")
+    off = server.ask(drr={"mode": "off"})
+    assert shadow.choices[0].message.content == off.choices[0].message.content
+    assert shadow.usage.completion_tokens == off.usage.completion_tokens + own["probe_tokens"]
+    stopped = server.ask(drr={"scorer": scorer, "threshold": max(scores)})
+    assert stopped.drr["stop_cause"] in ("dm_stop", "natural")
+
+
+def test_unchanged_client_code_streams_reasoning_then_content(server: Server) -> None:
+    kinds: list[str] = []
+    times: list[float] = []
+    drr = None
+    for chunk in server.ask(stream=True):
+        delta = chunk.choices[0].delta  # as every example does: no chunk may come without choices
+        kind = "reasoning" if getattr(delta, "reasoning", None) else "content" if delta.content else None
+        if kind is not None:
+            times.append(time.perf_counter())
+            kinds.append(kind)
+        drr = getattr(chunk, "drr", drr)
+    assert sorted(set(kinds), reverse=True) == ["reasoning", "content"]
+    assert kinds == sorted(kinds, reverse=True), "reasoning first, then content"
+    assert drr is not None
+    assert drr["stop_cause"] in ("natural", "dm_stop")
+    assert drr["settings"]["mode"] == "auto"
+    assert drr["steps"]
+    assert all(0 <= step["p_now"] <= 1 for step in drr["steps"])
+    assert len(set(times)) > 10, "tokens come as they are thought"
+
+
+def test_whole_answers_carry_the_account(server: Server) -> None:
+    response = server.ask(drr={"threshold": 0.0, "min_steps": 2})
+    drr, message = response.drr, response.choices[0].message
+    assert drr["stop_cause"] == "dm_stop"
+    assert [step["verdict"] for step in drr["steps"]] == ["continue", "stop"]
+    assert sum(step["tokens"] for step in drr["steps"]) == drr["thinking_tokens"]
+    assert message.reasoning.count("\n\n") == 2
+    assert message.content.strip().startswith("The answer is")
+    assert drr["dm"]["id"] == "drr-reference-dm"
+    details = response.usage.completion_tokens_details
+    assert details.reasoning_tokens == drr["thinking_tokens"] + drr["discarded_tokens"]
+    assert response.usage.completion_tokens > details.reasoning_tokens
+
+
+def test_steps_and_summary_stream_as_chunks_when_asked_for(server: Server) -> None:
+    chunks = list(server.ask(stream=True, stream_options={"include_usage": True}, drr={"report": "steps"}))
+    extra = [chunk for chunk in chunks if not chunk.choices]
+    assert all("step" in chunk.drr for chunk in extra[:-2])
+    assert "stop_cause" in extra[-2].drr
+    summary, usage = extra[-2].drr, extra[-1].usage
+    assert usage.completion_tokens_details.reasoning_tokens == summary["thinking_tokens"] + summary["discarded_tokens"]
+    assert [chunk.drr["step"]["index"] for chunk in extra[:-2]] == list(range(len(extra) - 2))
+
+
+def test_streamed_and_whole_answers_are_the_same(server: Server) -> None:
+    whole = server.ask(drr={"threshold": 0.5}).choices[0].message
+    reasoning = content = ""
+    for chunk in server.ask(stream=True, drr={"threshold": 0.5}):
+        if chunk.choices:
+            reasoning += getattr(chunk.choices[0].delta, "reasoning", None) or ""
+            content += chunk.choices[0].delta.content or ""
+    assert (reasoning, content) == (whole.reasoning, whole.content)
+
+
+def test_same_seed_same_answer_across_resubmission(server: Server) -> None:
+    asked = {"drr": {"threshold": 0.0, "min_steps": 3}, "temperature": 1.5}
+    first, again, other = server.ask(**asked), server.ask(**asked), server.ask(**asked, seed=2)
+    assert first.choices[0].message == again.choices[0].message
+    assert first.choices[0].message != other.choices[0].message
+
+
+def test_off_is_plain_vllm(server: Server) -> None:
+    response = server.ask(drr={"mode": "off"}, temperature=0)
+    assert response.drr["stop_cause"] == "off"
+    assert response.drr["thinking_tokens"] == response.usage.completion_tokens_details.reasoning_tokens > 0
+    alias = server.sdk.chat.completions.create(model=f"{MODEL}:full", messages=MESSAGES, temperature=0)
+    assert alias.choices[0].message.reasoning == response.choices[0].message.reasoning
+    shadow = server.ask(drr={"mode": "shadow"}, temperature=0)
+    assert shadow.choices[0].message.reasoning == response.choices[0].message.reasoning
+
+
+def test_the_header_and_the_alias_reach_the_loop(server: Server) -> None:
+    budget = server.sdk.chat.completions.create(
+        model=f"{MODEL}:drr", messages=MESSAGES, extra_headers={"X-DRR": '{"max_thinking_tokens": 7}'}
+    )
+    names = {model.id for model in server.sdk.models.list()}
+    assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("budget", 7)
+    assert {MODEL, f"{MODEL}:drr", f"{MODEL}:full"} <= names
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 40])
+def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
+    response = server.ask(max_tokens=tokens)
+    assert response.usage.completion_tokens <= tokens
+    assert response.choices[0].message.content
+    assert response.drr["stop_cause"] in ("budget", "dm_stop")
+
+
+@pytest.mark.parametrize("tokens", [9, 24, 60])
+def test_max_tokens_holds_for_attempts_at_once(server: Server, tokens: int) -> None:
+    asked = {"mode": "rethink", "accept": 1.0, "max_rethinks": 3, "parallel": 3, "answer_tokens": 5}
+    response = server.ask(max_tokens=tokens, drr=asked)
+    assert response.usage.completion_tokens <= tokens
+    assert response.choices[0].message.content
+
+
+def test_a_natural_answer_that_reaches_its_reserve_is_the_same(server: Server, greedy: Any) -> None:
+    tokens = greedy.usage.completion_tokens
+    for reserve in (1, 4):
+        same = server.ask(temperature=0, max_tokens=tokens, drr={"threshold": 1.0, "answer_tokens": reserve})
+        assert same.choices[0].message == greedy.choices[0].message
+        assert (same.choices[0].finish_reason, same.usage) == ("stop", greedy.usage)
+    short = server.ask(temperature=0, max_tokens=tokens - 2, drr={"threshold": 1.0, "answer_tokens": 3})
+    assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", tokens - 2)
+    assert greedy.choices[0].message.content.startswith(short.choices[0].message.content)
+
+
+def test_a_grammar_holds_for_an_answer_that_begins_before_its_reserve(server: Server, greedy: Any) -> None:
+    thinking = greedy.usage.completion_tokens_details.reasoning_tokens
+    drr = {"threshold": 1.0, "answer_tokens": 38}
+    form = {"structured_outputs": {"regex": "either [0-9]{3} or [0-9]{3}"}}
+    response = server.ask(temperature=0, max_tokens=thinking + 40, drr=drr, extra_body=form)
+    assert re.fullmatch(r"either \d{3} or \d{3}", response.choices[0].message.content)
+    assert response.drr["stop_cause"] == "natural"
+
+
+def test_choices_think_for_themselves(server: Server) -> None:
+    # Hot enough for different thoughts; a second <think> among them is read differently by vLLM's two parsers.
+    think = AutoTokenizer.from_pretrained(reference.reasoner_folder()).convert_tokens_to_ids("<think>")
+    asked = {"n": 3, "temperature": 1.6, "logit_bias": {str(think): -100}}
+    response = server.ask(**asked)
+    assert len(response.choices) == len(response.drr["choices"]) == 3
+    assert len({choice.message.reasoning for choice in response.choices}) > 1
+    thinking = sum(choice["thinking_tokens"] for choice in response.drr["choices"])
+    assert response.usage.completion_tokens_details.reasoning_tokens == thinking
+    streamed: dict[int, str] = {}
+    for chunk in server.ask(**asked, stream=True):
+        for choice in chunk.choices:
+            text = (getattr(choice.delta, "reasoning", None) or "") + (choice.delta.content or "")
+            streamed[choice.index] = streamed.get(choice.index, "") + text
+    assert streamed == {c.index: c.message.reasoning + c.message.content for c in response.choices}
+
+
+def test_log_probabilities_cover_every_visible_token(server: Server) -> None:
+    response = server.ask(logprobs=True, top_logprobs=2, drr={"threshold": 0.0, "min_steps": 2})
+    entries = response.choices[0].logprobs.content
+    drr = response.drr
+    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"] + drr["injected_tokens"]
+    assert "".join(entry.token for entry in entries[: drr["thinking_tokens"]]) == response.choices[0].message.reasoning
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_stop_strings_cut_the_answer_and_not_the_thinking(server: Server, threshold: float) -> None:
+    response = server.ask(stop=["."], drr={"threshold": threshold, "min_steps": 2})
+    assert "." in response.choices[0].message.reasoning
+    assert "." not in response.choices[0].message.content
+    assert response.choices[0].stop_reason == "."
+
+
+def test_min_tokens_and_penalties_survive_a_stop(server: Server) -> None:
+    response = server.ask(
+        drr={"threshold": 0.0}, frequency_penalty=0.3, presence_penalty=0.3, extra_body={"min_tokens": 60}
+    )
+    assert response.usage.completion_tokens >= 60
+
+
+def test_a_nudge_refuses_the_close(server: Server) -> None:
+    response = server.ask(drr={"threshold": 1.0, "nudge": 2}, messages=[{"role": "user", "content": "zzz qqq 7 xxx?"}])
+    assert response.drr["nudges"] <= 2
+    assert response.choices[0].message.reasoning.count("Wait, let me check.") >= response.drr["nudges"]
+
+
+@pytest.mark.parametrize(
+    ("drr", "param"),
+    [
+        ({"treshold": 0.9}, "drr.treshold"),
+        ({"threshold": 2}, "drr.threshold"),
+        ({"mode": "fast"}, "drr.mode"),
+        ({"threshold": 0.9, "max_lost_correct": 0.01}, "drr.max_lost_correct"),
+        (7, "drr"),
+    ],
+)
+def test_bad_requests_name_the_key(server: Server, drr: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        server.ask(drr=drr)
+    assert caught.value.status_code == 400
+    assert caught.value.body == {**caught.value.body, "param": param, "type": "BadRequestError"}  # type: ignore[dict-item]
+    assert param in caught.value.body["message"]  # type: ignore[index]
+
+
+def test_other_endpoints_refuse_what_they_would_ignore(server: Server) -> None:
+    client = server.sdk
+    with pytest.raises(openai.BadRequestError, match="drr"):
+        client.completions.create(model=MODEL, prompt="x", extra_body={"drr": {}})
+    with pytest.raises(openai.BadRequestError, match="X-DRR"):
+        client.completions.create(model=MODEL, prompt="x", extra_headers={"X-DRR": "{}"})
+    with pytest.raises(openai.BadRequestError, match="drr"):
+        client.responses.create(model=MODEL, input="x", extra_body={"drr": {}})
+    assert client.completions.create(model=MODEL, prompt="x", max_tokens=3).choices[0].finish_reason == "length"
+
+
+def test_metrics_stand_beside_vllms_own(server: Server) -> None:
+    before = server.metric("drr_responses_total")
+    server.ask(drr={"threshold": 0.0, "min_steps": 2})
+    assert server.metric("drr_responses_total") == before + 1
+    assert server.metric("drr_dm_up") == 1
+    assert server.metric("drr_tokens_total") > 0
+    assert server.metric("vllm:generation_tokens_total") > 0
+
+
+def test_a_certified_risk_is_honoured(server: Server) -> None:
+    response = server.ask(drr={"max_lost_correct": 0.05})
+    risk, settings = response.drr["risk"], response.drr["settings"]
+    assert (risk["max_lost_correct"], risk["confidence"], risk["holds"]) == (0.05, 0.95, True)
+    assert risk["certified"] <= 0.05
+    certificates = DmCard.load(reference.dm_folder()).calibration["certificates"]  # type: ignore[index]
+    rule = next(own["rule"] for own in certificates if own["max_lost_correct"] == risk["certified"])
+    assert {name: settings[name] for name in rule} == rule
+    hotter = server.ask(drr={"max_lost_correct": 0.05}, temperature=1.2)
+    assert hotter.drr["risk"]["broken_by"] == ["temperature"]
+
+
+def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused(server: Server, greedy: Any) -> None:
+    response = server.ask(drr={"max_lost_correct": 1e-6}, temperature=0)
+    assert response.drr["stop_cause"] == "uncertified"
+    assert response.choices[0].message == greedy.choices[0].message
+    with pytest.raises(openai.BadRequestError, match="certified risks") as caught:
+        server.ask(drr={"mode": "stop", "max_lost_correct": 1e-6})
+    assert caught.value.param == "drr.max_lost_correct"
+
+
+def test_first_scores_are_counted_for_drift(server: Server) -> None:
+    before = server.metric("drr_dm_first_scores_total")
+    server.ask(drr={"mode": "shadow"})
+    server.ask(drr={"mode": "off"})
+    assert server.metric("drr_dm_first_scores_total") == before + 1
+
+
+async def test_served_scores_are_those_of_the_behaviour_records(server: Server, tmp_path: Path) -> None:
+    """Same tokens, same features, same probabilities: a record made through the server, and live traffic."""
+    asked = questions(8, Split.VALIDATION, 3)
+    config = DistillConfig(rollouts=2, extra_rollouts=0, seed=5)
+    folder = str(reference.reasoner_folder())
+    async with open_server(f"{server.url}/v1", MODEL, folder) as reasoner:
+        await distill(reasoner, asked, tmp_path, config)
+    rollouts = read_rollouts(tmp_path)
+    assert len(rollouts) == 6
+    card = DmCard.load(reference.dm_folder())
+    data = score_boundaries(rollouts, reference.dm_folder(), card.max_tokens)
+    assert data.featured.all()
+    recorded = by_rollout(probabilities(load_dm_head(reference.dm_folder()), data), data, len(rollouts))
+    same = 0
+    for rollout, expected in zip(rollouts, recorded, strict=True):
+        seed = draw_seed(config.seed, rollout.question, f"{rollout.sample}")
+        message: Any = [{"role": "user", "content": rollout.question}]
+        response = await asyncio.to_thread(
+            functools.partial(server.ask, messages=message, seed=seed, max_tokens=1024, drr={"mode": "shadow"})
+        )
+        if response.choices[0].message.reasoning != "".join(rollout.steps):
+            continue  # other requests in the batch can tip a token whose probability is nearly another's
+        same += 1
+        live = [(step["p_now"], step["p_later"]) for step in response.drr["steps"]]
+        assert np.allclose(live, expected, atol=2e-3)
+        assert [step["tokens"] for step in response.drr["steps"]] == rollout.step_tokens
+    assert same >= 5
+
+
+async def test_disconnected_clients_leave_nothing_running(server: Server) -> None:
+    rng = random.Random(0)
+
+    async def vanish(client: httpx.AsyncClient, streaming: bool) -> None:
+        body = {"model": MODEL, "messages": MESSAGES, "stream": streaming, "temperature": 1.5}
+        try:
+            async with asyncio.timeout(rng.uniform(0.01, 1.5)):
+                async with client.stream("POST", f"{server.url}/v1/chat/completions", json=body) as response:
+                    async for _ in response.aiter_raw():
+                        pass
+        except (TimeoutError, httpx.TransportError):
+            pass
+
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60) as client:
+        await asyncio.gather(*(vanish(client, index % 2 == 0) for index in range(200)))
+    left = -1.0
+    for _ in range(60):
+        await asyncio.sleep(0.5)
+        states = ("running", "waiting")
+        left = sum([await asyncio.to_thread(server.metric, f"vllm:num_requests_{state}") for state in states])
+        if left == 0:
+            break
+    assert left == 0
+
+
+async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
+    server = await asyncio.to_thread(start, tmp_path / "log")
+    try:
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        engines = sorted((c for c in children if "EngineCore" in " ".join(c.cmdline())), key=lambda c: c.create_time())
+        assert len(engines) == 2, "the DM's engine is started first, then the Reasoner's"
+        asked = {"model": MODEL, "messages": MESSAGES, "drr": {"threshold": 1.0}}
+        async with httpx.AsyncClient(timeout=120) as client:
+            tasks = [
+                asyncio.create_task(client.post(f"{server.url}/v1/chat/completions", json={**asked, "seed": seed}))
+                for seed in range(16)
+            ]
+            await asyncio.sleep(0.25)
+            os.kill(engines[0].pid, signal.SIGKILL)
+            responses = [(await task).json() for task in tasks]
+            health = await client.get(f"{server.url}/health")
+            later = (await client.post(f"{server.url}/v1/chat/completions", json=asked)).json()
+        for response in responses:
+            assert response["choices"][0]["message"]["content"].strip()
+            assert response["drr"]["stop_cause"] == "dm_unavailable"
+        assert later["drr"]["stop_cause"] == "dm_unavailable"
+        assert (health.status_code, health.json()) == (200, {"status": "degraded", "reasoner": "ok", "dm": "dead"})
+        assert server.metric("drr_dm_up") == 0
+        assert server.log.read_text().count("The DM's engine is gone") == 1
+    finally:
+        await asyncio.to_thread(stop, server)
+
+
+LOGPROB_CALIBRATION = Calibration(
+    confidence=0.95,
+    source="key",
+    labels="gold",
+    questions={"test": 500},
+    right=400,
+    sampling={"temperature": 0.8},
+    certificates=(Certificate(0.05, Rule(0.75, 1), 9, 400, 0.01, 0.4, -0.2),),
+    refused={},
+    drift={"edges": [0.5], "shares": [0.5, 0.5]},
+    default={"rule": Rule(0.9).to_json()},
+).to_json()
+
+
+def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
+    calibrations = tmp_path / "calibrations"
+    certified = ScorerCard("logprob", fingerprint(reference.reasoner_folder()), "r", "blank_line", LOGPROB_CALIBRATION)
+    certified.save(calibrations)
+    arguments = ["--model", str(reference.reasoner_folder()), "--served-model-name", MODEL]
+    server = start(tmp_path / "log", *arguments, "--drr-calibration", str(calibrations))
+    try:
+        assert server.ask().drr["stop_cause"] == "off"
+        sure = server.ask(drr={"scorer": "logprob", "max_lost_correct": 0.05})
+        assert (sure.drr["settings"]["threshold"], sure.drr["risk"]["certified"]) == (0.75, 0.05)
+        assert sure.drr["risk"]["holds"] is True
+        assert sure.drr["stop_cause"] == "dm_stop"
+        budget = server.ask(drr={"max_thinking_tokens": 9})
+        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["dm"]) == ("budget", 9, None)
+        with pytest.raises(openai.BadRequestError, match="started without a DM"):
+            server.ask(drr={"threshold": 0.5})
+        probed = server.ask(drr={"scorer": "answer_probe", "threshold": 0.5})
+        assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("dm_stop", "answer_probe")
+        assert probed.drr["probe_tokens"] > 0
+        assert httpx.get(f"{server.url}/health").json()["dm"] == "none"
+    finally:
+        assert stop(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dm", "/nowhere"], "/nowhere: is no DM"),
+        (["--drr-calibration", "/nowhere"], "/nowhere: holds no calibrated scorers"),
+        (["--prm", str(reference.dm_folder())], "--prm: "),
+        (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
+        (
+            ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
+            "DM drr-reference-dm was trained on steps",
+        ),
+    ],
+)
+def test_a_bad_start_says_why(arguments: list[str], message: str) -> None:
+    served = ["--port", "0", "--model", str(reference.reasoner_folder())]  # port 8000 may be taken
+    command = [sys.executable, "-m", "drr.cli", "serve", *served, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert f"drr serve: {message}" in result.stderr
+    assert "Traceback" not in result.stderr
