@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+VLLM ?= 0.32.0 0.33.0
+COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/server
 
-.PHONY: help install serve test check test-slow check-savings evidence evidence-report reference
+.PHONY: help install serve test check check-vllm coverage test-slow check-savings evidence evidence-report reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,10 +19,22 @@ serve: install ## Serve the reference models on port 8000; ARGS="--model ... --d
 test: install check ## Lint, type-check and run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
-check: install ## Lint and type-check
+check: install check-vllm ## Lint and type-check, and look up what is used of vLLM in the versions that are supported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts/check_vllm.py
+
+check-vllm: install ## Look up every name of vLLM that is used in VLLM's versions (skipped where no package index answers)
+	@for version in $(VLLM); do \
+	  $(BIN)/python scripts/check_vllm.py $$version; status=$$?; \
+	  if [ $$status -eq 3 ]; then echo "vLLM $$version was not checked: no package index answered"; \
+	  elif [ $$status -ne 0 ]; then exit $$status; fi; \
+	done
+
+coverage: install ## Measure branch coverage of everything that runs without an engine, by package
+	$(BIN)/python -m pytest -q --cov --cov-branch --cov-report= $(COVERED) $(ARGS)
+	$(BIN)/python scripts/coverage_by_package.py
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,4 +1,4 @@
-"""Servers side by side, raw vLLM's own among them, and what commands that compare them share."""
+"""Start DRR beside raw vLLM's own server, and the common part of the commands that compare them."""
 
 import argparse
 import contextlib
@@ -25,30 +25,32 @@ from drr.files import read_json_object, write_whole
 
 RAW = "raw vLLM"
 WIDTH = 180
-"""Of tables with four servers, whatever they are printed to."""
+"""Characters: the width of tables with four servers, whatever the width of the terminal."""
 
 _RESULTS = "results.json"
 _STEPWISE = ("benchmarks.stepwise",)
 _PARSER = ("--reasoning-parser", "deepseek_r1")
-"""What DRR takes for these models by itself. Parsing costs time for every token, so raw vLLM has to do it, too."""
+"""The parser that DRR uses for these models by default. Parsing costs time for every token, so raw vLLM must parse,
+too."""
 
 Measured = Mapping[str, Any]
-"""Figures of one load, as plain data."""
+"""The figures of one load, as plain data."""
 
 Place = tuple[Any, ...]
-"""Where figures stand among those recorded; figures of the same place replace each other."""
+"""The position of figures among those recorded, for sorting. New figures replace older ones of the same place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cores:
-    """Cores for the Reasoner's engine, and for everything else."""
+    """The CPU cores for the Reasoner's engine, and those for everything else."""
 
     reasoner: frozenset[int]
     rest: frozenset[int]
 
     @classmethod
     def halves(cls) -> "Cores":
-        """Half of this machine's cores for the Reasoner's engine."""
+        """Half of this machine's cores for the Reasoner's engine, the rest for everything else. InputError if there are
+        fewer than two."""
         cores = sorted(os.sched_getaffinity(0))
         if len(cores) < 2:
             raise InputError("--split", "needs two cores")
@@ -56,7 +58,7 @@ class Cores:
 
     @contextlib.contextmanager
     def confined(self) -> Iterator[None]:
-        """Keep this process, and what it starts, off the Reasoner's cores."""
+        """Keep this process and its children off the Reasoner's cores while the context lasts."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, self.rest)
         try:
@@ -65,8 +67,11 @@ class Cores:
             os.sched_setaffinity(0, before)
 
     def free_engine(self, server: int) -> None:
-        """Put the only engine of this server, which does not do so itself, on the Reasoner's cores."""
-        engines = [own for own in psutil.Process(server).children(recursive=True) if "EngineCore" in str(own.cmdline())]
+        """Move the only engine of this server to the Reasoner's cores; raw vLLM's server has no option for that.
+        RuntimeError unless there is exactly one engine."""
+        engines = [
+            child for child in psutil.Process(server).children(recursive=True) if "EngineCore" in str(child.cmdline())
+        ]
         if len(engines) != 1:
             raise RuntimeError(f"the server has {len(engines)} engines, not one")
         for thread in engines[0].threads():
@@ -75,7 +80,7 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Base URLs of raw vLLM, of DRR, and of DRR's engines judged step by step."""
+    """Base URLs of raw vLLM, of DRR, and of a server that judges step by step (None if there is none)."""
 
     raw: str
     drr: str
@@ -84,11 +89,11 @@ class Servers:
 
 @contextlib.asynccontextmanager
 async def servers(
-    reasoner: str, arguments: Sequence[str], own: Sequence[str], cores: Cores | None, *, stepwise: bool
+    reasoner: str, arguments: Sequence[str], drr_arguments: Sequence[str], cores: Cores | None, *, stepwise: bool
 ) -> AsyncIterator[Servers]:
-    """All servers, on `reasoner`; `arguments` are for all, `own` for DRR's."""
+    """Run all servers on `reasoner`. `arguments` are for all of them, `drr_arguments` only for those with DRR."""
     common = ["--model", reasoner, *_PARSER, "--disable-uvicorn-access-log", *arguments]
-    ours = [*common, *own]
+    ours = [*common, *drr_arguments]
     if cores is not None:
         ours += ["--drr-reasoner-cpus", ",".join(map(str, sorted(cores.reasoner)))]
     async with contextlib.AsyncExitStack() as stack:
@@ -102,8 +107,8 @@ async def servers(
         yield Servers(raw, drr, None if peer is None else peer[0])
 
 
-def salt(mode: str) -> dict[str, str]:
-    """Keeps the prefix cache of one mode's requests from helping those of another on the same server."""
+def cache_salt(mode: str) -> dict[str, str]:
+    """A request field that keeps the requests of different modes on one server from sharing the prefix cache."""
     return {"cache_salt": mode}
 
 
@@ -120,21 +125,21 @@ def _cpu_flags() -> list[str]:
 
 
 def setting(cores: Cores | None) -> dict[str, Any]:
-    """What figures are measured on, for their results."""
+    """The machine and the split of its cores, as recorded with the figures."""
     split = None if cores is None else {"reasoner": len(cores.reasoner), "rest": len(cores.rest)}
     gpu = "" if on_cpu() else f", {torch.cuda.get_device_name()}"
     return {"machine": f"{platform.machine()}, {os.cpu_count()} cores{gpu}", "cores": split}
 
 
 def machine(results: Mapping[str, Any]) -> str:
-    """What the results were measured on, and how its cores were split."""
+    """One phrase on the machine of the results and the split of its cores."""
     cores = results["cores"]
     split = "" if cores is None else f", {cores['reasoner']} for the Reasoner's engine, {cores['rest']} for all else"
     return f"{results['machine']}{split}"
 
 
 def stolen(measured: Measured) -> str:
-    """How much of the machine's CPU time was stolen in the runs of a load, or `?` where that was not recorded."""
+    """The share of the machine's CPU time that was stolen in the runs of a load, or `?` if that was not recorded."""
     shares = [run.get("stolen") for runs in measured["runs"].values() for run in runs]
     if None in shares:
         return "?"
@@ -144,7 +149,7 @@ def stolen(measured: Measured) -> str:
 
 
 def cell(ratio: Mapping[str, float]) -> str:
-    """A median with its spread."""
+    """A median with its spread, as a table cell."""
     return f"{ratio['median']:.3f} ({ratio['least']:.3f} to {ratio['greatest']:.3f})"
 
 
@@ -157,10 +162,11 @@ def run(
     *,
     split: bool,
 ) -> int:
-    """Parse, measure and record, or write section `name` of the README from what is recorded; returns the exit status.
+    """Parse the options, then measure and record, or with `--report` write section `name` of the README from what is
+    recorded. Returns the exit status.
 
-    `split` says whether the cores are split unless told otherwise. Whatever `measure` yields is recorded at once, in
-    the order of `place`, instead of what had been recorded for the same place.
+    `split` is the default of `--split`. Whatever `measure` yields is recorded immediately, sorted by `place`; it
+    replaces what had been recorded for the same place.
     """
     module = name.replace(" ", "_")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results") / module)
@@ -172,7 +178,7 @@ def run(
     try:
         if options.report:
             check_section(options.readme, name)
-            text = section(recorded(options.out))
+            text = section(read_results(options.out))
             write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
             return 0
         prepare_environment(quiet=True)
@@ -180,7 +186,7 @@ def run(
         uvloop.run(_record(options, measure, place))
     except (InputError, ValueError) as error:
         parser.error(str(error))
-    Console(width=WIDTH).print(Markdown(section(recorded(options.out))))
+    Console(width=WIDTH).print(Markdown(section(read_results(options.out))))
     return 0
 
 
@@ -192,12 +198,12 @@ async def _record(
     cores = Cores.halves() if options.split else None
     async for found in measure(options, cores):
         new = {**setting(cores), **found}
-        others = [own for own in recorded(options.out) if place(own) != place(new)]
+        others = [result for result in read_results(options.out) if place(result) != place(new)]
         whole = {"measured": sorted([*others, new], key=place)}
         write_whole(options.out / _RESULTS, json.dumps(whole, indent=1) + "\n")
 
 
-def recorded(folder: Path) -> list[dict[str, Any]]:
-    """What has been measured into this folder; InputError where its file is not readable."""
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """What has been recorded in this folder. InputError if its file is not readable."""
     path = folder / _RESULTS
     return list(read_json_object(path)["measured"]) if path.exists() else []

@@ -1,10 +1,9 @@
-"""The evidence: strategies side by side on the reference test questions, through the loop that serves, all tokens
-counted.
+"""The evidence: compare strategies on the reference test questions, with the loop that serves and all tokens counted.
 
-From nothing: the reference Reasoner answers calibration questions, forced at every step; the DM and the scorers are
-calibrated on the same answers in the same way; then `drr eval` runs on the test questions. What was begun and stopped
-goes on.
-From recorded outcomes: the tables and pictures are made again and written into the README.
+A full run: the reference Reasoner thinks about calibration questions, and an answer is forced at every step; the DM and
+the scorers are calibrated on these records in the same way; then `drr eval` runs on the test questions. A run that was
+stopped continues.
+With `--report`: tables and pictures are made again from the recorded outcomes and written into the README.
 
     python -m benchmarks.evidence [--limit N] [--jobs N] [--work FOLDER] [--out benchmarks/results/evidence]
     python -m benchmarks.evidence --report [--out benchmarks/results/evidence]        runs nothing
@@ -25,9 +24,9 @@ from drr import reference
 from drr.cli.eval_command import Judges
 from drr.errors import InputError
 from drr.evaluate.report import ALL
-from drr.evaluate.strategies import ATTEMPTS, FULL, chosen, standard
+from drr.evaluate.strategies import ATTEMPTS, FULL, all_strategies, select_strategies
 from drr.evaluate.write import RESULTS_NAME, summary, write_report
-from drr.files import check_begun, read_json_object, write_whole
+from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import dm_state, fingerprint
 from drr.judge.scorers.registry import ScorerName
 from drr.reference.build import MAX_LOST_POINTS
@@ -37,8 +36,8 @@ from drr.tasks.sources import load_questions
 
 CALIBRATION_QUESTIONS = 1200
 SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_probe", "self_critique", "step_index")
-"""Those that are calibrated as the DM is. A generated critique at every step is too dear; it and the random control run
-with fixed thresholds."""
+"""The scorers that are calibrated like the DM. A generated critique at every step is too expensive, so critique and the
+random control run with fixed thresholds."""
 
 _JUDGES: tuple[ScorerName, ...] = (*SCORERS, "critique", "random")
 STRATEGIES = (
@@ -59,8 +58,9 @@ STRATEGIES = (
     *(f"stop + rethink: {name}, 4" for name in ("confidence", "self_critique")),
     "judged by",
 )
-"""The strategies that are run, by name or a part of it. Asking at every step is dear, so scorers that do stop by their
-default rule and one certified one, and both stop and think again with one number of attempts."""
+"""The strategies that are run, by name or by a part of it. Asking the Reasoner at every step is expensive. So scorers
+that do stop only by their default rule and one certified rule, and combine stopping and thinking again for one number
+of attempts only."""
 
 _TEST = "reference:test"
 _COMMAND = "python -m benchmarks.evidence --report"
@@ -68,9 +68,9 @@ _SETTINGS_NAME = "evidence.json"
 
 
 def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
-    """Calibrate every judge and run the strategies on the first `limit` test questions (None: on all), `jobs` engines
-    at a time; the outcomes take the place of those in `out` when all are there. CalledProcessError where a command
-    fails, InputError where `work` was begun with other models or `out` holds something else."""
+    """Calibrate every judge and run the strategies on the first `limit` test questions (None: all), with `jobs` engines
+    at a time. When all outcomes are there, they replace those in `out`. CalledProcessError if a command fails;
+    InputError if `work` was begun with other models or `out` holds something else."""
     if jobs < 1:
         raise InputError("--jobs", f"must be at least 1, not {jobs}")
     if out.exists() and not (out / _SETTINGS_NAME).exists():
@@ -89,27 +89,27 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     _side_by_side([["calibrate", "--scorer", name, *sources] for name in missing], jobs)
     models = ["--reasoner", reasoner, "--dm", dm, "--calibration", calibrations]
     scorers = [part for name in _JUDGES for part in ("--scorer", name)]
-    few = [] if limit is None else ["--limit", limit]
-    compare = ["eval", _TEST, *models, *scorers, *few, "--out", work / "outcomes"]
-    _drr(*compare, "--strategy", FULL)  # alone: every share begins with it
+    limit_option = [] if limit is None else ["--limit", limit]
+    compare = ["eval", _TEST, *models, *scorers, *limit_option, "--out", work / "outcomes"]
+    _drr(*compare, "--strategy", FULL)  # first and alone, because every job below includes it
     names = _names(dm, calibrations)
     shares = [[part for name in names[job::jobs] for part in ("--strategy", name)] for job in range(jobs)]
     _side_by_side([[*compare, *share] for share in shares if share], jobs)
     write_report(work / "outcomes", load_grader("auto"))
     questions = len(load_questions(_TEST, limit=limit).questions)
-    own = {**settings, "questions": questions, "tasks": list(LEVELS), "jobs": jobs}
-    write_whole(work / "outcomes" / _SETTINGS_NAME, json.dumps(own, indent=1) + "\n")
+    run_settings = {**settings, "questions": questions, "tasks": list(LEVELS), "jobs": jobs}
+    write_whole(work / "outcomes" / _SETTINGS_NAME, json.dumps(run_settings, indent=1) + "\n")
     _replace(out, work / "outcomes")
 
 
 def _names(dm: Path, calibrations: Path) -> list[str]:
-    """Whole names of the strategies that are run."""
-    everything = standard(("dm", *_JUDGES), Judges.load(dm, calibrations).calibrations(), ATTEMPTS)
-    return [own.name for own in chosen(everything, STRATEGIES)]
+    """The full names of the strategies that are run."""
+    everything = all_strategies(("dm", *_JUDGES), Judges.load(dm, calibrations).calibrations(), ATTEMPTS)
+    return [strategy.name for strategy in select_strategies(everything, STRATEGIES)]
 
 
 def _replace(out: Path, outcomes: Path) -> None:
-    """Put a copy of `outcomes` in the place of `out`, which is there whole at every moment but one."""
+    """Replace `out` by a copy of `outcomes`. `out` is complete at all times except between two renames."""
     fresh, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -121,7 +121,7 @@ def _replace(out: Path, outcomes: Path) -> None:
 
 
 def _begin(work: Path, limit: int | None) -> dict[str, Any]:
-    """Note what is compared in `work`, and return it; InputError where that was something else."""
+    """Record in `work` what is compared, and return it. InputError if `work` was begun with something else."""
     work.mkdir(parents=True, exist_ok=True)
     settings = {
         "reasoner": fingerprint(reference.reasoner_folder()),
@@ -133,7 +133,7 @@ def _begin(work: Path, limit: int | None) -> dict[str, Any]:
     path = work / _SETTINGS_NAME
     if not path.exists():
         write_whole(path, json.dumps(settings) + "\n")
-    check_begun(work, read_json_object(path), settings)
+    check_same_settings(work, read_json_object(path), settings)
     return settings
 
 
@@ -143,12 +143,12 @@ def _side_by_side(commands: Sequence[Sequence[object]], jobs: int) -> None:
 
 
 def _drr(*arguments: object) -> None:
-    # A process each: an engine gives back all it took only when its process ends.
+    # Each command runs in a process of its own, because an engine frees all its memory only when its process ends.
     subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)
 
 
 def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) -> str:
-    """What the README shows of the strategies run with `settings`; the report has everything."""
+    """The section of the README on the strategies that were run with `settings`. The report has all tables."""
     return (
         f"{len(results['groups'][ALL])} ways of answering the same {settings['questions']:,} test questions "
         f"({', '.join(settings['tasks'])}; easy, hard and out-of-distribution levels), through the loop that serves; "
@@ -171,7 +171,7 @@ def main() -> None:
     if options.report and (options.work, options.limit, options.jobs) != (None, None, None):
         parser.error("--report runs nothing: --work, --limit and --jobs have no meaning with it")
     try:
-        check_section(options.readme, "evidence")  # before hours are spent
+        check_section(options.readme, "evidence")  # now, not after hours of running
     except ValueError as error:
         parser.error(str(error))
     try:

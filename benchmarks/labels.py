@@ -1,4 +1,4 @@
-"""What a DM is worth that was learned without any answers: labels by majority against labels by gold answers.
+"""How good a DM is that was learned without gold answers: labels by majority against labels by gold answers.
 
 python -m benchmarks.labels relabel --data RECORDS --out FOLDER
     the same rollouts, graded against the majority answer of each question's rollouts, ready for `drr train` and
@@ -32,15 +32,15 @@ _QUESTIONS_PER_SHARD = 64
 
 
 def relabelled(rollouts: Sequence[Rollout], grade: Grader) -> dict[str, list[Rollout]]:
-    """The rollouts by question, graded against their majority answer; questions without one are left out."""
+    """The rollouts by question, graded against the question's majority answer. Questions without one are left out."""
     by_question: dict[str, list[Rollout]] = defaultdict(list)
     for rollout in rollouts:
         by_question[rollout.question].append(rollout)
     found = {}
-    for question, own in by_question.items():
-        majority = majority_answer([rollout.answer for rollout in own], grade)
+    for question, group in by_question.items():
+        majority = majority_answer([rollout.answer for rollout in group], grade)
         if majority is not None:
-            found[question] = [_graded(rollout, majority, grade) for rollout in own]
+            found[question] = [_graded(rollout, majority, grade) for rollout in group]
     return found
 
 
@@ -50,7 +50,7 @@ def _graded(rollout: Rollout, gold: str, grade: Grader) -> Rollout:
 
 
 def relabel(data: Path, out: Path) -> dict[str, Any]:
-    """Write the relabelled records; returns how far both kinds of labels agree."""
+    """Write the relabelled records into `out`; returns how far both kinds of labels agree."""
     manifest, rollouts = Manifest.load(data), read_rollouts(data)
     grade = load_grader(str(manifest.settings["grader"]))
     found = relabelled(rollouts, grade)
@@ -60,11 +60,11 @@ def relabel(data: Path, out: Path) -> dict[str, Any]:
         batch = questions[start : start + _QUESTIONS_PER_SHARD]
         write_shard(shard_path(out, start), [rollout for question in batch for rollout in found[question]])
     close_folder(out, new, [])
-    before = {(own.question, own.sample): own for own in rollouts}
-    pairs = [(before[own.question, own.sample], own) for group in found.values() for own in group]
+    before = {(rollout.question, rollout.sample): rollout for rollout in rollouts}
+    pairs = [(before[rollout.question, rollout.sample], rollout) for group in found.values() for rollout in group]
     return {
         "questions": len(found),
-        "without_majority": len({own.question for own in rollouts}) - len(found),
+        "without_majority": len({rollout.question for rollout in rollouts}) - len(found),
         "majority_right": round(
             sum(grade(group[0].gold, before[q, group[0].sample].gold) for q, group in found.items()) / len(found), 4
         ),
@@ -72,8 +72,8 @@ def relabel(data: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def look(dm: Path, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """AUROC of the DM's `p_now` and what its rules do, by gold labels."""
+def dm_figures(dm: Path, rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """AUROC and ECE of the DM's `p_now`, and the outcomes of its rules, by the labels of `rollouts`."""
     card, head = DmCard.load(dm), load_dm_head(dm)
     scored = score_boundaries(rollouts, dm, card.max_tokens, f"Scoring by {dm.name}")
     report = score_report(probabilities(head, scored)[:, 0], scored, rollouts)
@@ -85,20 +85,20 @@ def look(dm: Path, rollouts: Sequence[Rollout]) -> dict[str, Any]:
         "ece": report["all"]["ece"],
         "rules": {
             name: {
-                "saved": round(own.saved, 4),
-                "accuracy_change_points": round(own.accuracy_change, 2),
-                "lost_rate": round(own.lost_rate, 4),
+                "saved": round(outcome.saved, 4),
+                "accuracy_change_points": round(outcome.accuracy_change, 2),
+                "lost_rate": round(outcome.lost_rate, 4),
             }
-            for name, own in outcomes.items()
+            for name, outcome in outcomes.items()
         },
     }
 
 
 def compare(dms: dict[str, Path], rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """`look` at every DM, on questions that none of them was trained on."""
+    """The figures of every DM, on questions that none of them was trained on."""
     seen = set().union(*(read_trained_on(dm) for dm in dms.values()))
-    fresh = [own for own in rollouts if own.steps and question_key(own.question) not in seen]
-    return {"rollouts": len(fresh), **{name: look(dm, fresh) for name, dm in dms.items()}}
+    fresh = [rollout for rollout in rollouts if rollout.steps and question_key(rollout.question) not in seen]
+    return {"rollouts": len(fresh), **{name: dm_figures(dm, fresh) for name, dm in dms.items()}}
 
 
 def show(results: dict[str, Any]) -> None:
@@ -115,14 +115,13 @@ def show(results: dict[str, Any]) -> None:
         cells = [results[name]["rules"].get(rule) for name in names]
         grid.add_row(
             f"{rule}: saved, accuracy, lost",
-            *(
-                "-"
-                if own is None
-                else f"{100 * own['saved']:.1f} %, {own['accuracy_change_points']:+.1f}, {100 * own['lost_rate']:.1f} %"
-                for own in cells
-            ),
+            *("-" if cell is None else _rule_figures(cell) for cell in cells),
         )
     console.print(grid)
+
+
+def _rule_figures(rule: dict[str, float]) -> str:
+    return f"{100 * rule['saved']:.1f} %, {rule['accuracy_change_points']:+.1f}, {100 * rule['lost_rate']:.1f} %"
 
 
 def main() -> None:
@@ -136,7 +135,7 @@ def main() -> None:
     if options.what == "relabel":
         Console().print_json(data=relabel(options.data, options.out))
         return
-    dms = {name: Path(folder) for name, _, folder in (own.partition("=") for own in options.dm)}
+    dms = {name: Path(folder) for name, _, folder in (argument.partition("=") for argument in options.dm)}
     results = compare(dms, read_rollouts(options.data))
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")

@@ -14,7 +14,7 @@ _START_SECONDS = 300.0
 
 DRR_SERVE = ("drr.cli", "serve")
 VLLM_SERVE = ("vllm.entrypoints.launchers.api_server.entry",)
-"""vLLM's own server; its `vllm` command is missing where its CPU build is installed."""
+"""vLLM's own server, as a module, because vLLM's CPU build comes without the `vllm` command."""
 
 
 @contextlib.asynccontextmanager
@@ -26,7 +26,7 @@ async def served(arguments: Sequence[str] = (), command: Sequence[str] = DRR_SER
 
 @contextlib.asynccontextmanager
 async def running(arguments: Sequence[str], command: Sequence[str] = DRR_SERVE) -> AsyncIterator[tuple[str, int]]:
-    """The same, with its process id."""
+    """Like `served`, but yields the base URL and the process id."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Load test of any OpenAI-compatible server, or of two in turn (A B A B): latencies, throughput, goodput, as ratios.
+"""Load test of an OpenAI-compatible server, or of two in turn (A B A B): latencies, throughput, goodput, and ratios.
 
     python -m benchmarks.load --url http://127.0.0.1:8000 --clients 16 --requests 200
     python -m benchmarks.load --url http://raw:8000 --against http://drr:8001 \\
@@ -6,10 +6,10 @@
     python -m benchmarks.load --url ... --rate 4 --seconds 120 --good-ttft 0.5 --good-e2e 10
     python -m benchmarks.load --url ... --clients 8 --dataset-name sharegpt --dataset-path FILE --tokenizer MODEL
 
-Prompts come from `--questions` (whatever `drr distill` takes) or from `vllm bench serve`'s datasets, with its own
-options (`--dataset-name` and what belongs to it). Two servers are loaded in turn, never at once, so that each pair saw
-the same machine; only ratios within a pair are compared. Both runs of a pair send the same requests, the next pair
-others: what a server still has in its prefix cache from the last pair must not help it.
+Prompts come from `--questions` (any source that `drr distill` takes) or from a dataset of `vllm bench serve`, with its
+options (`--dataset-name` and others). Two servers are loaded in turn, never at once, so that both runs of a pair meet
+the same machine; only ratios within a pair are compared. Both runs of a pair send the same requests, and the next pair
+sends others, so that no server profits from its prefix cache of an earlier pair.
 """
 
 import argparse
@@ -27,18 +27,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load_client import Load, Run, Target, drive
-from benchmarks.load_report import COMPARED, Figures, Targets, by_target, draw, figures, ratios
+from benchmarks.load_report import COMPARED, Figures, LatencyGoals, by_target, draw, figures, ratios
 from drr.errors import InputError
 from drr.files import write_whole
 from drr.progress import Progress
 from drr.tasks.sources import load_questions
 
 _WARM_UP, _WARM_UP_TOKENS = 4, 64
-"""Requests that each server answers before anything is timed: the first ones pay for what is made lazily."""
+"""Number of requests that each server answers before anything is timed, and their `max_tokens`. The first requests are
+slow, because servers prepare some things only when they are needed."""
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and those left over for vLLM's datasets."""
+    """The options of this command, and the other arguments, which are for vLLM's datasets."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for prefix, what in (("", "the server"), ("against-", "a second one, compared with the first")):
         name = prefix.rstrip("-") if prefix else "url"
@@ -81,7 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def requests_of(options: argparse.Namespace, rest: Sequence[str]) -> list[dict[str, Any]]:
-    """The bodies of all pairs' requests, without model and stream; as many for each pair."""
+    """The bodies of the requests of all pairs, equally many for each pair, without `model` and `stream`."""
     wanted = options.requests * options.pairs
     if options.dataset_name is not None:
         found = _vllm_dataset(options, rest, wanted)
@@ -109,8 +110,15 @@ def _vllm_dataset(options: argparse.Namespace, rest: Sequence[str], wanted: int)
         raise InputError("--tokenizer", "vLLM's datasets need the model's tokenizer")
     parser = FlexibleArgumentParser()
     add_dataset_parser(parser)
-    own = ["--dataset-name", options.dataset_name, "--num-prompts", str(wanted), "--seed", str(options.seed)]
-    arguments = parser.parse_args([*own, "--skip-chat-template", *rest])
+    dataset_arguments = [
+        "--dataset-name",
+        options.dataset_name,
+        "--num-prompts",
+        str(wanted),
+        "--seed",
+        str(options.seed),
+    ]
+    arguments = parser.parse_args([*dataset_arguments, "--skip-chat-template", *rest])
     arguments.backend = "openai-chat"
     samples = get_samples(arguments, get_tokenizer(options.tokenizer))
     return [
@@ -131,8 +139,8 @@ async def measure(
     *,
     keep_answers: bool = False,
 ) -> list[list[Run]]:
-    """For every load the runs in the order they were made: each target in turn, `pairs` times, each time with the next
-    of `pairs` equal parts of `prompts`."""
+    """The runs of every load, in the order in which they were made: each target in turn, `pairs` times, each time with
+    the next of `pairs` equal parts of `prompts`. InputError if a server does not answer the warm-up."""
     share = len(prompts) // pairs
     first = [_shortened(prompt) for prompt in prompts[:_WARM_UP]]
     for target in targets:
@@ -144,10 +152,10 @@ async def measure(
         runs: list[Run] = []
         with Progress(load.name, share * pairs * len(targets)) as progress:
             for pair in range(pairs):
-                own = prompts[pair * share : (pair + 1) * share]
+                batch = prompts[pair * share : (pair + 1) * share]
                 for target in targets:
                     done = partial(progress.advance, target.name)
-                    runs.append(await drive(target, own, load, done, keep_answers=keep_answers))
+                    runs.append(await drive(target, batch, load, done, keep_answers=keep_answers))
         found.append(runs)
     return found
 
@@ -158,19 +166,19 @@ def _shortened(prompt: Mapping[str, Any]) -> dict[str, Any]:
     return {**prompt, "max_tokens": min(prompt["max_tokens"], _WARM_UP_TOKENS)}
 
 
-def results(good: Targets, targets: Sequence[Target], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    """Everything measured, as plain data; ratios are those of every later target to the first."""
+def results(goals: LatencyGoals, targets: Sequence[Target], runs: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    """Everything that was measured, as plain data, with the ratios of every later target to the first."""
     loads = []
-    for own in runs:
-        measured = {name: [figures(run, good) for run in each] for name, each in by_target(own).items()}
+    for load_runs in runs:
+        measured = {name: [figures(run, goals) for run in each] for name, each in by_target(load_runs).items()}
         first = measured[targets[0].name]
         compared = {target.name: ratios(first, measured[target.name]) for target in targets[1:]}
-        loads.append({"load": own[0].load, "runs": measured, "ratios": compared})
-    return {"targets": [asdict(target) for target in targets], "good": asdict(good), "loads": loads}
+        loads.append({"load": load_runs[0].load, "runs": measured, "ratios": compared})
+    return {"targets": [asdict(target) for target in targets], "good": asdict(goals), "loads": loads}
 
 
 def show(console: Console, measured: Mapping[str, Any]) -> None:
-    """A table for every load: medians over the runs, and the ratios with their spread."""
+    """Print a table for every load: medians over the runs, and the ratios with their spread."""
     names = [target["name"] for target in measured["targets"]]
     for load in measured["loads"]:
         table = Table("", *names, *(f"{name} / {names[0]}" for name in names[1:]), title=load["load"])
@@ -227,12 +235,12 @@ async def _main(options: argparse.Namespace, rest: Sequence[str]) -> None:
         if targets[0].name == targets[1].name:
             raise InputError("--against-name", "two servers need two names")
     runs = await measure(targets, prompts, loads, options.pairs)
-    good = Targets(options.good_ttft, options.good_itl, options.good_e2e)
-    measured = results(good, targets, runs)
+    goals = LatencyGoals(options.good_ttft, options.good_itl, options.good_e2e)
+    measured = results(goals, targets, runs)
     options.out.mkdir(parents=True, exist_ok=True)
     write_whole(options.out / "results.json", json.dumps(measured, indent=1) + "\n")
-    for number, (own, load) in enumerate(zip(runs, measured["loads"], strict=True)):
-        draw(by_target(own), load["ratios"], options.out / f"load-{number}.png", load["load"])
+    for number, (load_runs, load) in enumerate(zip(runs, measured["loads"], strict=True)):
+        draw(by_target(load_runs), load["ratios"], options.out / f"load-{number}.png", load["load"])
     show(Console(), measured)
 
 

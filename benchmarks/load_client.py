@@ -1,8 +1,8 @@
 """Load on an OpenAI-compatible server: streamed chat completions, closed loop or Poisson arrivals, timed at the client.
 
-A client that shares its machine with the server takes the cores that it measures, and hides what the server spends. So
-this one is vLLM's own choice for benchmarks, aiohttp, whose parser is compiled; a text chunk is recognised in its
-bytes, and only the chunk that carries `usage` is decoded.
+A client on the server's machine uses cores that the server needs, and so distorts what it measures. This one is
+therefore cheap: it uses aiohttp, as vLLM's benchmarks do, whose parser is compiled; it recognises text chunks by their
+bytes, and decodes only the chunk that carries `usage`.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ import aiohttp
 import psutil
 
 _TEXT = re.compile(rb'"(?:content|reasoning|reasoning_content)":\s*"(?!")')
-"""A delta with text. In text itself the quotes are escaped, so it never looks like this."""
+"""Matches a delta with text. Text itself cannot match, because quotes in it are escaped."""
 
 _USAGE = re.compile(rb'"usage":\s*\{')
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server and what every request to it says beside its prompt. `url` is the root, without /v1."""
+    """A server, and the fields (`body`) that are added to every request to it. `url` is the root, without /v1."""
 
     name: str
     url: str
@@ -35,10 +35,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How requests arrive: `clients` that each wait for their answer, or `rate` a second, whatever is under way.
+    """How requests arrive: from `clients` that each wait for their answer, or `rate` per second, however many are under
+    way.
 
-    Clients begin one after the other, `ramp` seconds apart. After `seconds` no request is begun any more; what is under
-    way then has as long again.
+    Clients begin one after the other, `ramp` seconds apart. After `seconds` no request is begun; those under way then
+    get the same time again to finish.
     """
 
     clients: int | None = None
@@ -54,7 +55,7 @@ class Load:
 
 
 def counted_clients(number: int) -> str:
-    """So many clients, in words."""
+    """The number of clients in words, such as `1 client` or `16 clients`."""
     return f"{number} client{'s' * (number != 1)}"
 
 
@@ -62,8 +63,8 @@ def counted_clients(number: int) -> str:
 class Sample:
     """One request. Times are seconds from the start of the run; `due` is when it should have been sent.
 
-    `gaps` are the seconds between chunks that carry text; `tokens` what the server's usage says it generated; `answer`
-    the text of the answer, where it was to be kept.
+    `gaps` are the seconds between chunks with text; `tokens` is the number of generated tokens by the server's usage;
+    `answer` is the text of the answer if answers are kept.
     """
 
     due: float
@@ -77,10 +78,10 @@ class Sample:
 
 @dataclass(slots=True)
 class Run:
-    """What one load did to one server; `seconds` from the first request until the last answer.
+    """The requests of one load on one server; `seconds` from the first request to the last answer.
 
-    `stolen` is the share of this machine's CPU time that its host gave to other machines meanwhile, 0 where it does not
-    say: on a virtual machine with busy neighbours, runs of unequal shares cannot be compared.
+    `stolen` is the share of this machine's CPU time that its host gave to other virtual machines meanwhile, 0 if it is
+    not reported. Runs with different shares cannot be compared.
     """
 
     target: str
@@ -98,16 +99,16 @@ async def drive(
     *,
     keep_answers: bool = False,
 ) -> Run:
-    """Send every one of `prompts` (parts of a request's body, `messages` at least) as `load` says.
+    """Send all `prompts` (parts of request bodies, with at least `messages`) as `load` says.
 
-    The samples come in the order of the prompts.
+    The samples are in the order of the prompts. `on_done` is called after every request.
     """
     samples: list[Sample] = []
     kept: list[tuple[Sample, list[bytes]]] = []
     forever = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=forever, trust_env=True) as http:
         before = psutil.cpu_times()
-        started = time.perf_counter()  # now that there is a client: making one can take half a second
+        started = time.perf_counter()  # only now, because making the client can take half a second
 
         async def one(prompt: Mapping[str, Any], due: float) -> None:
             sample = Sample(due)
@@ -125,14 +126,14 @@ async def drive(
                 if sample.end is None and sample.error is None:
                     sample.error = "unfinished when the time was over"
     stolen = _stolen(before, psutil.cpu_times())
-    for sample, events in kept:  # now that nothing is timed any more
+    for sample, events in kept:  # only now, when nothing is timed any more
         sample.answer = "".join(map(_answer_text, events))
     ends = [sample.end for sample in samples if sample.end is not None]
     return Run(target.name, load.name, max(ends, default=time.perf_counter() - started), samples, stolen)
 
 
 def _stolen(before: Any, after: Any) -> float:
-    """Share of all CPU time between two readings of psutil.cpu_times; only Linux tells."""
+    """The share of stolen CPU time between two readings of psutil.cpu_times; 0 where it is not reported (not Linux)."""
     spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
     return float(spent.get("steal", 0.0) / max(sum(spent.values()), 1e-9))
 
@@ -165,7 +166,7 @@ async def _open(prompts: Sequence[Mapping[str, Any]], load: Load, started: float
             if due > load.seconds:
                 return
             await asyncio.sleep(started + due - time.perf_counter())
-            # Latency counts from when the request was due, else a client that falls behind flatters the server.
+            # Latency counts from when the request was due, so that a client that falls behind does not hide it.
             group.create_task(send(prompt, due))
             due += arrivals.expovariate(load.rate)
 
@@ -173,12 +174,13 @@ async def _open(prompts: Sequence[Mapping[str, Any]], load: Load, started: float
 async def _ask(
     http: aiohttp.ClientSession, target: Target, prompt: Mapping[str, Any], sample: Sample, started: float
 ) -> list[bytes]:
-    """Ask, and time what comes; returns the events with text."""
+    """Send one request and record the times of its chunks in `sample`; returns the events with text."""
     texts: list[bytes] = []
     body = {"model": target.model, "stream": True, "stream_options": {"include_usage": True}, **prompt, **target.body}
     try:
         url = f"{target.url}/v1/chat/completions"
-        async with http.post(url, json=body, allow_redirects=False) as response:  # else every request is two
+        # Redirects would turn every request into two, so they are an error.
+        async with http.post(url, json=body, allow_redirects=False) as response:
             if response.status != 200:
                 sample.error = f"HTTP {response.status}: {(await response.read())[:300].decode(errors='replace')}"
                 return texts

@@ -1,4 +1,4 @@
-"""What runs under load amount to: latencies, throughput, goodput; two servers as ratios, pair by pair; pictures."""
+"""Figures of runs under load: latencies, throughput, goodput, ratios of two servers pair by pair, and pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks.load_client import Run, Sample
 
 Figures = dict[str, float]
-"""Of one run, by name: seconds for latencies, per second for rates."""
+"""The figures of one run by name: latencies in seconds, rates per second."""
 
 _DECADE = 10.0
 QUANTILES = {"p50": 50, "p95": 95, "p99": 99}
@@ -28,19 +28,20 @@ COMPARED = (
     "e2e_p95",
     "goodput",
 )
-"""What a comparison of two servers shows."""
+"""The figures that a comparison of two servers shows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """Latencies that a request has to keep to be good, in seconds: first token, mean gap, whole answer."""
+class LatencyGoals:
+    """The limits, in seconds, within which a request counts as good: time to the first token, mean gap, whole answer.
+    None is no limit."""
 
     ttft: float | None = None
     itl: float | None = None
     e2e: float | None = None
 
-    def kept(self, sample: Sample) -> bool:
-        """Whether an answered request kept all of them."""
+    def kept_by(self, sample: Sample) -> bool:
+        """Whether an answered request stayed within all limits."""
         assert sample.first is not None
         assert sample.end is not None
         gap = float(np.mean(sample.gaps)) if sample.gaps else 0.0
@@ -48,10 +49,10 @@ class Targets:
         return all(limit is None or seconds <= limit for limit, seconds in measured)
 
 
-def figures(run: Run, targets: Targets) -> Figures:
-    """Of one run: counts, rates a second, latencies in seconds. `goodput` is good requests a second.
+def figures(run: Run, goals: LatencyGoals) -> Figures:
+    """Figures of one run: counts, rates per second, latencies in seconds. `goodput` is the rate of good requests.
 
-    Failed requests are in no latency and no rate; `failed` counts them. `stolen` is a share of CPU time.
+    Failed requests are counted in `failed` and left out of latencies and rates. `stolen` is a share of CPU time.
     """
     good = [sample for sample in run.samples if sample.error is None]
     found: Figures = {
@@ -62,7 +63,7 @@ def figures(run: Run, targets: Targets) -> Figures:
         "tokens": sum(sample.tokens for sample in good),
         "requests_per_second": len(good) / run.seconds,
         "tokens_per_second": sum(sample.tokens for sample in good) / run.seconds,
-        "goodput": sum(targets.kept(sample) for sample in good) / run.seconds,
+        "goodput": sum(goals.kept_by(sample) for sample in good) / run.seconds,
     }
     for name, values in latencies(good).items():
         for quantile, percent in QUANTILES.items():
@@ -88,7 +89,7 @@ def by_target(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def ratios(first: Sequence[Figures], second: Sequence[Figures]) -> dict[str, dict[str, Any]]:
-    """Second against first, pair by pair: every ratio, their median, least and greatest."""
+    """The ratios of `second` to `first`, pair by pair, with their median, least and greatest."""
     found = {}
     for name in COMPARED:
         each = [b[name] / a[name] for a, b in zip(first, second, strict=True) if a.get(name)]
@@ -98,24 +99,24 @@ def ratios(first: Sequence[Figures], second: Sequence[Figures]) -> dict[str, dic
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Their median, least and greatest."""
+    """The median, least and greatest of `values`."""
     return {"median": float(np.median(values)), "least": min(values), "greatest": max(values)}
 
 
 def draw(
     runs: Mapping[str, Sequence[Run]], compared: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path, title: str
 ) -> None:
-    """Latencies of every server as shares of requests, and the ratios of every later one to the first, pair by pair."""
+    """Draw the distributions of every server's latencies, and the ratios of every later server to the first by pair."""
     figure = Figure(figsize=(11, 6 if compared else 3.2), layout="constrained")
     figure.suptitle(title)
     grid = figure.add_gridspec(2 if compared else 1, 3)
     panels = {"ttft": "time to first token, s", "itl": "gap between chunks, s", "e2e": "whole answer, s"}
     for place, (name, label) in enumerate(panels.items()):
         axes = figure.add_subplot(grid[0, place])
-        for target, own in runs.items():
+        for target, target_runs in runs.items():
             values = [
                 value
-                for run in own
+                for run in target_runs
                 for value in latencies([sample for sample in run.samples if sample.error is None])[name]
             ]
             if values:
@@ -132,7 +133,7 @@ def draw(
 
 
 def _spread_out(axes: Any) -> None:
-    """A logarithmic axis where the values go over more than a decade, else its labels run into each other."""
+    """Make the axis logarithmic if its values span more than a decade; over less, its labels would overlap."""
     low, high = axes.get_xlim()
     least = min((float(np.min(line.get_xdata()[1:])) for line in axes.get_lines()), default=low)
     if high > _DECADE * max(least, 1e-9):

@@ -1,9 +1,9 @@
-"""Whether the server's memory grows with the requests it has served.
+"""Does the server's memory grow with the number of requests that it has served?
 
     python -m benchmarks.memory [--requests 10000] [--out benchmarks/results/memory.json]
 
-The reference pair in mode auto, answers of at most 32 tokens, every question another, streaming. Resident memory of the
-server's processes together (the API server, both engines) after every 500 requests.
+Uses the reference pair in mode auto, a different question for every request, and streamed answers of at most 32 tokens.
+Reports the resident memory of all the server's processes (API server and both engines) after every 500 requests.
 """
 
 import argparse
@@ -26,14 +26,14 @@ _MIB = 1 << 20
 
 
 def resident(process: int) -> dict[str, float]:
-    """MiB of a server's process and of each of its children, in the order in which they were started."""
+    """Resident memory in MiB of a server's process and of each of its children, in the order of their start."""
     root = psutil.Process(process)
-    family = [root, *sorted(root.children(recursive=True), key=lambda own: own.create_time())]
-    return {f"{place} {own.name()}": own.memory_info().rss / _MIB for place, own in enumerate(family)}
+    family = [root, *sorted(root.children(recursive=True), key=lambda child: child.create_time())]
+    return {f"{place} {member.name()}": member.memory_info().rss / _MIB for place, member in enumerate(family)}
 
 
 async def measure(requests: int, clients: int) -> list[dict[str, Any]]:
-    """Memory after every part of the requests; RuntimeError where one fails."""
+    """The memory after every 500 requests, as plain data. RuntimeError if a request fails."""
     prompts = [
         {"messages": [{"role": "user", "content": question.text}], "max_tokens": 32, "drr": {"mode": "auto"}}
         for question in load_questions(f"arithmetic:{requests}", need_answer=False).questions
@@ -46,8 +46,10 @@ async def measure(requests: int, clients: int) -> list[dict[str, Any]]:
                 run = await drive(target, prompts[start : start + _PART], Load(clients=clients), progress.advance)
                 if failed := next((sample.error for sample in run.samples if sample.error), None):
                     raise RuntimeError(failed)
-                each = resident(process)
-                found.append({"requests": start + len(run.samples), "mib": sum(each.values()), "processes": each})
+                by_process = resident(process)
+                found.append(
+                    {"requests": start + len(run.samples), "mib": sum(by_process.values()), "processes": by_process}
+                )
     return found
 
 

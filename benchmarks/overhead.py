@@ -1,15 +1,16 @@
-"""What judging costs: DRR beside raw vLLM's own server, and beside judging step by step, as ratios within one run.
+"""What judging costs: ratios of DRR to raw vLLM's own server, and to judging step by step, within one run.
 
     python -m benchmarks.overhead --out benchmarks/results/overhead
     python -m benchmarks.overhead --size 7b --step-tokens 100 --out gpu      (what benchmarks/gpu.sh runs)
     python -m benchmarks.overhead --report        writes the recorded results into the README, measures nothing
 
-Reasoner and DM have random weights, in the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion DM; every answer
-has the same length, every step `--step-tokens` tokens, none is ever stopped (save by `--halfway`). In turn, never at
-once, the same requests go to raw vLLM, to DRR in mode off, to DRR in mode shadow (every step judged) and to
-`benchmarks.stepwise` (every step judged, the next asked for when the verdict is in). Clients begin a fifth of a second
-apart: answers of one length that began together would go on together, and meet as no real ones do. Where there is no
-GPU the Reasoner's engine has cores of its own, and everything else, the load generator among it, shares the others.
+Reasoner and DM have random weights; their sizes have the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion DM.
+Every answer has the same length, every step has `--step-tokens` tokens, and no answer is stopped (except by
+`--halfway`). The same requests go, in turn and never at once, to raw vLLM, to DRR in mode off, to DRR in mode shadow
+(every step is judged), and to `benchmarks.stepwise` (every step is judged, and the next is requested after the
+verdict). Clients begin a fifth of a second apart, because answers of the same length that began together would stay in
+step, as real ones do not. Without a GPU the Reasoner's engine has cores of its own, and everything else, including the
+load generator, shares the others.
 """
 
 import argparse
@@ -28,9 +29,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers, stolen
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cache_salt, cell, machine, run, servers, stolen
 from benchmarks.load_client import Load, Run, Target, counted_clients
-from benchmarks.load_report import Targets, by_target, draw, figures, ratios
+from benchmarks.load_report import LatencyGoals, by_target, draw, figures, ratios
 from benchmarks.random_models import PAIRS, make_dm, make_reasoner
 from drr.engine.devices import on_cpu
 from drr.tasks.sources import load_questions
@@ -46,7 +47,7 @@ _RAMP = 0.2
 
 
 async def counters(url: str) -> dict[str, float]:
-    """Tokens that the server has counted: of the DM's input `computed` and `cached`, and of `thinking`."""
+    """Token counts from the server's metrics: `computed` and `cached` of the DM's input, and `thinking`."""
     async with httpx.AsyncClient() as http:
         text = (await http.get(f"{url}/metrics")).text
     return {
@@ -59,7 +60,7 @@ async def counters(url: str) -> dict[str, float]:
 
 
 async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
-    """Run everything; the figures of every load as plain data, pictures beside them."""
+    """Run everything. Yields the figures of every load as plain data, and writes a picture of each."""
     rule = f"tokens:{options.step_tokens}"
     with tempfile.TemporaryDirectory() as folder:
         reasoner, dm = Path(folder, "reasoner"), Path(folder, "dm")
@@ -68,22 +69,22 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
             "reasoner": make_reasoner(reasoner, pair.reasoner, pair.dtype),
             "dm": make_dm(dm, reasoner, rule, pair.dm),
         }
-        torch.cuda.empty_cache()  # where they were made, the servers need the room
+        torch.cuda.empty_cache()  # the models were made on the GPU, whose memory the servers need now
         memory = ["--kv-cache-memory-bytes", str(_KV_CACHE_BYTES)]
-        own = ["--dm", str(dm), "--drr-step-rule", rule]
-        if not on_cpu():  # all servers on one
+        drr_arguments = ["--dm", str(dm), "--drr-step-rule", rule]
+        if not on_cpu():  # all servers share one GPU
             memory = ["--gpu-memory-utilization", _GPU_SHARE]
-            own += ["--dm-gpu-memory-utilization", _GPU_DM_SHARE]
-        async with servers(str(reasoner), memory, own, cores, stepwise=True) as found:
+            drr_arguments += ["--dm-gpu-memory-utilization", _GPU_DM_SHARE]
+        async with servers(str(reasoner), memory, drr_arguments, cores, stepwise=True) as found:
             assert found.stepwise is not None
             targets = [
                 Target(RAW, found.raw, str(reasoner)),
-                Target("DRR, off", found.drr, str(reasoner), {"drr": {"mode": "off"}, **salt("off")}),
-                Target(SHADOW, found.drr, str(reasoner), {**_JUDGED, **salt("shadow")}),
+                Target("DRR, off", found.drr, str(reasoner), {"drr": {"mode": "off"}, **cache_salt("off")}),
+                Target(SHADOW, found.drr, str(reasoner), {**_JUDGED, **cache_salt("shadow")}),
                 Target(STEPWISE, found.stepwise, str(reasoner), _JUDGED),
             ]
-            for own_load in options.load or _LOADS:
-                figures = await _loaded(options, targets, *own_load)
+            for requested_load in options.load or _LOADS:
+                figures = await _measure_load(options, targets, *requested_load)
                 yield {"parameters": parameters, "step_tokens": options.step_tokens, **figures}
 
 
@@ -91,17 +92,17 @@ def _place(measured: Measured) -> Place:
     return -measured["parameters"]["reasoner"], measured["boundaries"], measured["clients"]
 
 
-async def _loaded(
+async def _measure_load(
     options: argparse.Namespace, targets: Sequence[Target], boundaries: int, clients: int, pairs: int | None = None
 ) -> dict[str, Any]:
-    """One load, with traces of so many boundaries."""
+    """Measure one load of traces with `boundaries` boundaries each; returns its figures as plain data."""
     pairs = pairs or options.pairs
     length = boundaries * options.step_tokens
     if boundaries > _SHORT:
-        targets = [own for own in targets if own.name in (RAW, SHADOW)]
+        targets = [target for target in targets if target.name in (RAW, SHADOW)]
     if clients < options.stepwise_from:
-        targets = [own for own in targets if own.name != STEPWISE]
-    shadow = next(own for own in targets if own.name == SHADOW)
+        targets = [target for target in targets if target.name != STEPWISE]
+    shadow = next(target for target in targets if target.name == SHADOW)
     url = shadow.url
     if options.halfway:
         targets = [*targets, _halfway(shadow, boundaries, options.step_tokens)]
@@ -110,7 +111,7 @@ async def _loaded(
     (runs,) = await load.measure(targets, prompts, [Load(clients=clients, ramp=_RAMP)], pairs)
     after = await counters(url)
     tokens = {kind: after[kind] - before.get(kind, 0.0) for kind in ("computed", "cached", "thinking")}
-    measured = load.results(Targets(), targets, [runs])
+    measured = load.results(LatencyGoals(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
     found = {
         "boundaries": boundaries,
@@ -119,7 +120,7 @@ async def _loaded(
         **measured["loads"][0],
         "tokens": tokens,
         "dm_tokens_computed_per_token": tokens["computed"] / tokens["thinking"],
-        "against_stepwise": _against(runs),
+        "against_stepwise": _against_stepwise(runs),
     }
     draw(
         by_target(runs),
@@ -131,23 +132,25 @@ async def _loaded(
 
 
 def _halfway(shadow: Target, boundaries: int, step_tokens: int) -> Target:
-    """The same server, stopped after half of the boundaries, with an answer of one step's length."""
+    """A target on the server of `shadow` that stops after half of the boundaries, with an answer as long as a step."""
     steps = max(1, boundaries // 2)
     drr = {"mode": "auto", "threshold": 1.0, "max_steps": steps, "answer_tokens": step_tokens, "report": "summary"}
-    body = {"drr": drr, "max_tokens": (steps + 1) * step_tokens, **salt("half-way")}
+    body = {"drr": drr, "max_tokens": (steps + 1) * step_tokens, **cache_salt("half-way")}
     return replace(shadow, name=HALFWAY, body=body)
 
 
-def _against(runs: Sequence[Run]) -> list[float]:
-    """Throughput of shadow over that of step by step, pair by pair; empty where that was left out."""
-    measured = {name: [figures(run, Targets()) for run in own] for name, own in by_target(runs).items()}
+def _against_stepwise(runs: Sequence[Run]) -> list[float]:
+    """The ratios of shadow's throughput to that of step by step, pair by pair; empty if the latter was left out."""
+    measured = {
+        name: [figures(run, LatencyGoals()) for run in target_runs] for name, target_runs in by_target(runs).items()
+    }
     if STEPWISE not in measured:
         return []
     return list(ratios(measured[STEPWISE], measured[SHADOW])["tokens_per_second"]["pairs"])
 
 
 def _prompts(count: int, length: int) -> list[dict[str, Any]]:
-    """Requests that differ, whose answers have `length` tokens."""
+    """`count` different requests whose answers have `length` tokens."""
     return [
         {
             "messages": [{"role": "user", "content": question.text}],
@@ -160,9 +163,9 @@ def _prompts(count: int, length: int) -> list[dict[str, Any]]:
 
 
 def section(measured: Sequence[Measured]) -> str:
-    """The results as the README shows them, a table for every pair of models."""
-    pairs = itertools.groupby(measured, key=lambda own: own["parameters"])
-    return "\n\n".join(_table(list(own)) for _, own in pairs)
+    """The section of the README: a table for every pair of models."""
+    pairs = itertools.groupby(measured, key=lambda result: result["parameters"])
+    return "\n\n".join(_table(list(group)) for _, group in pairs)
 
 
 def _table(measured: Sequence[Measured]) -> str:
@@ -177,22 +180,22 @@ def _table(measured: Sequence[Measured]) -> str:
         "whole answer, p95 | CPU time stolen |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for own in measured:
-        for name, compared in own["ratios"].items():
+    for result in measured:
+        for name, compared in result["ratios"].items():
             cells = [cell(compared[key]) for key in ("tokens_per_second", "ttft_p95", "itl_p95", "e2e_p95")]
             lines.append(
-                f"| {own['boundaries']} | {own['clients']} | {own['pairs']} | {name} | {' | '.join(cells)} "
-                f"| {stolen(own)} |"
+                f"| {result['boundaries']} | {result['clients']} | {result['pairs']} | {name} | {' | '.join(cells)} "
+                f"| {stolen(result)} |"
             )
     cost = "; ".join(
-        f"{own['dm_tokens_computed_per_token']:.2f} at {own['boundaries']} boundaries and "
-        f"{counted_clients(own['clients'])}"
-        for own in measured
+        f"{result['dm_tokens_computed_per_token']:.2f} at {result['boundaries']} boundaries and "
+        f"{counted_clients(result['clients'])}"
+        for result in measured
     )
     faster = "; ".join(
-        f"{np.median(own['against_stepwise']):.2f} at {counted_clients(own['clients'])}"
-        for own in measured
-        if own["against_stepwise"]
+        f"{np.median(result['against_stepwise']):.2f} at {counted_clients(result['clients'])}"
+        for result in measured
+        if result["against_stepwise"]
     )
     lines += [
         "",

@@ -1,6 +1,6 @@
-"""A Reasoner and a DM with random weights, to measure speed with: what they say means nothing, what they cost is real.
+"""A Reasoner and a DM with random weights, for measuring speed: their output is meaningless, their cost is real.
 
-The Reasoner never closes its thinking and never ends its turn, so every answer has the length that is asked for.
+The Reasoner never closes its thinking and never ends its turn, so every answer has exactly the requested length.
 """
 
 import contextlib
@@ -22,14 +22,15 @@ from drr.engine.devices import on_cpu
 from drr.judge.dm_folder import HEAD_NAME, DmCard, fingerprint
 
 _MARK, _LOUD = 0, 8.0
-"""One hidden dimension is the same for every token, so that the output layer can refuse some tokens by it."""
+"""The index of a hidden dimension that has the same value for every token, and that value. The output layer uses it to
+make some tokens impossible."""
 
 _CONTEXT = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Of a model: hidden units, layers, heads, heads of keys and values, units of the feed-forward part."""
+    """The size of a model: hidden units, layers, attention heads, key-value heads, feed-forward units."""
 
     hidden: int
     layers: int
@@ -40,7 +41,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Sizes of a Reasoner and its DM, and the Reasoner's precision."""
+    """The sizes of a Reasoner and its DM, and the Reasoner's data type."""
 
     reasoner: Size
     dm: Size
@@ -51,8 +52,8 @@ PAIRS = {
     "small": Pair(Size(640, 12, 10, 2, 1920), Size(192, 4, 6, 1, 576)),
     "7b": Pair(Size(3584, 28, 28, 4, 18944), Size(1280, 32, 20, 4, 3840), torch.bfloat16),
 }
-"""For two cores, a DM of a thirtieth of its Reasoner (0.3-0.5 billion beside 7-14 billion), and for a GPU, with 0.6
-billion beside 6.5. Their vocabulary is the reference models'."""
+"""`small` is for two cores; its DM has a thirtieth of the Reasoner's size, like 0.3-0.5 billion beside 7-14 billion.
+`7b` is for a GPU, with 0.6 billion beside 6.5. Both use the vocabulary of the reference models."""
 
 
 def make_reasoner(folder: Path, size: Size, dtype: torch.dtype = torch.float32) -> int:
@@ -92,7 +93,7 @@ def make_dm(folder: Path, reasoner: Path, step_rule: str, size: Size) -> int:
 
 @contextlib.contextmanager
 def _made_as(dtype: torch.dtype) -> Iterator[None]:
-    """What is made in this block has this precision, and is made on the GPU where there is one: it is faster there."""
+    """Models made in this context have this data type, and are made on the GPU if there is one, which is faster."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -119,7 +120,8 @@ def _config(size: Size, tokenizer: PreTrainedTokenizerFast, **more: object) -> Q
 
 
 def _unwanted(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Special tokens and thinking markers, and parts of characters, which another tokenizer would make three of."""
+    """Special tokens and thinking markers, and tokens that are parts of a character: decoded and encoded again, one of
+    these can become three tokens."""
     return [
         *tokenizer.added_tokens_decoder,
         *(token for token in range(len(tokenizer)) if not tokenizer.decode([token]).isascii()),
@@ -127,7 +129,7 @@ def _unwanted(tokenizer: PreTrainedTokenizerFast) -> list[int]:
 
 
 def _refuse(model: Qwen2ForCausalLM, never: list[int]) -> None:
-    """Make `never` so unlikely that no sampling draws them."""
+    """Make the tokens `never` so unlikely that they are never sampled."""
     model.model.embed_tokens.weight[:, _MARK] = _LOUD
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight[_MARK] = 0

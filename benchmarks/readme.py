@@ -1,21 +1,21 @@
-"""Sections of the README that commands write: between two markers that say by what."""
+"""Sections of the README that commands write. Each is between two markers, the first of which names the command."""
 
 from pathlib import Path
 
 
 def check_section(path: Path, name: str) -> None:
-    """ValueError where the file has no section `name`."""
+    """ValueError if the file has no section `name`."""
     _parts(path, name)
 
 
 def write_section(path: Path, name: str, command: str, text: str) -> None:
-    """Put `text` between the markers of section `name`; ValueError where the file has no such section."""
+    """Put `text` between the markers of section `name`. ValueError if the file has no such section."""
     before, after = _parts(path, name)
     path.write_text(f"{before}<!-- {name}: written by {command} -->\n{text}\n<!-- end of {name} -->{after}")
 
 
 def _parts(path: Path, name: str) -> tuple[str, str]:
-    """What stands before the section, and behind it."""
+    """The text before the section and the text after it."""
     before, found, rest = path.read_text().partition(f"<!-- {name}: written by")
     _, closed, after = rest.partition(f"<!-- end of {name} -->")
     if not found or not closed:

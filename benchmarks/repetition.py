@@ -1,8 +1,8 @@
-"""Does repeating oneself impress the DM? Attempts padded with right steps of their own, scored before and after.
+"""Does repetition raise the DM's scores? Attempts are scored before and after padding with some of their right steps.
 
-Padding adds nothing: no answer becomes truer by it. A step that calculates something, rightly, and states no answer may
-be repeated. The Reasoner itself says how likely it finds the padded text, so that the DM sees the behaviour features
-that it would see in service.
+Padding does not make any answer more likely to be right. Only steps that calculate something rightly and state no
+answer are repeated. The token probabilities of the padded text come from the Reasoner, so that the DM sees the
+behaviour features that it would see in serving.
 
     python -m benchmarks.repetition --data RECORDS [--dm FOLDER] [--reasoner FOLDER] [--attempts 300] [--out FILE]
 """
@@ -33,16 +33,16 @@ from drr.progress import Progress
 from drr.tasks.arithmetic import apply
 
 TIMES = (1, 3, 8)
-"""How many steps are put in."""
+"""The numbers of steps that are added."""
 
 NOTICEABLE = 0.05
-"""A gain in p_now above this counts."""
+"""A larger gain in p_now counts as a gain."""
 
 _SUM = re.compile(r"(-?\d+)([-+*/])(\d+)=(-?\d+)")
 
 
 def repeatable(rollout: Rollout) -> list[str]:
-    """The steps that calculate something, rightly, and state no answer."""
+    """The steps that calculate something, have no wrong result, and state no answer."""
     found = []
     for step in rollout.steps:
         sums = _SUM.findall(step)
@@ -58,15 +58,15 @@ def _is_right(left: str, operator: str, right: str, result: str) -> bool:
 
 
 def padded(rollout: Rollout, times: int) -> Rollout:
-    """The attempt with `times` of its right steps again behind it, in their order; probabilities are yet unknown."""
-    own = repeatable(rollout)
-    steps = [*rollout.steps, *(own[place % len(own)] for place in range(times))]
+    """The attempt with `times` of its right steps appended in their order; token probabilities are not set yet."""
+    right_steps = repeatable(rollout)
+    steps = [*rollout.steps, *(right_steps[place % len(right_steps)] for place in range(times))]
     unknown: list[Any] = [None] * len(steps)
     return replace(rollout, steps=steps, step_tokens=[0] * len(steps), logprobs=unknown, now=unknown, forced=unknown)
 
 
 class Reader:
-    """Says how likely a Reasoner finds a text, token by token."""
+    """Computes the probability that a Reasoner gives to each token of a text."""
 
     def __init__(self, folder: Path) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -74,7 +74,7 @@ class Reader:
         self._form = known_format(self._tokenizer, "")
 
     def read(self, rollout: Rollout) -> Rollout:
-        """The rollout with the log-probabilities of its steps' tokens, each step tokenised by itself."""
+        """The rollout with the log-probabilities of its steps' tokens. Each step is tokenised by itself."""
         prompt = user_prompt(self._tokenizer, rollout.question)
         prompt = self._form.think(prompt)
         steps = [self._tokenizer.encode(step, add_special_tokens=False) for step in rollout.steps]
@@ -90,7 +90,7 @@ class Reader:
 
 
 def measure(dm: Path, reasoner: Path, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """What padding does to the DM's p_now at the end, for attempts that are right and that are wrong."""
+    """The effect of padding on the DM's p_now at the end, for right and for wrong attempts, as plain data."""
     card, head, reader = DmCard.load(dm), load_dm_head(dm), Reader(reasoner)
 
     def last_scores(attempts: Sequence[Rollout]) -> np.ndarray:
@@ -125,9 +125,9 @@ def show(results: dict[str, Any]) -> None:
     for column in ("steps added", "attempts", "p_now before", "change", f"gain more than {NOTICEABLE}"):
         grid.add_column(column, justify="right")
     for times, by_outcome in results["padded"].items():
-        for name, own in by_outcome.items():
-            gaining = f"{100 * own['gaining']:.1f} %"
-            grid.add_row(times, name, f"{own['mean_before']:.3f}", f"{own['mean_change']:+.3f}", gaining)
+        for name, figures in by_outcome.items():
+            gaining = f"{100 * figures['gaining']:.1f} %"
+            grid.add_row(times, name, f"{figures['mean_before']:.3f}", f"{figures['mean_change']:+.3f}", gaining)
     Console().print(grid)
 
 
@@ -140,9 +140,9 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=300)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    usable = [own for own in read_rollouts(options.data) if repeatable(own)]
-    every = max(1, len(usable) // options.attempts)
-    results = measure(options.dm, options.reasoner, usable[::every][: options.attempts])
+    usable = [rollout for rollout in read_rollouts(options.data) if repeatable(rollout)]
+    stride = max(1, len(usable) // options.attempts)
+    results = measure(options.dm, options.reasoner, usable[::stride][: options.attempts])
     if options.out:
         options.out.write_text(json.dumps(results, indent=1) + "\n")
     show(results)

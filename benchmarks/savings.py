@@ -1,10 +1,10 @@
-"""What stopping early saves, and what it costs: accuracy and tokens of strategies, side by side, over HTTP.
+"""What stopping early saves and what it costs: accuracy and tokens of several strategies, over HTTP.
 
-Method: the easy and hard reference test questions through `/v1/chat/completions`, one sample each, the same seed per
-question for every strategy. Every generated token counts, discarded and injected ones too. The fixed thinking budget
-is the one that spends as many tokens as `auto` on the validation questions, found by bisection; the DM's rules were
-chosen and certified on other questions when the DM was made. `off` and `auto` run twice, alternating, for the wall
-clock. Certified risks are asked for where the server's DM has them.
+The easy and hard reference test questions go through `/v1/chat/completions`, one sample each; a question has the same
+seed under every strategy. Every generated token counts, also discarded and injected ones. The fixed thinking budget is
+the one that spends as many tokens as `auto` on the validation questions; it is found by bisection. The DM's rules were
+chosen and certified on other questions when the DM was made. `off` and `auto` run twice, alternating, to compare their
+wall-clock times. Certified risks are included if the server's DM has them.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 100] [--out benchmarks/results/savings.json]
     python -m benchmarks.savings --readme README.md      writes the recorded results into the README, measures nothing
@@ -41,7 +41,7 @@ _RISKS = (0.01, 0.05)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One graded response. `tokens` counts everything: generated, discarded and injected."""
+    """One graded response. `tokens` counts all tokens: generated, discarded and injected."""
 
     right: bool
     tokens: int
@@ -69,7 +69,7 @@ class Run:
 
 
 class Bench:
-    """Asks a server questions, `concurrency` at a time."""
+    """Sends questions to a server, `concurrency` at a time."""
 
     def __init__(self, url: str, model: str, concurrency: int) -> None:
         self._client = httpx.AsyncClient(base_url=url, timeout=600.0)
@@ -96,13 +96,13 @@ class Bench:
         drr: dict[str, Any] | Callable[[int], dict[str, Any]],
         **extra: Any,
     ) -> Run:
-        """All questions with this `drr` object (or one per question, by its index)."""
+        """All questions with this `drr` object, or with the one that `drr` returns for a question's index."""
         started = time.monotonic()
         with Progress(name, len(questions)) as progress:
 
             async def ask(index: int, question: Question) -> Answer:
-                own = drr(index) if callable(drr) else drr
-                answer = await self._ask(question, {"drr": own, "seed": index, **extra})
+                drr_fields = drr(index) if callable(drr) else drr
+                answer = await self._ask(question, {"drr": drr_fields, "seed": index, **extra})
                 progress.advance()
                 return answer
 
@@ -128,7 +128,7 @@ class Bench:
 
 
 async def equal_budget(bench: Bench, questions: Sequence[Question], tokens: float) -> int:
-    """The thinking budget that spends `tokens` per question on these questions."""
+    """The smallest thinking budget that spends more than `tokens` per question on these questions."""
     low, high = _BUDGET_SEARCH
     while high - low > 1:
         middle = (low + high) // 2
@@ -147,7 +147,7 @@ def first_statement(answer: Answer) -> int | None:
 
 
 def compared(run: Run, base: Run, rng: np.random.Generator) -> dict[str, Any]:
-    """Figures of a run beside the base run, with 95 % intervals from a paired bootstrap over questions."""
+    """Figures of a run compared with the base run, with 95 % intervals from a paired bootstrap over questions."""
     right = np.asarray([answer.right for answer in run.answers], dtype=float)
     base_right = np.asarray([answer.right for answer in base.answers], dtype=float)
     tokens = np.asarray([answer.tokens for answer in run.answers], dtype=float)
@@ -177,7 +177,7 @@ def compared(run: Run, base: Run, rng: np.random.Generator) -> dict[str, Any]:
 
 
 async def measure(url: str, count: int | None, concurrency: int, model: str) -> dict[str, Any]:
-    """All strategies; returns the results as plain data."""
+    """Run all strategies; returns the results as plain data."""
     bench = Bench(url, model, concurrency)
     async with contextlib.aclosing(bench):
         test, validation = (
@@ -253,7 +253,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The results as the README shows them."""
+    """The section of the README."""
     lines = [
         f"{results['questions']} test questions through the server, {results['concurrency']} at once; every generated "
         "token counts; 95 % intervals from a paired bootstrap over the questions.",

@@ -1,10 +1,10 @@
-"""A server that judges the other way: one engine request per step, the next begun when the judge has spoken.
+"""A server that judges step by step: one engine request per step, and the next one begins after the verdict.
 
     python -m benchmarks.stepwise --model ... --dm ... --drr-step-rule tokens:20
 
-Takes `drr serve`'s options. It is here to be measured against: same models, same engines, same process, scoring as in
-mode shadow, only that every step is a request of its own and waits for its verdict. Step rule `tokens:N` only; an
-answer ends when its tokens are spent.
+Takes the options of `drr serve`. DRR is compared with it: it has the same models, engines and processes, and scores as
+in mode shadow, but every step is a request of its own and waits for its verdict. It supports the step rule `tokens:N`
+only, and an answer ends when its tokens are spent.
 """
 
 import sys
@@ -25,7 +25,7 @@ from server.engine import ThinkingEngine
 
 
 class StepwiseLoop:
-    """One response, step by step."""
+    """Makes one response, step by step."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class StepwiseLoop:
 
 
 class StepwiseMaker(ChoiceMaker):
-    """Makes responses by `StepwiseLoop` where they are judged."""
+    """Makes responses with `StepwiseLoop`."""
 
     def choice(self, plan: Any, prompt: Any, params: Any, request_id: str, index: int) -> Choice:
         choice = super().choice(plan, prompt, params, request_id, index)
@@ -87,7 +87,7 @@ class StepwiseMaker(ChoiceMaker):
 
 
 class StepwiseEngine(ThinkingEngine):
-    """vLLM's engine that thinks step by step."""
+    """An engine that thinks step by step."""
 
     maker = StepwiseMaker
 

@@ -1,4 +1,4 @@
-"""vLLM's own load generator (`vllm bench serve`), for where the `vllm` command is missing, as with its CPU build.
+"""vLLM's own load generator (`vllm bench serve`), for installations without the `vllm` command, such as its CPU build.
 
     python -m benchmarks.vllm_bench --base-url http://127.0.0.1:8000 --model drr-reference ...
 

@@ -1,15 +1,15 @@
-"""What stopping early is worth on the clock: the reference pair beside raw vLLM's own server, under load.
+"""How much time stopping early saves: the reference pair compared with raw vLLM's own server, under load.
 
     python -m benchmarks.wall_clock
     python -m benchmarks.wall_clock --stream-interval 1 --mode auto
     python -m benchmarks.wall_clock --clients 1 --questions 6 --mode off --mode shadow
     python -m benchmarks.wall_clock --report      writes the recorded results into the README, measures nothing
 
-The easy and hard reference test questions, answers of their natural length at the Reasoner's own temperature. In turn,
-never at once, the same requests with the same seeds go to raw vLLM and to DRR in every `--mode`, every pair with seeds
-of its own. The answers are graded when the clock has stopped. `--stream-interval` is vLLM's own option: tokens per
-chunk of a stream, the same on all servers; the one that the reference pair is served with unless given. A run replaces
-what `--out` holds for as many clients and questions and the same interval, and leaves the rest.
+The easy and hard reference test questions are answered at the Reasoner's default temperature, at their natural length.
+The same requests with the same seeds go, in turn and never at once, to raw vLLM and to DRR in every `--mode`; every
+pair has other seeds. Answers are graded after the clock has stopped. `--stream-interval` is vLLM's option for the
+tokens per chunk of a stream, the same on all servers; its default is that of the reference pair. A run replaces the
+results in `--out` with the same number of clients and questions and the same interval, and leaves the others.
 """
 
 import argparse
@@ -21,9 +21,9 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks import load
-from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cell, machine, run, salt, servers, stolen
+from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cache_salt, cell, machine, run, servers, stolen
 from benchmarks.load_client import Load, Run, Target, counted_clients
-from benchmarks.load_report import Targets, by_target, draw, spread
+from benchmarks.load_report import LatencyGoals, by_target, draw, spread
 from drr import reference
 from drr.tasks import Question, Split
 from drr.tasks.grading import is_correct
@@ -35,7 +35,7 @@ _MODES = ("shadow", "auto")
 
 
 async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
-    """Run everything; the figures as plain data, a picture beside them."""
+    """Run everything. Yields the figures as plain data, and writes a picture."""
     questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
     reasoner, dm = str(reference.reasoner_folder()), str(reference.dm_folder())
     prompts = [
@@ -48,23 +48,23 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
     async with servers(reasoner, arguments, ["--dm", dm], cores, stepwise=False) as found:
         targets = [Target(RAW, found.raw, reasoner)]
         targets += [
-            Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **salt(mode)})
+            Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **cache_salt(mode)})
             for mode in options.mode or _MODES
         ]
         loads = [Load(clients=options.clients)]
         (runs,) = await load.measure(targets, prompts, loads, options.pairs, keep_answers=True)
-    measured = load.results(Targets(), targets, [runs])
+    measured = load.results(LatencyGoals(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
-    each = by_target(runs)
+    by_server = by_target(runs)
     title = counted_clients(options.clients) + (f", chunks of {interval}" if interval > 1 else "")
     name = f"{options.clients}-clients-{len(questions)}-questions-chunks-of-{interval}.png"
-    draw(each, measured["loads"][0]["ratios"], options.out / name, title)
+    draw(by_server, measured["loads"][0]["ratios"], options.out / name, title)
     yield {
         "questions": len(questions),
         "clients": options.clients,
         "stream_interval": interval,
         "pairs": options.pairs,
-        "servers": {name: compared(own, each[RAW], questions) for name, own in each.items()},
+        "servers": {name: compared(target_runs, by_server[RAW], questions) for name, target_runs in by_server.items()},
         **measured["loads"][0],
     }
 
@@ -74,12 +74,15 @@ def _place(measured: Measured) -> Place:
 
 
 def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Question]) -> dict[str, Any]:
-    """Seconds, accuracy and tokens of a server's runs against those of raw vLLM, pair by pair.
+    """Time, accuracy and tokens of a server's runs compared with those of raw vLLM, pair by pair.
 
-    The interval of the accuracy is a bootstrap over questions, all pairs of a question together.
+    The interval of the gain in accuracy comes from a bootstrap over questions that keeps all pairs of a question
+    together.
     """
     right, raw_right = _right(runs, questions), _right(raw, questions)
-    tokens, raw_tokens = (sum(sample.tokens for run in own for sample in run.samples) for own in (runs, raw))
+    tokens, raw_tokens = (
+        sum(sample.tokens for run in server_runs for sample in run.samples) for server_runs in (runs, raw)
+    )
     gain = (right - raw_right).mean(0)
     picks = np.random.default_rng(0).integers(0, len(gain), (_BOOTSTRAPS, len(gain)))
     faster = [theirs.seconds / ours.seconds for ours, theirs in zip(runs, raw, strict=True)]
@@ -94,7 +97,7 @@ def compared(runs: Sequence[Run], raw: Sequence[Run], questions: Sequence[Questi
 
 
 def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
-    """[pairs, questions] 1.0 where the answer is right."""
+    """[pairs, questions] 1.0 where the answer is right, else 0.0."""
     return np.asarray(
         [
             [
@@ -107,7 +110,7 @@ def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
 
 
 def section(measured: Sequence[Measured]) -> str:
-    """The results as the README shows them."""
+    """The section of the README."""
     return "\n\n".join(map(_table, measured))
 
 
@@ -122,13 +125,14 @@ def _table(results: Measured) -> str:
         "would give | time to first token, p95 | whole answer, p95 |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, own in results["servers"].items():
-        low, high = own["gain_interval"]
+    for name, server in results["servers"].items():
+        low, high = server["gain_interval"]
         ratios = results["ratios"].get(name)
         latencies = [cell(ratios[key]) if ratios else "1" for key in ("ttft_p95", "e2e_p95")]
         lines.append(
-            f"| {name} | {cell(own['faster'])} | {100 * own['accuracy']:.1f} %, {own['gain_points']:+.1f} [{low:+.1f}, "
-            f"{high:+.1f}] | {own['tokens']:.1f} | {own['raw_tokens_per_token']:.2f} | {' | '.join(latencies)} |"
+            f"| {name} | {cell(server['faster'])} | {100 * server['accuracy']:.1f} %, {server['gain_points']:+.1f} "
+            f"[{low:+.1f}, {high:+.1f}] | {server['tokens']:.1f} | {server['raw_tokens_per_token']:.2f} "
+            f"| {' | '.join(latencies)} |"
         )
     return "\n".join(lines)
 

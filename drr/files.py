@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, JSON that is checked when read, folders that are gone on with."""
+"""Files written whole or not at all, JSON checked on reading, and folders that a later run may continue."""
 
 import json
 from dataclasses import fields
@@ -20,9 +20,9 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_json_as(cls: type[Parsed], path: Path) -> Parsed:
-    """The dataclass that a JSON file holds; InputError names the key that is missing, unknown or of a wrong type."""
+    """The dataclass that a JSON file holds. InputError names a key that is missing, unknown or of the wrong type."""
     data = read_json_object(path)
-    known = [own.name for own in fields(cls)]  # type: ignore[arg-type]
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for name in data:
         if name not in known:
             raise InputError(str(path), "unknown key", field=name)
@@ -34,7 +34,7 @@ def read_json_as(cls: type[Parsed], path: Path) -> Parsed:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; InputError where it cannot be read or is something else."""
+    """The JSON object in a file. InputError if the file cannot be read or holds anything but an object."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -44,8 +44,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return data
 
 
-def check_begun(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """InputError, naming the first difference, where what `folder` holds was begun with other settings."""
+def check_same_settings(folder: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """InputError if the work in `folder` was begun with settings (`before`) that differ from `now`. It names the first
+    difference."""
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             reason = f"was begun with {before.get(name)!r}, not {now.get(name)!r}; choose another folder"

@@ -1,4 +1,4 @@
-"""Progress of a long job: a live bar on a terminal, a line now and then in a log file."""
+"""Progress of a long job: a live bar on a terminal, or a line every 15 seconds where the output is a log file."""
 
 import sys
 import time
@@ -13,7 +13,10 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts units of work towards `total`; use as a context manager and call `advance` once per unit."""
+    """Counts units of work towards `total`, `done` of which an earlier run did.
+
+    Use it as a context manager and call `advance` once per unit.
+    """
 
     def __init__(self, name: str, total: int, done: int = 0) -> None:
         self._name, self._total, self._done, self._first = name, total, done, done

@@ -1,8 +1,8 @@
-"""Make the virtual environment: the right vLLM and the right torch for this host, chosen by looking at it.
+"""Make the virtual environment, with the vLLM and the torch that fit this host.
 
     python3 scripts/install.py .venv
 
-Does nothing where the environment is already what this file and pyproject.toml ask for.
+Does nothing if the environment is already what this file and pyproject.toml ask for.
 """
 
 import hashlib
@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0+cpu"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_BUILT = ("torchvision", "torchaudio", "torchcodec")
-"""Declared by the CPU build of vLLM, published for CUDA only, and broken on import without it; text needs none."""
+"""Packages that vLLM's CPU build requires but that exist for CUDA only and fail on import without it. Text models do
+not need them."""
 
 
 def unsupported() -> str | None:
-    """One sentence that says why this host will not do, or None."""
+    """One sentence on why this host cannot be used, or None if it can."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         return f"Python 3.11, 3.12 or 3.13 is needed, and this is {platform.python_version()}; set PYTHON=..."
     if platform.system() != "Linux":
@@ -32,7 +33,7 @@ def unsupported() -> str | None:
 
 
 def has_cuda() -> bool:
-    """Whether an NVIDIA GPU answers."""
+    """Whether nvidia-smi lists a GPU."""
     if shutil.which("nvidia-smi") is None:
         return False
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
@@ -40,7 +41,7 @@ def has_cuda() -> bool:
 
 
 def wanted(cuda: bool) -> str:
-    """Identifies what the environment should hold."""
+    """A key of what the environment should hold."""
     digest = hashlib.sha256(f"{cuda} {sys.version_info[:2]}".encode())
     for path in (ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
@@ -48,7 +49,7 @@ def wanted(cuda: bool) -> str:
 
 
 def install(environment: Path, cuda: bool) -> None:
-    """Create `environment` and install everything into it; CalledProcessError where pip fails."""
+    """Create `environment` and install everything into it; CalledProcessError if pip fails."""
     venv.create(environment, with_pip=True)
     python = str(environment / "bin" / "python")
 
@@ -59,7 +60,7 @@ def install(environment: Path, cuda: bool) -> None:
     if cuda:
         pip("install", "-q", "-e", f"{ROOT}[gpu,train,dev]")
         return
-    # A CPU build that pip can already see (a local folder of wheels, a mirror) comes first.
+    # First try a CPU build that pip finds as it is configured (a local folder of wheels, a mirror).
     if pip("install", "-q", TORCH, check=False) != 0:
         pip("install", "-q", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
     pip("install", "-q", "-e", f"{ROOT}[cpu,train,dev]")

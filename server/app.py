@@ -84,7 +84,9 @@ def _runtime(
         mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
         rule=rule_now,
         calibration=calibration,
-        calibrations={own.scorer: Calibration.from_json(own.calibration) for own in _scorer_cards(args, engine, rule)},
+        calibrations={
+            card.scorer: Calibration.from_json(card.calibration) for card in _scorer_cards(args, engine, rule)
+        },
         nudge=card.nudge if card is not None else 0,
         nudge_below=card.nudge_below if card is not None else 0.5,
         nudge_cue=cue,

@@ -17,8 +17,15 @@ class OutputAssembler:
     """
 
     def __init__(
-        self, request_id: str, prompt: Mapping[str, Any], params: SamplingParams, reasoner: VllmReasoner
+        self,
+        request_id: str,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        reasoner: VllmReasoner,
+        *,
+        shows_markers: bool = False,
     ) -> None:
+        self._shows_markers = shows_markers
         self._request_id, self._prompt, self._reasoner = request_id, prompt, reasoner
         self._kind = params.output_kind
         self._logprobs = params.logprobs is not None
@@ -38,7 +45,8 @@ class OutputAssembler:
 
     def _emit(self, index: int, event: Emit) -> RequestOutput | None:
         if self._kind is RequestOutputKind.DELTA:
-            if event.part is Part.MARKER and all(token.injected for token in event.tokens):
+            unseen = event.part is Part.MARKER and not self._shows_markers
+            if unseen and all(token.injected for token in event.tokens):
                 return None  # nothing was generated, and nobody is shown it
             return self._output([self._completion(index, event.tokens, event.text)])
         self._emitted[index].append(event)

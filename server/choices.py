@@ -51,13 +51,13 @@ class ChoiceMaker:
         self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, index: int
     ) -> Choice:
         """Choice number `index`."""
-        own = params.clone()
-        own.n = 1
-        if own.seed is not None:
-            own.seed += index  # as vLLM does for the choices of one request
+        sampling = params.clone()
+        sampling.n = 1
+        if sampling.seed is not None:
+            sampling.seed += index  # as vLLM does for the choices of one request
         prompt_ids = prompt["prompt_token_ids"]
-        form, start = self._format(plan, own, prompt_ids)
-        settings = self._settings(plan, own, form, prompt)
+        form, start = self._format(plan, sampling, prompt_ids)
+        settings = self._settings(plan, sampling, form, prompt)
         scorer = self._runtime.scorers[plan.settings.scorer] if plan.settings.scorer is not None else None
         judged = scorer is not None
 
@@ -76,12 +76,12 @@ class ChoiceMaker:
             probe = VllmProbe(self._generate, self._tokenizer, form, attempt_id, self._options, cache_salt=salt)
             return reasoner, probe
 
-        first, probe = asked(own, request_id)
+        first, probe = asked(sampling, request_id)
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             if number == 0:
                 return first, probe
-            params = attempt_params(own, number, plan.settings.rethink_temperature)
+            params = attempt_params(sampling, number, plan.settings.rethink_temperature)
             return asked(params, f"{request_id}-{number}")
 
         rule, question = self._runtime.rule, plan.question
@@ -132,6 +132,9 @@ class ChoiceMaker:
             context_limit=self._max_model_len,
             cache_salt=prompt.get("cache_salt"),
         )
+        if isinstance(form, PlainChain) and apart and not plan.settings.acts:
+            # Nothing ends such thinking but its own turn, and the answer has to be asked for all the same.
+            settings = replace(settings, answer_tokens=self._runtime.defaults.answer_tokens)
         budget = params.thinking_token_budget
         if budget is not None and budget >= 0:  # vLLM's own limit on thinking: kept, and told, by the loop
             params.thinking_token_budget = None

@@ -66,7 +66,7 @@ class ThinkingEngine(AsyncLLM):
         return stream
 
     def check_admission(self, n: int = 1, request_id: str | None = None) -> None:
-        """As vLLM's, but a response that has been admitted is never refused half-way: its later engine requests pass."""
+        """As vLLM's, but an admitted response is never refused half-way: its later engine requests pass."""
         if request_id is None or request_id.rpartition("-")[0] not in self._admitted:
             super().check_admission(n, request_id)
 
@@ -105,9 +105,16 @@ class ThinkingEngine(AsyncLLM):
         try:
             with self._pinned(options) as pinned:
                 generate = self._admitting(admitted)
-                maker = self.maker(self.drr, generate, self.renderer.tokenizer, self.model_config.max_model_len, pinned)
+                longest = self.model_config.max_model_len
+                maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
                 choices = [maker.choice(plan, prompt, params, request_id, index) for index in range(params.n)]
-                assembler = OutputAssembler(request_id, prompt, params, choices[0].first)
+                assembler = OutputAssembler(
+                    request_id,
+                    prompt,
+                    params,
+                    choices[0].first,
+                    shows_markers=plan.settings.thinking_in == "content",
+                )
                 async with contextlib.aclosing(merged([choice.loop.run() for choice in choices])) as events:
                     async for index, event in events:
                         self._note(plan, index, event)
@@ -175,6 +182,6 @@ class ThinkingEngine(AsyncLLM):
 def _without_plan(params: SamplingParams) -> SamplingParams:
     extra = {key: value for key, value in (params.extra_args or {}).items() if key != PLAN_KEY}
     params.extra_args = None  # the plan itself is never copied
-    own = params.clone()
-    own.extra_args = extra or None
-    return own
+    bare = params.clone()
+    bare.extra_args = extra or None
+    return bare

@@ -29,6 +29,7 @@ class PhaseParser(Parser):
         super().__init__(tokenizer, tools, *args, **kwargs)
         self._answers = None if self.answers is None else self.answers(tokenizer, tools, *args, **kwargs)
         self._plain = None if self.plain is None else self.plain(tokenizer, tools, *args, **kwargs)
+        self._prompt_read, self._opened = False, list[int]()
 
     def is_reasoning_end(self, input_ids: list[int]) -> bool:
         """Whether a prompt leaves no thinking open."""
@@ -38,8 +39,22 @@ class PhaseParser(Parser):
         return request if self._plain is None else self._plain.adjust_request(request)
 
     def set_prompt_token_ids(self, prompt_token_ids: Sequence[int]) -> None:
+        self._read_prompt(prompt_token_ids)
         if self._plain is not None:
             self._plain.set_prompt_token_ids(prompt_token_ids)
+
+    def _read_prompt(self, ids: Sequence[int]) -> None:
+        """An answer in channels whose message the prompt has opened is parsed behind the header of one."""
+        self._prompt_read = True
+        if isinstance(self.form, Channels) and self.form.start(ids).state is TurnState.CLOSED:
+            self._opened = list(self.form.skip_ids)
+
+    def _answer_ids(self, told: Told) -> list[int]:
+        """The ids of an answer as its parser wants them: in channels, from the header of the answer's first message."""
+        if not isinstance(self.form, Channels):
+            return list(told.answer_ids)
+        opened, self._opened = self._opened, []
+        return [*opened, *_message_header(self.form, told.marker_ids), *told.answer_ids]
 
     def count_reasoning_tokens(self, token_ids: Sequence[int]) -> int:
         """Left to the loop's account."""
@@ -63,15 +78,15 @@ class PhaseParser(Parser):
         choice = sorted(plan.account.told)[plan.account.parsed]
         plan.account.parsed += 1
         told = plan.account.of(choice)
-        content = "".join(told.content)
+        reasoning, content = "".join(told.reasoning), "".join(told.content)
         calls: list[FunctionCall] | None = None
         if self._answers is not None:
-            ids = _answer_ids(self.form, told)
-            _, parsed_content, calls = self._answers.parse(content, request, enable_auto_tools, ids)
-            content = parsed_content or ""
+            ids = self._answer_ids(told)
+            more, parsed_content, calls = self._answers.parse(content, request, enable_auto_tools, ids)
+            reasoning, content = reasoning + (more or ""), parsed_content or ""
         if self._plain is None and calls is None:
-            return "".join(told.reasoning) or None, content, None
-        return "".join(told.reasoning) or None, content or None, calls
+            return reasoning or None, content, None
+        return reasoning or None, content or None, calls
 
     # Streams -----------------------------------------------------------------------------------------------
 
@@ -89,6 +104,8 @@ class PhaseParser(Parser):
             if self._plain is None:
                 return DeltaMessage(content=delta_text)
             return self._plain.parse_delta(delta_text, delta_token_ids, request, prompt_token_ids, finished=finished)
+        if not self._prompt_read:
+            self._read_prompt(prompt_token_ids or [])
         match plan.field_of(plan.account.current):
             case "reasoning":
                 shown = delta_text and request.include_reasoning
@@ -102,10 +119,29 @@ class PhaseParser(Parser):
         if self._answers is None:
             return DeltaMessage(content=text)
         told = plan.account.of(plan.account.current_choice)
-        ids = _answer_ids(self.form, told)
-        told.marker_ids.clear()
-        told.answer_ids.clear()
-        return self._answers.parse_delta(text, ids, request, [], finished=finished)
+        pieces = self._pieces(told, text)
+        told.forget_answer()
+        last = len(pieces) - 1
+        deltas = [
+            self._answers.parse_delta(own, ids, request, [], finished=finished and place == last)
+            for place, (own, ids) in enumerate(pieces)
+        ]
+        return _joined([delta for delta in deltas if delta is not None])
+
+    def _pieces(self, told: Told, text: str) -> list[tuple[str, list[int]]]:
+        """An output token by token, where that can be told: many at once, as come when a verdict has been waited for,
+        are more than some of vLLM's tool parsers can follow."""
+        ids, texts = self._answer_ids(told), told.answer_texts
+        if isinstance(self.form, Channels) or len(ids) != len(texts) or "".join(texts) != text:
+            return [(text, ids)]
+        pieces: list[tuple[str, list[int]]] = []
+        waiting: list[int] = []  # tokens whose text comes with a later one
+        for own, token_id in zip(texts, ids, strict=True):
+            waiting.append(token_id)
+            if own:
+                pieces.append((own, waiting))
+                waiting = []
+        return [*pieces, ("", waiting)] if waiting or not pieces else pieces
 
 
 def phase_parser(handler: OpenAIServingChat, form: ReasoningFormat, tool_parser: str | None) -> type[PhaseParser]:
@@ -130,12 +166,45 @@ def phase_parser(handler: OpenAIServingChat, form: ReasoningFormat, tool_parser:
     return _PhaseParser
 
 
-def _answer_ids(form: ReasoningFormat, told: Told) -> list[int]:
-    """The ids of an answer as its parser wants them: in channels, from the header of the answer's first message."""
-    if not isinstance(form, Channels):
-        return list(told.answer_ids)
-    ids, channel = [*told.marker_ids, *told.answer_ids], form.ids["channel"]
-    return ids[ids.index(channel) :] if channel in told.marker_ids else ids
+def _message_header(form: Channels, ids: list[int]) -> list[int]:
+    """The header that ends these markers, without the beginning of an assistant's message: where vLLM's parser begins."""
+    size = len(form.header)
+    for end in range(len(ids), size - 1, -1):
+        if size and tuple(ids[end - size : end]) == form.header:
+            return ids[end:]
+    channel = form.ids["channel"]
+    return ids[ids.index(channel) :] if channel in ids else list(ids)
+
+
+def _joined(deltas: list[DeltaMessage]) -> DeltaMessage | None:
+    """Several deltas as one, with one part of each tool call."""
+    if len(deltas) < 2:
+        return deltas[0] if deltas else None
+    whole, calls = DeltaMessage(), dict[int, Any]()
+    for name in ("content", "reasoning"):
+        texts = [text for delta in deltas if (text := getattr(delta, name)) is not None]
+        if texts:
+            setattr(whole, name, "".join(texts))
+    for call in [call for delta in deltas for call in delta.tool_calls]:
+        known = calls.setdefault(call.index, call)
+        if known is not call:
+            _extend(known, call)
+    if calls:
+        whole.tool_calls = list(calls.values())
+    return whole
+
+
+def _extend(call: Any, more: Any) -> None:
+    """Add to the delta of a tool call what comes next of it."""
+    for name in ("id", "type"):
+        if getattr(more, name) is not None:
+            setattr(call, name, getattr(more, name))
+    if call.function is None or more.function is None:
+        call.function = call.function or more.function
+        return
+    for name in ("name", "arguments"):
+        if getattr(more.function, name) is not None:
+            setattr(call.function, name, (getattr(call.function, name) or "") + getattr(more.function, name))
 
 
 def _plan(request: Any) -> ResponsePlan | None:

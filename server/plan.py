@@ -17,12 +17,20 @@ Tools = Literal["none", "may", "must"]
 
 @dataclass(slots=True)
 class Told:
-    """What has been handed on of one choice. `marker_ids` and `answer_ids` are those behind its last thinking."""
+    """What has been handed on of one choice. `marker_ids` and `answer_ids` are those behind its last thinking;
+    `answer_texts` are the texts of the latter, as far as they are known one by one."""
 
     reasoning: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
     marker_ids: list[int] = field(default_factory=list)
     answer_ids: list[int] = field(default_factory=list)
+    answer_texts: list[str] = field(default_factory=list)
+
+    def forget_answer(self) -> None:
+        """What comes next begins anew."""
+        self.marker_ids.clear()
+        self.answer_ids.clear()
+        self.answer_texts.clear()
 
 
 @dataclass(slots=True)
@@ -80,11 +88,12 @@ class ResponsePlan:
             case "content":
                 told.content.append(emit.text)
         if emit.part in (Part.THINKING, Part.REJECTED):
-            told.marker_ids.clear()
-            told.answer_ids.clear()
+            told.forget_answer()
+        elif emit.part is Part.MARKER:
+            told.marker_ids.extend(token.id for token in emit.tokens)
         else:
-            ids = told.marker_ids if emit.part is Part.MARKER else told.answer_ids
-            ids.extend(token.id for token in emit.tokens)
+            told.answer_ids.extend(token.id for token in emit.tokens)
+            told.answer_texts.extend(token.text for token in emit.tokens)
 
     def end(self, choice: int, outcome: Outcome) -> None:
         """A choice is complete."""

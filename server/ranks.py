@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Ranks:
-    """`count` ranks of equal worth."""
+    """Hands out one of `count` ranks at a time, the least busy one."""
 
     def __init__(self, count: int) -> None:
         self.count, self._under_way = count, [0] * count
@@ -17,9 +17,10 @@ class Ranks:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[int]:
-        """A rank for one response, which is under way until the block ends. Of equals the next in turn is taken."""
+        """The rank with the fewest responses under way, for one response that lasts until the block ends. Where several
+        have the fewest, they are taken in turn."""
         order = [(self._last + 1 + place) % self.count for place in range(self.count)]
-        rank = min(order, key=lambda own: self._under_way[own])
+        rank = min(order, key=lambda rank: self._under_way[rank])
         self._last = rank
         self._under_way[rank] += 1
         try:

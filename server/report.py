@@ -135,8 +135,8 @@ def response_object(choices: list[dict[str, Any]]) -> dict[str, Any]:
     if len(choices) == 1:
         return choices[0]
     shared = choices[0]["settings"]
-    own = [{key: value for key, value in choice.items() if key != "settings"} for choice in choices]
-    return {"settings": shared, "choices": [{"index": index, **choice} for index, choice in enumerate(own)]}
+    bare = [{key: value for key, value in choice.items() if key != "settings"} for choice in choices]
+    return {"settings": shared, "choices": [{"index": index, **choice} for index, choice in enumerate(bare)]}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

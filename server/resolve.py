@@ -37,29 +37,7 @@ def resolve(
         raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
     mode = asked.mode or forced_mode or defaults.mode
     defaults = _of_scorer(asked, defaults)
-    if defaults.rule is None:
-        why = "needs a judge, and this server was started without a DM (--dm); name one with drr.scorer"
-        if mode in ("stop", "shadow", "rethink"):
-            raise DrrError("drr.mode", f"{mode} {why}")
-        _refuse(asked, _JUDGED_KEYS, why)
-        mode = "off"
-    elif asked.mode is None and forced_mode is None and asked.scorer is not None and mode == "off":
-        mode = "auto"  # a server without a DM does not judge by itself
-    if mode == "off":
-        _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
-    if mode == "shadow":
-        _refuse(asked, ("nudge", *_REJECTING_KEYS), "has no effect in mode shadow")
-    if mode == "stop":
-        _refuse(asked, _REJECTING_KEYS, "has no effect in mode stop, which rejects nothing; use auto or rethink")
-    if mode == "rethink":
-        why = "belongs to stopping early, which mode rethink does not do; mode auto does both"
-        _refuse(asked, ("threshold", "max_lost_correct", "patience"), why)
-    if not defaults.can_stop:
-        _refuse(
-            asked,
-            ("max_thinking_tokens", "max_steps", "thinking_in"),
-            "this server does not know how the model closes thinking",
-        )
+    mode = _checked_mode(asked, mode, forced_mode, defaults)
     certificate = _certificate(asked, mode, defaults)
     judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
     max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
@@ -101,6 +79,34 @@ def resolve(
         certificate=certificate,
         calibration=defaults.calibration,
     )
+
+
+def _checked_mode(asked: DrrRequest, mode: Mode, forced_mode: Mode | None, defaults: Defaults) -> Mode:
+    """The mode, once keys that would have no effect in it have been refused."""
+    if defaults.rule is None:
+        why = "needs a judge, and this server was started without a DM (--dm); name one with drr.scorer"
+        if mode in ("stop", "shadow", "rethink"):
+            raise DrrError("drr.mode", f"{mode} {why}")
+        _refuse(asked, _JUDGED_KEYS, why)
+        mode = "off"
+    elif asked.mode is None and forced_mode is None and asked.scorer is not None and mode == "off":
+        mode = "auto"  # a server without a DM does not judge by itself
+    if mode == "off":
+        _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
+    if mode == "shadow":
+        _refuse(asked, ("nudge", *_REJECTING_KEYS), "has no effect in mode shadow")
+    if mode == "stop":
+        _refuse(asked, _REJECTING_KEYS, "has no effect in mode stop, which rejects nothing; use auto or rethink")
+    if mode == "rethink":
+        why = "belongs to stopping early, which mode rethink does not do; mode auto does both"
+        _refuse(asked, ("threshold", "max_lost_correct", "patience"), why)
+    if not defaults.can_stop:
+        _refuse(
+            asked,
+            ("max_thinking_tokens", "max_steps", "thinking_in"),
+            "this server does not know how the model closes thinking",
+        )
+    return mode
 
 
 def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
@@ -173,14 +179,14 @@ def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certifica
 def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaults: Defaults) -> Rule:
     """The stopping rule: the certified one, the client's threshold, or the DM's own; in mode rethink what there is of
     the latter to give a hopeless attempt up."""
-    own = defaults.rule
-    assert own is not None
+    default = defaults.rule
+    assert default is not None
     if mode == "rethink":
-        return replace(own, threshold=None, min_gain=None)
+        return replace(default, threshold=None, min_gain=None)
     if certificate is not None:
         return certificate.rule
-    patience = _first(asked.patience, own.patience)
-    return Rule(asked.threshold, patience) if asked.threshold is not None else replace(own, patience=patience)
+    patience = _first(asked.patience, default.patience)
+    return Rule(asked.threshold, patience) if asked.threshold is not None else replace(default, patience=patience)
 
 
 def _refuse(asked: DrrRequest, keys: tuple[str, ...], why: str) -> None:

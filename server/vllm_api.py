@@ -1,7 +1,7 @@
 """vLLM as the server sees it: the one place in `server/` that names vLLM.
 
-Supports vLLM 0.32 and 0.33. What is touched beyond these names (attributes of the app's state, private fields) stands in
-`drr.engine.border`; `scripts/check_vllm.py VERSION` checks both against a version of vLLM.
+Supports vLLM 0.32 and 0.33. What is touched beyond these names (attributes of the app's state, private fields) stands
+in `drr.engine.border`; `scripts/check_vllm.py VERSION` checks both against a version of vLLM.
 """
 
 from vllm import __version__ as VLLM_VERSION  # noqa: N812

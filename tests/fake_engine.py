@@ -20,6 +20,7 @@ from drr.engine.open_reasoner import OpenReasoner, known_format
 from drr.learn.distill import distill
 from drr.learn.distill_config import DistillConfig
 from drr.learn.records import Manifest
+from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.tasks import Question, Split
 from drr.tasks.arithmetic import questions
 
@@ -30,7 +31,10 @@ FORM = known_format(TOKENIZER, "")
 class FakeEngine:
     """Answers arithmetic questions rightly with probability `skill`, else with a wrong number."""
 
-    def __init__(self, asked: list[Question], skill: float = 0.6, pace: float = 0.0) -> None:
+    def __init__(
+        self, asked: list[Question], skill: float = 0.6, pace: float = 0.0, form: ReasoningFormat = FORM
+    ) -> None:
+        self.form = form
         self._gold = {question.text: question.answer for question in asked}
         self.skill, self.pace = skill, pace
         self.requests = 0
@@ -64,6 +68,9 @@ class FakeEngine:
     def _text(self, prompt: str, rng: random.Random) -> str:
         gold = next(answer for text, answer in self._gold.items() if text in prompt)
         stated = gold if rng.random() < self.skill else str(int(gold) + rng.choice((-1, 1, 10)))
+        if isinstance(self.form, PlainChain):
+            said = f"so: 1+2=3.\n\nIt is {stated}.\n\nThe answer is {stated}."
+            return f" {stated}." if prompt.endswith(self.form.answer_prefix) else said
         if FORM.close_text in prompt:
             return f"\n\nThe answer is {stated}."
         return (
@@ -71,7 +78,7 @@ class FakeEngine:
         )
 
     def reasoner(self, max_model_len: int = 2048) -> OpenReasoner:
-        return OpenReasoner(self.generate, TOKENIZER, FORM, max_model_len, "fake", "0123456789abcdef")
+        return OpenReasoner(self.generate, TOKENIZER, self.form, max_model_len, "fake", "0123456789abcdef")
 
 
 def distil(

@@ -1,1 +1,1 @@
-"""Rules with a stated risk: stopping rules replayed on records, tested, chosen, and the promise checked."""
+"""Stopping rules with a stated risk: replay rules on records, test and choose them, and check the promise."""

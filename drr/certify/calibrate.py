@@ -1,4 +1,4 @@
-"""Making a calibration: a judge's scores at recorded boundaries turned into rules with a stated risk."""
+"""Make a calibration: from a judge's scores at recorded boundaries to rules with a stated risk."""
 
 import itertools
 from collections.abc import Sequence
@@ -30,20 +30,21 @@ from drr.loop.rule import Rule
 _SALT = "calibration"
 _TEMPERATURE_SHARE, _RULE_SHARE = 0.12, 0.18
 CERTIFIED_SHARE = 1 - _TEMPERATURE_SHARE - _RULE_SHARE
-"""Of the questions, those on which rules are tested."""
+"""The share of the questions on which rules are tested."""
 
 ACCEPTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Levels of acceptance that are tried for a judge whose scores are probabilities."""
+"""Levels of p_now that are tried as the level of acceptance, for a judge whose scores are probabilities."""
 
 GIVE_UPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
-"""Levels of p_later at which such a judge may give an attempt up where there is another."""
+"""Levels of p_later that are tried for giving an attempt up if another one is left, for such a judge."""
 
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationData:
-    """Rollouts by use, no question in two of them: temperatures, the order of the tests, the tests themselves."""
+    """Rollouts by use: to fit temperatures, to choose the order of the tests, and for the tests themselves. No question
+    is in two of them."""
 
     temperature: list[Rollout]
     order: list[Rollout]
@@ -51,15 +52,15 @@ class CalibrationData:
 
 
 def split_for_calibration(rollouts: Sequence[Rollout], trained_on: set[str]) -> CalibrationData:
-    """The rollouts of questions that training never saw, split by the question's own text."""
+    """The rollouts of questions that training never saw, split by question. The question's text decides."""
     data = CalibrationData([], [], [])
     for rollout in rollouts:
         if not rollout.steps or question_key(rollout.question) in trained_on:
             continue
-        at = share_of(rollout.question, _SALT)
-        if at < _TEMPERATURE_SHARE:
+        position = share_of(rollout.question, _SALT)
+        if position < _TEMPERATURE_SHARE:
             data.temperature.append(rollout)
-        elif at < _TEMPERATURE_SHARE + _RULE_SHARE:
+        elif position < _TEMPERATURE_SHARE + _RULE_SHARE:
             data.order.append(rollout)
         else:
             data.test.append(rollout)
@@ -75,22 +76,22 @@ def calibrate(
     risks: Sequence[float] = RISKS,
     max_lost_points: float = 1.0,
 ) -> tuple[DmCard, RuleTable]:
-    """Fit temperatures, certify rules, choose the default rule; writes head, `drr.json` and model card.
+    """Fit temperatures, certify rules and choose the default rule; write head, `drr.json` and model card into `folder`.
 
-    Also returns what every rule does to the questions for order and tests together.
+    Returns the new card, and what every rule does to the questions for the order and for the tests, taken together.
     """
     scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
     head = with_temperatures(load_dm_head(folder), scored["temperature"])
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
-    made, outcomes = calibration_of(
+    calibration, outcomes = calibration_of(
         order, test, candidate_rules(), ACCEPTS, GIVE_UPS, data, manifest, risks=risks, max_lost_points=max_lost_points
     )
-    replace(card, calibration=None).save(folder)  # no promise stands while its scores change
+    replace(card, calibration=None).save(folder)  # the old promises do not hold for the new head's scores
     save_head(head, folder / HEAD_NAME)
-    default = made.rules["default"]
+    default = calibration.rules["default"]
     threshold = 1.0 if default.threshold is None else default.threshold
-    card = replace(card, threshold=threshold, patience=default.patience, calibration=made.to_json())
+    card = replace(card, threshold=threshold, patience=default.patience, calibration=calibration.to_json())
     card.save(folder)
     write_dm_card(card, folder)
     return card, outcomes
@@ -108,19 +109,21 @@ def calibration_of(
     risks: Sequence[float],
     max_lost_points: float,
 ) -> tuple[Calibration, RuleTable]:
-    """Certify and choose among `rules`, and levels of acceptance and of giving up, for a judge with these scores.
+    """Certify `rules`, and choose among them and among levels of acceptance (`accepts`) and of giving up (`give_ups`).
 
-    Also returns what every rule does to the questions for order and tests together.
+    `order` and `test` hold the judge's scores. Also returns what every rule does to the questions of both together.
     """
     ordering, table = order.table(rules), test.table(rules)
     certificates, refused = certify_all(table, order_rules(ordering, ordering.lost), risks)
     sequence = order_rules(ordering, -ordering.accuracy_change)
     default, kept = choose_default(table, sequence, max_lost_points)
-    made = Calibration(
+    calibration = Calibration(
         confidence=1 - DELTA,
         source=str(manifest.settings.get("questions_key", "")),
         labels=str(manifest.settings["labels"]),
-        questions={name: len({own.question for own in getattr(data, name)}) for name in CalibrationData.__slots__},
+        questions={
+            name: len({rollout.question for rollout in getattr(data, name)}) for name in CalibrationData.__slots__
+        },
         right=int(table.full_right[table.first_of_each_question()].sum()),
         sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},
         certificates=tuple(certificates),
@@ -134,26 +137,27 @@ def calibration_of(
             "accuracy_change_points": round(float(table.accuracy_change[default]), 2),
             "lost_correct_rate": round(float(table.lost_rate[default]), 4),
         },
-        rethink=thinking_again(test, [rules[own] for own in sequence], accepts, give_ups),
+        rethink=thinking_again(test, [rules[index] for index in sequence], accepts, give_ups),
     )
-    return made, ordering.joined(table)
+    return calibration, ordering.joined(table)
 
 
 def thinking_again(
     replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float]
 ) -> dict[str, dict[str, Any]]:
-    """The choices for thinking again with and without stopping early; empty where attempts are too few."""
+    """The settings for thinking again, with stopping early (`auto`) and without it (`rethink`); empty if the questions
+    have too few attempts."""
     chosen = {
         "auto": choose_rethink(replay, rules, accepts, give_ups),
         "rethink": choose_rethink(replay, [Rule(None)], accepts, give_ups),
     }
-    return {mode: own for mode, own in chosen.items() if own is not None}
+    return {mode: choice for mode, choice in chosen.items() if choice is not None}
 
 
 def certify_all(
     table: RuleTable, sequence: Sequence[int], risks: Sequence[float]
 ) -> tuple[list[Certificate], dict[str, str]]:
-    """A certificate for every risk that has one, and the reason where there is none."""
+    """The certificates, and for each risk without one the reason."""
     right = int(table.full_right[table.first_of_each_question()].sum())
     certificates, refused = [], {}
     for risk in risks:
@@ -172,7 +176,7 @@ def certify_all(
 
 
 def replay_of(rollouts: Sequence[Rollout], scored: Boundaries, head: FusionHead) -> Replay:
-    """The rollouts with the DM's calibrated scores, ready for replaying rules."""
+    """A replay of the rollouts with the DM's calibrated scores."""
     return Replay(rollouts, by_rollout(probabilities(head, scored), scored, len(rollouts)))
 
 

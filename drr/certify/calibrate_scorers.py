@@ -1,7 +1,7 @@
 """`drr calibrate --scorer`: thresholds with a stated risk for scorers that need no DM.
 
-Their scores are no probabilities, so rules are drawn from the scores themselves: every threshold that is tried is a
-quantile of what the scorer said at the recorded boundaries.
+Their scores are not probabilities, so the thresholds that are tried are quantiles of the scores at the recorded
+boundaries.
 """
 
 import argparse
@@ -35,7 +35,7 @@ _PATIENCES = (1, 2, 3)
 
 
 def check_names(names: Sequence[str], prm: str | None) -> None:
-    """InputError where there is no such scorer, or the model that it needs is not named."""
+    """InputError if there is no such scorer, or if `prm`, the model of the scorer `prm`, is missing or superfluous."""
     known = [*training_free(), "prm"]
     for name in names:
         if name not in known:
@@ -64,7 +64,12 @@ async def _calibrate(
             known["prm"] = await stack.enter_async_context(open_prm(options.prm))
         if asks:
             reasoner = await stack.enter_async_context(
-                open_engine(options.reasoner, options.reasoning_parser, **beside_judges(prm=options.prm is not None))
+                open_engine(
+                    options.reasoner,
+                    options.reasoning_parser,
+                    options.answer_cue,
+                    **beside_judges(prm=options.prm is not None),
+                )
             )
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
@@ -80,15 +85,15 @@ async def _card(
     risks: Sequence[float],
     reasoner: OpenReasoner | None,
 ) -> ScorerCard:
-    order, test = [await rescore(scorer, own, reasoner) for own in (data.order, data.test)]
-    made = calibration_from(
+    order, test = [await rescore(scorer, rollouts, reasoner) for rollouts in (data.order, data.test)]
+    calibration = calibration_from(
         order,
         test,
         data,
         manifest,
         risks=risks,
         max_lost_points=options.max_lost_points,
-        can_wait=scorer.id in NEED_NO_STEPS,
+        needs_no_steps=scorer.id in NEED_NO_STEPS,
     )
     recorded = manifest.settings["reasoner"]
     card = ScorerCard(
@@ -96,7 +101,7 @@ async def _card(
         recorded["fingerprint"],
         recorded["name"],
         str(manifest.settings["step_rule"]),
-        made.to_json(),
+        calibration.to_json(),
         model_key(options.prm) if scorer.id == "prm" else "",
     )
     card.save(options.out)
@@ -111,14 +116,16 @@ def calibration_from(
     *,
     risks: Sequence[float],
     max_lost_points: float,
-    can_wait: bool = False,
+    needs_no_steps: bool = False,
 ) -> Calibration:
-    """The calibration of a scorer that judged `data.order` and `data.test` so, and may be asked at ends only
-    (`can_wait`)."""
-    rules, accepts, give_ups = rules_from([own.scores for own in order])
+    """The calibration of a scorer from its judgements `order` of `data.order` and `test` of `data.test`.
+
+    `needs_no_steps` says that it may be asked at the ends of attempts only.
+    """
+    rules, accepts, give_ups = rules_from([rescored.scores for rescored in order])
     return calibration_of(
-        _replay(data.order, order, can_wait=can_wait),
-        _replay(data.test, test, can_wait=can_wait),
+        _replay(data.order, order, needs_no_steps=needs_no_steps),
+        _replay(data.test, test, needs_no_steps=needs_no_steps),
         rules,
         accepts,
         give_ups,
@@ -130,10 +137,12 @@ def calibration_from(
 
 
 def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float], list[float]]:
-    """Rules, levels of acceptance and of giving up, at quantiles of the scores [steps, 2] that were seen at boundaries,
-    and where thinking ended."""
-    seen = np.concatenate([own[:, 0] for own in scores])
-    ends = np.asarray([own[-1, 0] for own in scores])
+    """Rules, levels of acceptance and levels of giving up, at quantiles of `scores` ([steps, 2] per rollout).
+
+    Levels of acceptance are quantiles of the scores where thinking ended, the others of the scores at all boundaries.
+    """
+    seen = np.concatenate([rollout_scores[:, 0] for rollout_scores in scores])
+    ends = np.asarray([rollout_scores[-1, 0] for rollout_scores in scores])
     thresholds: list[float | None] = [*_quantiles(seen, _THRESHOLD_LEVELS), None]
     hopeless: list[float | None] = [None, *_quantiles(seen, _HOPELESS_LEVELS)]
     rules = [
@@ -147,9 +156,14 @@ def rules_from(scores: Sequence[Reals]) -> tuple[list[Rule], list[float], list[f
 
 
 def _quantiles(values: Reals, levels: Sequence[float]) -> list[float]:
-    """Distinct quantiles of the values that are known."""
-    return list(dict.fromkeys(float(own) for own in np.nanquantile(values, levels)))
+    """The distinct quantiles of `values` at `levels`; unknown values (NaN) are left out."""
+    return list(dict.fromkeys(float(quantile) for quantile in np.nanquantile(values, levels)))
 
 
-def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored], *, can_wait: bool) -> Replay:
-    return Replay(rollouts, [own.scores for own in judged], [own.probes for own in judged], can_wait=can_wait)
+def _replay(rollouts: Sequence[Rollout], judged: Sequence[Rescored], *, needs_no_steps: bool) -> Replay:
+    return Replay(
+        rollouts,
+        [rescored.scores for rescored in judged],
+        [rescored.probes for rescored in judged],
+        needs_no_steps=needs_no_steps,
+    )

@@ -1,7 +1,7 @@
 """Replay stopping rules over recorded behaviour.
 
-Every boundary of a recorded rollout already has its forced answer graded, so a rule's outcome is known exactly.
-This chooses and certifies rules; what a rule does in service is measured through the server.
+Every boundary of a recorded rollout has a graded forced answer, so the outcome of a rule is known exactly. Replays are
+for choosing and certifying rules; what a rule does in serving is measured through the server.
 """
 
 import itertools
@@ -38,7 +38,8 @@ def candidate_rules() -> list[Rule]:
 
 @dataclass(frozen=True, slots=True)
 class RuleOutcomes:
-    """What a rule does to each of R rollouts: right, full_right [R], tokens, full_tokens [R], stopped [R]."""
+    """What a rule does to each of R rollouts: right, tokens, stopped [R]; full_right and full_tokens [R] are those of
+    full thinking."""
 
     right: Flags
     tokens: Reals
@@ -58,7 +59,7 @@ class RuleOutcomes:
 
     @property
     def lost_rate(self) -> float:
-        """`lost_correct` as a share of the rollouts that full thinking gets right; 0 where there are none."""
+        """`lost_correct` as a share of the rollouts that full thinking gets right; 0 if there are none."""
         return self.lost_correct / max(1, int(self.full_right.sum()))
 
     @property
@@ -68,7 +69,7 @@ class RuleOutcomes:
 
 
 class Replay:
-    """Rollouts with scores, laid out for replaying many rules. R rollouts, S boundaries at most."""
+    """Rollouts with scores, stored as arrays for replaying many rules. R rollouts of at most S boundaries."""
 
     def __init__(
         self,
@@ -76,11 +77,12 @@ class Replay:
         scores: Sequence[Reals],
         probes: Sequence[Sequence[int]] | None = None,
         *,
-        can_wait: bool = False,
+        needs_no_steps: bool = False,
     ) -> None:
-        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries; `probes[i]` [steps] the tokens that
-        asking for each of them took (none by default). A judge that `can_wait` says the same of the end of an attempt
-        whether or not it was asked before. InputError where a boundary has no graded answer."""
+        """`scores[i]` [steps, 2] are p_now and p_later at rollout i's boundaries; `probes[i]` [steps] are the tokens
+        that asking the judge there took (none by default). With `needs_no_steps` the judge may be asked at the end of
+        an attempt only, because its score there does not depend on earlier boundaries. InputError if a boundary has no
+        graded answer."""
         for number, rollout in enumerate(rollouts):
             if None in rollout.now:
                 raise InputError(
@@ -92,16 +94,16 @@ class Replay:
         self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)
         self._thought, self._probed = np.zeros((size, most)), np.zeros((size, most))
         self._last = np.asarray([len(rollout.steps) - 1 for rollout in rollouts])
-        # Thinking that was cut off by a budget, or went on, ends after its last boundary and not at it.
+        # Thinking that a budget cut off, or that went on without another boundary, ends after its last boundary.
         self._ends_there = np.asarray([sum(rollout.step_tokens) == rollout.thinking_tokens for rollout in rollouts])
-        for number, (rollout, own) in enumerate(zip(rollouts, scores, strict=True)):
+        for number, (rollout, rollout_scores) in enumerate(zip(rollouts, scores, strict=True)):
             steps = len(rollout.steps)
-            self._now[number, :steps], self._later[number, :steps] = own[:, 0], own[:, 1]
+            self._now[number, :steps], self._later[number, :steps] = rollout_scores[:, 0], rollout_scores[:, 1]
             self._right[number, :steps] = np.asarray(rollout.now, dtype=bool)
             self._thought[number, :steps] = np.cumsum(rollout.step_tokens)
             if probes is not None:
                 self._probed[number, :steps] = np.cumsum(probes[number])
-        self._can_wait = can_wait
+        self._needs_no_steps = needs_no_steps
         self._answer = np.asarray([rollout.total_tokens - rollout.thinking_tokens for rollout in rollouts])
         self._full_right = np.asarray([rollout.later for rollout in rollouts], dtype=bool)
         self._full_tokens = np.asarray([rollout.total_tokens for rollout in rollouts], dtype=float)
@@ -112,64 +114,64 @@ class Replay:
     def outcomes(self, rule: Rule, rows: NDArray[np.int64] | None = None) -> RuleOutcomes:
         """What `rule` does to the rollouts, or to those in `rows`."""
         pick = np.arange(len(self)) if rows is None else rows
-        sure, vain = self._firing(rule, pick)
-        stopped, where = self._stop(sure | vain, pick)
+        sure, futile = self._firing(rule, pick)
+        stopped, end = self._stop(sure | futile, pick)
         full_right, full_tokens = self._full_right[pick], self._full_tokens[pick]
-        probed = self._probed[pick, where]
+        probed = self._probed[pick, end]
         return RuleOutcomes(
-            np.where(stopped, self._right[pick, where], full_right),
-            np.where(stopped, self._thought[pick, where] + self._answer[pick], full_tokens) + probed,
+            np.where(stopped, self._right[pick, end], full_right),
+            np.where(stopped, self._thought[pick, end] + self._answer[pick], full_tokens) + probed,
             full_right,
             full_tokens,
             stopped,
         )
 
     def _firing(self, rule: Rule, pick: NDArray[np.int64]) -> tuple[Flags, Flags]:
-        """[R, S] where the rule stops because it is sure, and where because going on will not help."""
+        """[R, S] where the rule stops because p_now is high enough, and where because more thinking seems futile."""
         now, later = self._now[pick], self._later[pick]
         with np.errstate(invalid="ignore"):
             sure = np.zeros(now.shape, dtype=bool) if rule.threshold is None else now >= rule.threshold
-            vain = np.zeros_like(sure)
+            futile = np.zeros_like(sure)
             if rule.hopeless is not None:
-                vain |= later <= rule.hopeless
+                futile |= later <= rule.hopeless
             if rule.min_gain is not None:
-                vain |= later - now <= rule.min_gain
-        return _in_a_row(sure, rule.patience), _in_a_row(vain, rule.patience)
+                futile |= later - now <= rule.min_gain
+        return _in_a_row(sure, rule.patience), _in_a_row(futile, rule.patience)
 
     def _stop(self, fires: Flags, pick: NDArray[np.int64]) -> tuple[Flags, NDArray[np.int64]]:
-        """[R] whether thinking is stopped, and the boundary where it is, or else the last one."""
+        """[R] whether thinking is stopped, and [R] the boundary at which it is, or else the last one."""
         last = self._last[pick]
         at = np.where(fires.any(1), fires.argmax(1), fires.shape[1])
-        # A stop at the boundary at which the Reasoner stops by itself is none.
+        # It is no stop if the Reasoner itself stops at the same boundary.
         stopped = (at < last) | ((at == last) & ~self._ends_there[pick])
         return stopped, np.minimum(at, np.maximum(last, 0))
 
     def attempts(self, rule: Rule) -> "Attempts":
         """Every rollout as an attempt that may be rejected, with `rule` ending its thinking."""
         pick = np.arange(len(self))
-        sure, vain = self._firing(rule, pick)
-        stopped, where = self._stop(sure | vain, pick)
-        thought, probed = self._thought[pick, where], self._probed[pick, where]
-        if self._can_wait and rule.never_ends:
-            probed = probed - np.where(where > 0, self._probed[pick, where - 1], 0.0)
+        sure, futile = self._firing(rule, pick)
+        stopped, end = self._stop(sure | futile, pick)
+        thought, probed = self._thought[pick, end], self._probed[pick, end]
+        if self._needs_no_steps and rule.never_ends:
+            probed = probed - np.where(end > 0, self._probed[pick, end - 1], 0.0)
         full_thought = self._full_tokens - self._answer
-        belief = np.nan_to_num(self._now[pick, where], nan=1.0)  # nobody has anything against a thought without steps
+        belief = np.nan_to_num(self._now[pick, end], nan=1.0)  # without a score an attempt is accepted
         return Attempts(
             self.questions,
             belief,
-            sure[pick, where] & stopped,
-            np.where(stopped, self._right[pick, where], self._full_right),
+            sure[pick, end] & stopped,
+            np.where(stopped, self._right[pick, end], self._full_right),
             np.where(stopped, thought, full_thought) + probed,
             self._answer.astype(float),
         )
 
     def table(self, rules: Sequence[Rule]) -> "RuleTable":
         """What every one of `rules` does to every rollout."""
-        every = [self.outcomes(rule) for rule in rules]
+        outcomes = [self.outcomes(rule) for rule in rules]
         return RuleTable(
             tuple(rules),
-            np.stack([own.right for own in every]),
-            np.stack([own.tokens.astype(np.float32) for own in every]),
+            np.stack([outcome.right for outcome in outcomes]),
+            np.stack([outcome.tokens.astype(np.float32) for outcome in outcomes]),
             self._full_right,
             self._full_tokens,
             self.questions,
@@ -183,9 +185,9 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Attempts [R], those at one question next to each other: `belief` is p_now where an attempt ends, `sure` tells
-    that the rule ended it there because p_now was high enough; `right`, whether its answer is; `thought` and `answer`
-    its tokens, an answer's only spent where one is given."""
+    """Attempts [R] at questions (by number): `belief` is p_now where the attempt ends; `sure` whether the rule ended it
+    there because p_now was high enough; `right` whether its answer is right; `thought` and `answer` its tokens of
+    thinking and of its answer. The latter are spent only if the attempt answers."""
 
     questions: NDArray[np.int64]
     belief: Reals
@@ -195,7 +197,8 @@ class Attempts:
     answer: Reals
 
     def think_again(self, accept: float, attempts: int) -> "Rethought":
-        """What thinking again does at most `attempts` - 1 times, where the best one answers if none is accepted.
+        """The outcome of up to `attempts` attempts in a row: the first accepted one answers or, if none is accepted,
+        the one with the highest belief. An attempt is accepted if it is sure or its belief is at least `accept`.
 
         Questions with fewer attempts on record are left out.
         """
@@ -217,7 +220,7 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Rethought:
-    """Thinking again, question by question [Q]: right, and all tokens spent."""
+    """The outcome of thinking again on each of Q questions: whether the answer is right, and all tokens spent, [Q]."""
 
     questions: NDArray[np.int64]
     right: Flags
@@ -225,17 +228,18 @@ class Rethought:
 
 
 def _in_a_row(flags: Flags, count: int) -> Flags:
-    """[R, S] whether the `count` boundaries up to here are all flagged."""
+    """[R, S] whether the last `count` boundaries, this one included, are all flagged."""
     run = flags.copy()
-    for shift in range(1, count):
-        run[:, shift:] &= flags[:, :-shift]
-        run[:, :shift] = False
+    for lag in range(1, count):
+        run[:, lag:] &= flags[:, :-lag]
+        run[:, :lag] = False
     return run
 
 
 @dataclass(frozen=True, slots=True)
 class RuleTable:
-    """Outcomes of R rules on N rollouts: right, tokens [R, N]; full_right, full_tokens, questions (numbers) [N]."""
+    """Outcomes of R rules on N rollouts: right, tokens [R, N]; those of full thinking: full_right, full_tokens [N];
+    questions [N], the number of each rollout's question."""
 
     rules: tuple[Rule, ...]
     right: Flags
@@ -245,12 +249,12 @@ class RuleTable:
     questions: NDArray[np.int64]
 
     def of(self, rows: NDArray[np.int64]) -> "RuleTable":
-        """The same for some of the rollouts."""
+        """The table of the rollouts in `rows` only."""
         parts = (self.full_right[rows], self.full_tokens[rows], self.questions[rows])
         return RuleTable(self.rules, self.right[:, rows], self.tokens[:, rows], *parts)
 
     def joined(self, other: "RuleTable") -> "RuleTable":
-        """This table and one of the same rules on other questions."""
+        """One table of this one and `other`, which has the same rules on other questions."""
         return RuleTable(
             self.rules,
             np.concatenate([self.right, other.right], axis=1),
@@ -261,42 +265,42 @@ class RuleTable:
         )
 
     def first_of_each_question(self) -> NDArray[np.int64]:
-        """One rollout of every question: the first."""
+        """The row of the first rollout of every question."""
         return np.unique(self.questions, return_index=True)[1].astype(np.int64)
 
     @property
     def lost(self) -> NDArray[np.int64]:
-        """[R] rollouts that full thinking gets right and the rule wrong."""
+        """[R] number of rollouts that full thinking gets right and the rule wrong."""
         return np.asarray((self.full_right & ~self.right).sum(1))
 
     @property
     def _weights(self) -> Reals:
-        """[N] one over the rollouts of the question: where mixed ones have more of them, they count no more for it."""
+        """[N] 1 / (number of rollouts of the same question), so that every question counts once."""
         _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
         return np.asarray(1.0 / sizes[numbers])
 
     @property
     def lost_rate(self) -> Reals:
         """[R] share of what full thinking gets right that the rule gets wrong, every question counting once."""
-        own = self._weights
-        return np.asarray((self.full_right & ~self.right) @ own / max(1e-9, float(self.full_right @ own)))
+        weights = self._weights
+        return np.asarray((self.full_right & ~self.right) @ weights / max(1e-9, float(self.full_right @ weights)))
 
     @property
     def saved(self) -> Reals:
         """[R] share of full thinking's tokens saved, every question counting once."""
-        own = self._weights
-        return np.asarray(1 - self.tokens @ own / float(self.full_tokens @ own))
+        weights = self._weights
+        return np.asarray(1 - self.tokens @ weights / float(self.full_tokens @ weights))
 
     @property
     def accuracy_change(self) -> Reals:
-        """[R] in points of 100, against full thinking, every question counting once."""
-        own = self._weights
-        return np.asarray(100 * (self.right @ own - self.full_right @ own) / own.sum())
+        """[R] accuracy minus that of full thinking, in points of 100, every question counting once."""
+        weights = self._weights
+        return np.asarray(100 * (self.right @ weights - self.full_right @ weights) / weights.sum())
 
     @property
     def accuracy_lost_at_most(self) -> Reals:
-        """[R] points of accuracy lost that are not exceeded with 95 % confidence (normal; questions drawn anew)."""
+        """[R] upper bound (95 % confidence) of the points of accuracy lost, a normal approximation over questions."""
         lost = self.full_right.astype(np.float32) - self.right
         _, numbers, sizes = np.unique(self.questions, return_inverse=True, return_counts=True)
-        by_question = np.stack([np.bincount(numbers, own) for own in lost]) / sizes * 100
+        by_question = np.stack([np.bincount(numbers, lost_by_rule) for lost_by_rule in lost]) / sizes * 100
         return np.asarray(by_question.mean(1) + _ONE_SIDED_95 * by_question.std(1) / np.sqrt(len(sizes)))

@@ -1,7 +1,7 @@
-"""Recorded rollouts judged anew, boundary by boundary, by a scorer that was not there when they were made.
+"""Judge recorded rollouts, boundary by boundary, with a scorer that was not used when they were made.
 
-The scorer sees what it would have seen in service: the same context, probabilities and features, and a probe to the
-Reasoner where it needs one.
+The scorer gets what it would have got in serving: the same context, probabilities and features, and a probe to the
+Reasoner if it needs one.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ _ANSWER_ROOM = 64
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """A rollout's scores [steps, 2] (p_now, p_later; NaN where the scorer had none) and the tokens [steps] that it had
-    generated for each."""
+    """A rollout's `scores` [steps, 2] (p_now, p_later; NaN where there was no room to ask), and in `probes` [steps] the
+    tokens that the Reasoner generated for each of them."""
 
     scores: Reals
     probes: list[int]
@@ -34,7 +34,7 @@ class Rescored:
 async def rescore(
     scorer: Scorer, rollouts: Sequence[Rollout], reasoner: OpenReasoner | None = None, concurrency: int = 96
 ) -> list[Rescored]:
-    """Every rollout judged by `scorer`; `reasoner` may be None for scorers that ask nothing."""
+    """Judge every rollout with `scorer`. `reasoner` may be None for scorers that do not ask the Reasoner."""
     slots, numbers = asyncio.Semaphore(concurrency), itertools.count()
     with Progress(f"Judging by {scorer.id}", len(rollouts)) as progress:
 
@@ -62,7 +62,7 @@ async def _judge(scorer: Scorer, rollout: Rollout, reasoner: OpenReasoner | None
             rollout.steps[index],
             features,
             rollout.logprobs[index] or (),
-            lambda own=index: contexts[own],  # type: ignore[misc]
+            lambda at=index: contexts[at],  # type: ignore[misc]
         )
         if contexts and len(contexts[index]) + _ANSWER_ROOM > reasoner_room:
             scores[index] = np.nan  # no room to ask
@@ -74,7 +74,7 @@ async def _judge(scorer: Scorer, rollout: Rollout, reasoner: OpenReasoner | None
 
 
 def recorded_contexts(reasoner: OpenReasoner, rollout: Rollout) -> list[list[int]]:
-    """The token ids up to every boundary: the question, the opening marker where the Reasoner makes it, the steps."""
+    """The token ids up to every boundary: the question, the opening marker if the Reasoner generates it, the steps."""
     prompt = user_prompt(reasoner.tokenizer, rollout.question)
     prompt = reasoner.form.think(prompt)
     texts = itertools.accumulate(rollout.steps)

@@ -1,10 +1,11 @@
 """Thresholds with a stated risk: Learn then Test (Angelopoulos et al., arXiv 2110.01052).
 
 The promise: of the questions that full thinking gets right, at most a share epsilon is lost by stopping early, with
-confidence 1 - delta. Rules are put in an order, safest first, on questions of their own (as in Pareto testing,
-arXiv 2210.07913); then each is tested on other questions with an exact binomial p-value for "its risk is above
-epsilon", and the first that cannot be rejected ends the sequence (fixed-sequence testing, so no correction for the
-number of rules is needed). Every question counts once, with one rollout: attempts at one question are not independent.
+confidence 1 - delta. One set of questions puts the rules in an order, safest first (as in Pareto testing,
+arXiv 2210.07913). On another set each rule is tested in that order, with an exact binomial p-value for the hypothesis
+"its risk is above epsilon". The first hypothesis that cannot be rejected ends the sequence (fixed-sequence testing,
+which needs no correction for the number of rules). Every question counts once, with one rollout, because attempts at
+the same question are not independent.
 """
 
 import math
@@ -29,15 +30,16 @@ _DRIFT_BINS = 10
 
 
 def questions_needed(epsilon: float, delta: float = DELTA) -> int:
-    """How many questions that full thinking gets right the smallest test takes: one that sees no loss at all."""
+    """How many questions that full thinking gets right are needed to certify `epsilon` if none of them is lost."""
     return math.ceil(math.log(delta) / math.log1p(-epsilon))
 
 
 def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
-    """The rules worth testing, by index, safest first: for every level of saving the one that does least `harm` [R].
+    """Indices of the rules worth testing, safest first: for every level of saving the rule that does least `harm` [R].
 
-    Where several do the same, the one with the higher threshold and patience is likelier to go on doing so. The first
-    may save nothing: asking a judge costs tokens, and never stopping is then safe and dear.
+    Of rules that do equally little harm the more cautious one (higher threshold and patience) is taken, because it is
+    more likely to be as harmless on other questions. The first rule may save less than nothing: asking a judge costs
+    tokens even if it never stops.
     """
     saved = table.saved
     order: list[int] = []
@@ -53,7 +55,8 @@ def order_rules(table: RuleTable, harm: NDArray[Any]) -> list[int]:
 
 
 def certify(table: RuleTable, order: Sequence[int], epsilon: float, delta: float = DELTA) -> Certificate | None:
-    """The last rule of `order` that passes its test and all before it do; None where the first fails."""
+    """The certificate of the last rule in `order` before the first one that fails its test; None if the very first one
+    fails."""
     tested = table.of(table.first_of_each_question())
     right, lost = int(tested.full_right.sum()), tested.lost
     passed: int | None = None
@@ -75,10 +78,10 @@ def certify(table: RuleTable, order: Sequence[int], epsilon: float, delta: float
 
 
 def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: float) -> tuple[int, bool]:
-    """The last rule of `order` that loses at most `max_lost_points` of accuracy with 95 % confidence, and so do all
-    before it; and whether there is one. The first of the order where there is none.
+    """The last rule in `order` before the first one that may lose more than `max_lost_points` of accuracy (upper bound
+    with 95 % confidence), and whether there is such a rule. If there is none, the first rule in `order`.
 
-    Losses and gains weigh against each other. The bound is the normal one, so the confidence is approximate.
+    Gains make up for losses. The bound is a normal approximation, so the confidence is approximate.
     """
     bounds, passed = table.accuracy_lost_at_most, order[0]
     for rule in order:
@@ -91,30 +94,32 @@ def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: floa
 def choose_rethink(
     replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float], most: int = 4
 ) -> dict[str, Any] | None:
-    """The rule and the acceptance level to think again by: of all within half a point of the most accurate, those that
-    spend the fewest tokens. None where not nearly every question has two attempts on record.
+    """The rule and the level of acceptance for thinking again: of all within half a point of the best accuracy, those
+    that spend the fewest tokens. None unless nine questions in ten have two attempts on record.
 
-    Looked at with as many attempts, `most` at most, as nine questions in ten have. Giving up where p_later is at most
-    one of `give_ups` is tried with every rule, whatever it says itself: it costs little where there is another attempt.
+    The number of attempts is the largest, up to `most`, that nine questions in ten have. Every rule is also tried with
+    each of `give_ups` as its level of p_later for giving up, because giving up costs little if another attempt is left.
     """
     counts = np.unique(replay.questions, return_counts=True)[1]
     attempts = min(most, int(np.quantile(counts, 0.1)))
     if attempts < 2:
         return None
-    tried: list[tuple[float, float, Rule, float]] = []
-    tries = [
-        replace(own, hopeless=give_up)
-        for own in rules
-        for give_up in (own.hopeless, *give_ups)
-        if own.threshold is None or give_up is None or give_up < own.threshold
+    tried: list[tuple[float, float, Rule, float]] = []  # accuracy, tokens, rule, level of acceptance
+    candidates = [
+        replace(rule, hopeless=give_up)
+        for rule in rules
+        for give_up in (rule.hopeless, *give_ups)
+        if rule.threshold is None or give_up is None or give_up < rule.threshold
     ]
-    for rule in dict.fromkeys(tries):
+    for rule in dict.fromkeys(candidates):
         ended = replay.attempts(rule)
         for accept in accepts:
             found = ended.think_again(accept, attempts)
             tried.append((float(found.right.mean()), float(found.tokens.mean()), rule, accept))
-    best = max(own[0] for own in tried)
-    right, tokens, rule, accept = min((own for own in tried if own[0] >= best - 0.005), key=lambda own: own[1])
+    best = max(choice[0] for choice in tried)
+    right, tokens, rule, accept = min(
+        (choice for choice in tried if choice[0] >= best - 0.005), key=lambda choice: choice[1]
+    )
     return {
         "rule": rule.to_json(),
         "accept": accept,
@@ -125,7 +130,7 @@ def choose_rethink(
 
 
 def drift_histogram(values: Reals) -> dict[str, list[float]]:
-    """Shares of `values` in bins that each hold about a tenth of them: `edges` (inner ones) and `shares`."""
+    """A histogram of `values` with bins that each hold about a tenth of them: the inner `edges`, and the `shares`."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _DRIFT_BINS + 1)[1:-1]).round(4))
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return {"edges": edges.tolist(), "shares": (counts / counts.sum()).round(5).tolist()}

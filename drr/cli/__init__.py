@@ -1,1 +1,1 @@
-"""The `drr` command. `drr serve` is not here: the server brings it."""
+"""The `drr` command. The server package brings `drr serve`."""

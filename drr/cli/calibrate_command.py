@@ -1,4 +1,4 @@
-"""`drr calibrate`: honest probabilities, and thresholds with a stated risk, on questions that training never saw."""
+"""`drr calibrate`: calibrate probabilities and certify thresholds, on questions that training never saw."""
 
 import argparse
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequenc
     if options.limit is not None and options.limit < 1:
         raise InputError("--limit", f"must be at least 1, not {options.limit}")
     data = split_for_calibration(_of_questions(read_rollouts(options.data), options.limit), set())
-    data = CalibrationData([], [*data.temperature, *data.order], data.test)  # such scores are taken as they are
+    data = CalibrationData([], [*data.temperature, *data.order], data.test)  # these scorers have no temperatures
     _check_enough(data, risks, options)
     for card in calibrate_scorers(data, manifest, options, risks):
         Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
@@ -65,24 +65,24 @@ def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequenc
 
 def _of_questions(rollouts: Sequence[Rollout], limit: int | None) -> list[Rollout]:
     """The rollouts of the first `limit` questions."""
-    kept = list(dict.fromkeys(own.question for own in rollouts))[:limit]
+    kept = list(dict.fromkeys(rollout.question for rollout in rollouts))[:limit]
     wanted = set(kept)
-    return [own for own in rollouts if own.question in wanted]
+    return [rollout for rollout in rollouts if rollout.question in wanted]
 
 
 def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int) -> None:
-    """Repeat the calibration on random splits of its questions and say how often the promise held."""
+    """Repeat the calibration on random splits of its questions, and print and write how often the promise held."""
     from drr.certify.promise import check_promise, summary, write_promise
 
     results = [summary(check_promise(outcomes, risk, splits), risk) for risk in risks]
     write_promise(results, folder)
     console = Console()
-    for own in results:
-        kept = "-" if own["share_of_oracle"] is None else f"{100 * own['share_of_oracle']:.0f} %"
+    for result in results:
+        share = "-" if result["share_of_oracle"] is None else f"{100 * result['share_of_oracle']:.0f} %"
         console.print(
-            f"{100 * own['max_lost_correct']:g} %: within on {own['within']} of {own['splits']} splits "
-            f"({own['certified']} certified, surely above on {own['surely_above']}); saves "
-            f"{100 * own['mean_saved']:.1f} %, {kept} of what the best rule in hindsight would",
+            f"{100 * result['max_lost_correct']:g} %: within on {result['within']} of {result['splits']} splits "
+            f"({result['certified']} certified, surely above on {result['surely_above']}); saves "
+            f"{100 * result['mean_saved']:.1f} %, {share} of what the best rule in hindsight would",
             highlight=False,
         )
 
@@ -97,7 +97,7 @@ def _check_usable(manifest: Manifest, options: argparse.Namespace) -> None:
 
 def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) -> None:
     reasoner = manifest.settings["reasoner"]
-    unknown = not card.reasoner  # distilled from a server without its weights at hand: the name must do
+    unknown = not card.reasoner  # distilled from a server whose weights were not at hand: only the name is known
     if reasoner["fingerprint"] != card.reasoner or (unknown and reasoner["name"] != card.reasoner_name):
         raise InputError(
             str(options.data), f"is the behaviour of {reasoner['name']}, the DM judges {card.reasoner_name}"
@@ -109,8 +109,8 @@ def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) 
 
 
 def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
-    first = {own.question: own for own in reversed(data.test)}
-    right = sum(own.later for own in first.values())
+    first = {rollout.question: rollout for rollout in reversed(data.test)}
+    right = sum(rollout.later for rollout in first.values())
     needed = questions_needed(max(risks))
     if (options.dm is not None and not data.temperature) or not data.order or right < needed:
         wanted = ", ".join(f"{questions_needed(risk):,} for {100 * risk:g} %" for risk in risks)
@@ -122,27 +122,31 @@ def _check_enough(data: CalibrationData, risks: Sequence[float], options: argpar
         )
 
 
-def show(own: Calibration, folder: Path) -> None:
+def show(calibration: Calibration, folder: Path) -> None:
     """Print what is certified and what is not."""
     console = Console()
     table = Table(
-        title=f"Certified with {100 * own.confidence:g} % confidence on {own.right:,} questions{graded_against(own)}"
+        title=f"Certified with {100 * calibration.confidence:g} % confidence on {calibration.right:,} "
+        f"questions{graded_against(calibration)}"
     )
     for column in ("lost at most", "p_now", "in a row", "or p_later", "or gain", "lost", "saved", "accuracy"):
         table.add_column(column, justify="right")
-    for one in own.certificates:
-        rule = one.rule
+    for certificate in calibration.certificates:
+        rule = certificate.rule
         table.add_row(
-            f"{100 * one.max_lost_correct:g} %",
+            f"{100 * certificate.max_lost_correct:g} %",
             "-" if rule.threshold is None else f"{rule.threshold:.4g}",
             str(rule.patience),
             "-" if rule.hopeless is None else f"<= {rule.hopeless:.3g}",
             "-" if rule.min_gain is None else f"<= {rule.min_gain:.3g}",
-            f"{one.lost} of {one.right}",
-            f"{100 * one.saved:.1f} %",
-            f"{one.accuracy_change:+.1f}",
+            f"{certificate.lost} of {certificate.right}",
+            f"{100 * certificate.saved:.1f} %",
+            f"{certificate.accuracy_change:+.1f}",
         )
     console.print(table)
-    for risk, reason in own.refused.items():
+    for risk, reason in calibration.refused.items():
         console.print(f"{100 * float(risk):g} %: no certificate: {reason}", highlight=False)
-    console.print(" ".join([default_in_words(own), *rethink_in_words(own), f"Written into {folder}."]), highlight=False)
+    console.print(
+        " ".join([default_in_words(calibration), *rethink_in_words(calibration), f"Written into {folder}."]),
+        highlight=False,
+    )

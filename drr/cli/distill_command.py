@@ -52,6 +52,7 @@ def _config(options: argparse.Namespace) -> DistillConfig:
         labels=options.labels,
         grader=options.grader,
         concurrency=options.concurrency,
+        answer_cue=options.answer_cue,
     )
 
 
@@ -68,8 +69,8 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
 
 
 def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest | None:
-    """The manifest of a folder that lacks nothing, before an engine is started for it; InputError where the folder
-    was begun otherwise."""
+    """The manifest of the output folder if it is already complete, so that no engine has to be started; else None.
+    InputError if the folder was begun with other settings."""
     from drr.engine.open_reasoner import reasoner_identity
 
     if options.server or not options.reasoner or not (options.out / MANIFEST_NAME).exists():
@@ -93,10 +94,11 @@ def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
         if not options.tokenizer:
             raise InputError("--tokenizer", "is needed with --server: the Reasoner's folder or id")
         key = os.environ.get(options.api_key_env)
-        return open_server(options.server, options.reasoner, options.tokenizer, options.reasoning_parser, key)
+        parser, cue = options.reasoning_parser, options.answer_cue
+        return open_server(options.server, options.reasoner, options.tokenizer, parser, key, cue)
     if not options.reasoner:
         raise InputError("--reasoner", "is needed: a Hugging Face folder or id (or --server, or --recorded)")
-    return open_engine(options.reasoner, options.reasoning_parser)
+    return open_engine(options.reasoner, options.reasoning_parser, options.answer_cue)
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:

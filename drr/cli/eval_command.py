@@ -1,4 +1,4 @@
-"""`drr eval`: strategies side by side on a set of questions, every token counted."""
+"""`drr eval`: compare strategies on a set of questions, with every token counted."""
 
 import argparse
 import asyncio
@@ -15,8 +15,8 @@ from drr.engine.devices import beside_judges, prepare_environment
 from drr.engine.open_reasoner import OpenReasoner, open_engine
 from drr.errors import InputError
 from drr.evaluate.report import ALL
-from drr.evaluate.run import EvalConfig, Evaluator, evaluate, recorded
-from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, chosen, standard
+from drr.evaluate.run import EvalConfig, Evaluator, evaluate, recorded_settings
+from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, all_strategies, select_strategies
 from drr.evaluate.tables import table
 from drr.evaluate.write import PLOT_NAME, REPORT_NAME, write_report
 from drr.judge.calibration import Calibration
@@ -36,28 +36,28 @@ from drr.tasks.sources import load_questions
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """What is known of the judges: the DM's card, and the cards that drr calibrate --scorer wrote."""
+    """The cards of the judges: the DM's, and those that drr calibrate --scorer wrote."""
 
     dm: DmCard | None
     scorers: list[ScorerCard]
 
     @classmethod
     def load(cls, dm: Path | None, calibration: Path | None) -> Self:
-        """From the DM's folder and the folder of the scorers' cards."""
+        """Read the cards from the DM's folder and from the folder of the scorers' cards."""
         return cls(
             None if dm is None else DmCard.load(dm),
             [] if calibration is None else load_cards(calibration),
         )
 
     def calibrations(self) -> dict[str, Calibration]:
-        """By scorer; those that were calibrated."""
+        """The calibrations by scorer, of those that have one."""
         found = {card.scorer: card.calibration for card in self.scorers}
         if self.dm is not None and self.dm.calibration is not None:
             found["dm"] = self.dm.calibration
-        return {name: Calibration.from_json(own) for name, own in found.items()}
+        return {name: Calibration.from_json(calibration) for name, calibration in found.items()}
 
     def state(self) -> str | None:
-        """Stands for what the scorers' calibrations say."""
+        """12 hex digits that identify the scorers' calibrations; None without any."""
         if not self.scorers:
             return None
         return question_key("\n".join(json.dumps(asdict(card), sort_keys=True) for card in self.scorers))
@@ -118,15 +118,15 @@ def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
         scorers = ["prm", *scorers]
     if options.dm is not None:
         scorers = ["dm", *scorers]
-    everything = standard(scorers, judges.calibrations(), attempts)
+    everything = all_strategies(scorers, judges.calibrations(), attempts)
     try:
-        return chosen(everything, options.strategy) if options.strategy else everything
+        return select_strategies(everything, options.strategy) if options.strategy else everything
     except ValueError as error:
         raise InputError("--strategy", str(error)) from error
 
 
 def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
-    """InputError where the DM is another Reasoner's or learned from these very questions."""
+    """InputError if the DM was made for another Reasoner or trained on some of these questions."""
     try:
         card.check(reasoner, config.step_rule)
     except DmMismatchError as error:
@@ -138,25 +138,30 @@ def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, que
 
 
 def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequence[Question]) -> None:
-    """InputError where a judge's rules were chosen on these very questions."""
+    """InputError if a judge's rules were chosen on the same questions."""
     key = questions_key(questions)
-    for name, own in calibrations.items():
-        if own.source == key:
+    for name, calibration in calibrations.items():
+        if calibration.source == key:
             raise InputError("questions", f"are those that {name} was calibrated on: choose others")
 
 
 def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: float) -> None:
-    for name, own in calibrations.items():
-        made = own.sampling.get("temperature", temperature)
-        if made != temperature:
-            note = f"{name} was calibrated at temperature {made:g}, not {temperature:g}: its promises do not hold here"
+    for name, calibration in calibrations.items():
+        calibrated_at = calibration.sampling.get("temperature", temperature)
+        if calibrated_at != temperature:
+            note = (
+                f"{name} was calibrated at temperature {calibrated_at:g}, not {temperature:g}: "
+                "its promises do not hold here"
+            )
             Console().print(note, highlight=False)
 
 
 def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
-    """The questions that leave the Reasoner room to think, saying how many do not."""
+    """The questions that leave the Reasoner room to think. Prints how many do not; InputError if all do not."""
     fitting = [
-        own for own in questions if len(user_prompt(reasoner.tokenizer, own.text)) + LEAST_ROOM < reasoner.max_model_len
+        question
+        for question in questions
+        if len(user_prompt(reasoner.tokenizer, question.text)) + LEAST_ROOM < reasoner.max_model_len
     ]
     if len(fitting) < len(questions):
         left = len(questions) - len(fitting)
@@ -186,7 +191,7 @@ async def _evaluate(
         if options.prm is not None:
             scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
         shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
-        engine = open_engine(options.reasoner, options.reasoning_parser, **shares)
+        engine = open_engine(options.reasoner, options.reasoning_parser, options.answer_cue, **shares)
         reasoner = await stack.enter_async_context(engine)
         if judges.dm is not None:
             _check_dm(judges.dm, options.dm, reasoner.fingerprint, config, questions)
@@ -194,13 +199,14 @@ async def _evaluate(
         for card in judges.scorers:
             card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
         settings = {
-            **recorded(config),
+            **recorded_settings(config),
             "reasoner": reasoner.fingerprint or reasoner.name,
             "dm": None if options.dm is None else dm_state(options.dm),
             "prm": None if options.prm is None else model_key(options.prm),
             "grader": options.grader,
             "reasoning_parser": options.reasoning_parser,
             "calibrations": judges.state(),
+            **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
         }
         evaluator = Evaluator(reasoner, scorers, grade, config)
         await evaluate(evaluator, strategies, questions, options.out, settings)

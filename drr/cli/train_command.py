@@ -48,8 +48,8 @@ def _check(data: TrainingData, options: argparse.Namespace) -> None:
     questions = len({rollout.question for rollout in data.trained_on})
     if questions < _LEAST_QUESTIONS:
         raise InputError(str(options.data), f"leaves {questions} questions to train on; {_LEAST_QUESTIONS} are needed")
-    for name, own in (("right", True), ("wrong", False)):
-        if not any(rollout.later is own for rollout in data.text):
+    for name, outcome in (("right", True), ("wrong", False)):
+        if not any(rollout.later is outcome for rollout in data.text):
             raise InputError(str(options.data), f"holds no {name} attempt to learn from", field="later")
     for name in ("dev", "head"):
         if not getattr(data, name):
@@ -103,17 +103,20 @@ def show(card: DmCard, folder: Path) -> None:
         if phase in card.metrics[parts[0]]:
             cells = [card.metrics[part][phase] for part in parts]
             table.add_row(
-                f"{phase} ({cells[0]['boundaries']:,})", *(f"{_figure(own['auroc'])} ({own['ece']})" for own in cells)
+                f"{phase} ({cells[0]['boundaries']:,})",
+                *(f"{_figure(cell['auroc'])} ({cell['ece']})" for cell in cells),
             )
     for phase in ("first", "last"):
         cells = [card.metrics[part][f"within_question_{phase}"] for part in parts]
         table.add_row(
             f"{phase}, within a question ({cells[0]['mixed_questions']} mixed)",
-            *(_figure(own["auroc"]) for own in cells),
+            *(_figure(cell["auroc"]) for cell in cells),
         )
     console.print(table)
-    for name, own in card.metrics["baselines"].items():
-        console.print(f"{name.replace('_', ' ')} alone: {_figure(own['auroc'])} ({own['ece']})", highlight=False)
+    for name, figures in card.metrics["baselines"].items():
+        console.print(
+            f"{name.replace('_', ' ')} alone: {_figure(figures['auroc'])} ({figures['ece']})", highlight=False
+        )
     console.print(f"DM in {folder}. Next: drr calibrate --dm {folder} --data ...", highlight=False)
 
 

@@ -41,7 +41,7 @@ class LocalClassifier:
     async def _one_by_one(self, ids: list[int], ends: Sequence[int], cache_salt: str | None) -> Classified:
         last = PoolingParams(task="classify", use_activation=False)
         found = await asyncio.gather(*(self._run(ids[:end], last, cache_salt) for end in ends))
-        cached = sum(own for _, own in found)
+        cached = sum(count for _, count in found)
         return Classified([_pair(row) for row, _ in found], sum(ends) - cached, cached)
 
     async def _run(self, ids: list[int], params: PoolingParams, cache_salt: str | None) -> tuple[list[Any], int]:
@@ -65,7 +65,7 @@ class StepRewards:
         with _unavailable_when_dead():
             async for output in self._encode(tokens_input(ids), params, f"prm-{next(self._numbers)}"):
                 logits = output.outputs.data
-        return [float(own) for own in logits.float().softmax(-1)[:, 1]]
+        return [float(reward) for reward in logits.float().softmax(-1)[:, 1]]
 
 
 @contextlib.contextmanager

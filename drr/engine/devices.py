@@ -76,7 +76,7 @@ def engine_on(cpus: frozenset[int] | None) -> Iterator[None]:
     if cpus is None:
         yield
         return
-    own, threads = os.sched_getaffinity(0), os.environ.get("OMP_NUM_THREADS")
+    allowed, threads = os.sched_getaffinity(0), os.environ.get("OMP_NUM_THREADS")
     os.sched_setaffinity(0, cpus)
     os.environ["OMP_NUM_THREADS"] = str(len(cpus))
     try:
@@ -85,7 +85,7 @@ def engine_on(cpus: frozenset[int] | None) -> Iterator[None]:
         # Threads of this process that were begun meanwhile (message queues) must not be left on the engine's cores.
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread), own)
+                os.sched_setaffinity(int(thread), allowed)
         if threads is None:
             del os.environ["OMP_NUM_THREADS"]
         else:

@@ -3,6 +3,7 @@
 Everything is checked with the tokenizer that will be used; what does not fit is an InputError in one sentence.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,9 @@ from vllm.reasoning import ReasoningParserManager
 from drr.errors import InputError
 from drr.loop.formats import Channels, MarkerTokens, PlainChain, ReasoningFormat, TextMarkers
 
-DEFAULT_ANSWER_CUE = "\n\nThe answer is"
-"""What makes a model without thinking markers answer in the middle of its chain of thought."""
+DEFAULT_ANSWER_CUE = "\n\nTherefore, the final answer is"
+"""What makes a model without thinking markers answer in the middle of its chain of thought. Measured (LOG.md): without
+"Therefore" models go on reasoning, and a cue that ends in a brace costs minus signs."""
 
 _HARMONY = {"start": "<|start|>", "channel": "<|channel|>", "message": "<|message|>", "end": "<|end|>"}
 _HARMONY_PARSER = "openai_gptoss"
@@ -27,7 +29,7 @@ _UNNAMED_MARKERS = {"granite": ("Here is my thought process:", "Here is my respo
 _TOOL_OPENERS = (
     "<tool_call>",
     "<|tool_calls_section_begin|>",
-    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁begin｜>",  # noqa: RUF001  # DeepSeek's own bars
     "<minimax:tool_call>",
     "<seed:tool_call>",
     "<|tool_call_start|>",
@@ -37,6 +39,9 @@ _TOOL_OPENERS = (
     "<function_calls>",
 )
 """What opens a tool call in the models that vLLM has tool parsers for."""
+
+_RESULT = "result-of-a-tool"
+"""Stands for a tool's result where a chat template is asked what comes behind one."""
 
 _THINKING_ON = {"chat_template_kwargs": {"thinking": True, "enable_thinking": True}}
 
@@ -54,9 +59,9 @@ class ChosenFormat:
 
 
 def choose_format(tokenizer: Any, parser: str = "", answer_cue: str = DEFAULT_ANSWER_CUE) -> ChosenFormat:
-    """The format of a Reasoner with this tokenizer. `parser` is vLLM's name of its reasoning parser, where the user gave
-    one; InputError where that is unknown or does not fit, UnmarkedThinkingError where it does not tell how thinking is
-    marked."""
+    """The format of a Reasoner with this tokenizer. `parser` is vLLM's name of its reasoning parser, where the user
+    gave one; InputError where that is unknown or does not fit, UnmarkedThinkingError where it does not tell how
+    thinking is marked."""
     if parser:
         return ChosenFormat(_of_parser(tokenizer, parser), parser)
     added, template = tokenizer.get_added_vocab(), str(getattr(tokenizer, "chat_template", None) or "")
@@ -107,6 +112,7 @@ def _between(tokenizer: Any, opening: str, closing: str, tool_openers: Sequence[
         "close_ids": encode(tokenizer, closing),
         "close_text": closing,
         "header": assistant_header(tokenizer, opening),
+        "tool_header": tool_header(tokenizer, opening),
         "decode": _decoder(tokenizer),
     }
     if _is_exact(tokenizer, opening) and _is_exact(tokenizer, closing):
@@ -146,6 +152,7 @@ def _plain(tokenizer: Any, answer_cue: str) -> ReasoningFormat:
         close_text=answer_cue,
         joined_ids=encode(tokenizer, answer_cue.lstrip("\n")),
         header=assistant_header(tokenizer),
+        tool_header=tool_header(tokenizer),
         decode=_decoder(tokenizer),
     )
 
@@ -163,11 +170,37 @@ def assistant_header(tokenizer: Any, opening: str = "") -> tuple[int, ...]:
         return ()
     if not asked.startswith(said):
         return ()
-    header = asked[len(said) :]
+    return encode(tokenizer, _without_marker(asked[len(said) :], opening))
+
+
+def tool_header(tokenizer: Any, opening: str = "") -> tuple[int, ...]:
+    """The ids between a tool's result and the turn behind it, up to the marker `opening`, where the chat template begins
+    that turn without the header of one; else empty."""
+    header = _decoder(tokenizer)(assistant_header(tokenizer, opening))
+    for content, arguments in itertools.product((None, ""), ({}, "{}")):  # templates want the one or the other
+        call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        messages = [
+            {"role": "user", "content": "1"},
+            {"role": "assistant", "content": content, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call00001", "name": "f", "content": _RESULT},
+        ]
+        try:
+            asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except Exception:  # whatever a template does
+            continue
+        _, result, behind = asked.rpartition(_RESULT)
+        behind = _without_marker(behind, opening)
+        known = bool(header and result) and header not in behind and _is_exact(tokenizer, behind)
+        return encode(tokenizer, behind) if known else ()
+    return ()
+
+
+def _without_marker(header: str, opening: str) -> str:
+    """What a template puts before a turn, without the marker that opens its thinking."""
     for marker in (opening, _THINK[0]):
         if marker and marker in header:
             header = header[: header.index(marker)]
-    return encode(tokenizer, header.strip())
+    return header.strip()
 
 
 def load_parser_plugin(path: str) -> None:

@@ -58,8 +58,11 @@ class OpenReasoner:
 
 
 @contextlib.asynccontextmanager
-async def open_engine(model: str, parser: str = "", **options: Any) -> AsyncIterator[OpenReasoner]:
-    """A Hugging Face folder or id on a vLLM engine of this process; `options` are vLLM's engine arguments."""
+async def open_engine(
+    model: str, parser: str = "", answer_cue: str | None = None, **options: Any
+) -> AsyncIterator[OpenReasoner]:
+    """A Hugging Face folder or id on a vLLM engine of this process; `options` are vLLM's engine arguments. `parser` is
+    vLLM's name of its reasoning parser, `answer_cue` what makes a Reasoner without thinking markers answer."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -73,7 +76,7 @@ async def open_engine(model: str, parser: str = "", **options: Any) -> AsyncIter
         yield OpenReasoner(
             engine.generate,
             engine.renderer.tokenizer,
-            known_format(engine.renderer.tokenizer, parser),
+            known_format(engine.renderer.tokenizer, parser, answer_cue),
             engine.model_config.max_model_len,
             *reasoner_identity(model),
         )
@@ -83,7 +86,7 @@ async def open_engine(model: str, parser: str = "", **options: Any) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def open_server(
-    url: str, model: str, tokenizer: str, parser: str = "", key: str | None = None
+    url: str, model: str, tokenizer: str, parser: str = "", key: str | None = None, answer_cue: str | None = None
 ) -> AsyncIterator[OpenReasoner]:
     """A vLLM server's completions endpoint. `tokenizer` is a Hugging Face folder or id: the ids sent are made here.
 
@@ -96,7 +99,7 @@ async def open_server(
         yield OpenReasoner(
             _Completions(client, served["id"]).generate,
             loaded,
-            known_format(loaded, parser),
+            known_format(loaded, parser, answer_cue),
             int(served.get("max_model_len") or 2048),
             served["id"],
             _fingerprint(tokenizer),
@@ -128,11 +131,11 @@ def load_tokenizer(name: str, option: str, *, trust_remote_code: bool = False) -
         raise InputError(option, f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
-def known_format(tokenizer: Any, parser: str, answer_cue: str = DEFAULT_ANSWER_CUE) -> ReasoningFormat:
-    """The Reasoner's reasoning format; InputError where it cannot be told, or the Reasoner cannot be asked a question."""
+def known_format(tokenizer: Any, parser: str, answer_cue: str | None = None) -> ReasoningFormat:
+    """The Reasoner's reasoning format; InputError where it cannot be told, or the Reasoner cannot be asked anything."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("--reasoner", "its tokenizer has no chat template: it cannot be asked a question")
-    return choose_format(tokenizer, parser, answer_cue).form
+    return choose_format(tokenizer, parser, DEFAULT_ANSWER_CUE if answer_cue is None else answer_cue).form
 
 
 async def _served_model(client: httpx.AsyncClient, url: str, model: str) -> dict[str, Any]:
@@ -142,10 +145,10 @@ async def _served_model(client: httpx.AsyncClient, url: str, model: str) -> dict
         served: list[dict[str, Any]] = response.json()["data"]
     except (httpx.HTTPError, ValueError, KeyError) as error:
         raise InputError("--server", f"{url} does not answer as an OpenAI-compatible server: {error}") from error
-    for own in served:
-        if model in ("", own["id"]):
-            return own
-    raise InputError("--reasoner", f"{url} serves {', '.join(own['id'] for own in served)}, not {model}")
+    for model_card in served:
+        if model in ("", model_card["id"]):
+            return model_card
+    raise InputError("--reasoner", f"{url} serves {', '.join(model_card['id'] for model_card in served)}, not {model}")
 
 
 class _Completions:

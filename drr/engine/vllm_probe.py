@@ -45,15 +45,14 @@ class VllmProbe:
             output_kind=RequestOutputKind.DELTA,
         )
         probed: list[ProbedToken] = []
-        outputs = self._generate(
-            tokens_input(list(ids), cache_salt=self._cache_salt), params, next(self._ids), **self._options
-        )
+        prompt = tokens_input(list(ids), cache_salt=self._cache_salt)
+        outputs = self._generate(prompt, params, next(self._ids), **self._options)
         async with contextlib.aclosing(outputs):
             async for output in outputs:
                 completion = output.outputs[0]
                 self.tokens += len(completion.token_ids)
                 for token, detail in zip(completion.token_ids, completion.logprobs or (), strict=True):
-                    texts = {self._text(own): logprob.logprob for own, logprob in detail.items()}
+                    texts = {self._text(likely): logprob.logprob for likely, logprob in detail.items()}
                     probed.append(ProbedToken(self._text(token), detail[token].logprob, texts, token))
                 if completion.finish_reason == "stop" and completion.stop_reason is None:
                     del probed[-1:]  # the end of the turn

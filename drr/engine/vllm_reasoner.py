@@ -96,40 +96,40 @@ def segment_params(
     seen on both sides of a resubmission is penalised twice. `min_tokens` asks nothing of an answer whose thinking was
     ended from outside.
     """
-    own = params.clone()
-    own.n = 1
-    own.max_tokens = segment.max_tokens
+    adapted = params.clone()
+    adapted.n = 1
+    adapted.max_tokens = segment.max_tokens
     least = 0 if segment.cut else max(0, params.min_tokens - len(segment.carried))
-    own.min_tokens = min(segment.max_tokens, least)
+    adapted.min_tokens = min(segment.max_tokens, least)
     if params.output_kind is RequestOutputKind.FINAL_ONLY:
-        own.stream_interval = max(_UNSEEN_CHUNK, params.stream_interval or 1)
-    own.output_kind = RequestOutputKind.DELTA
+        adapted.stream_interval = max(_UNSEEN_CHUNK, params.stream_interval or 1)
+    adapted.output_kind = RequestOutputKind.DELTA
     if segment.number and params.seed is not None:
         # Engines that restart their noise with every request would otherwise repeat the first segment's.
-        own.seed = random.Random(f"{params.seed}/{segment.number}").getrandbits(62)
+        adapted.seed = random.Random(f"{params.seed}/{segment.number}").getrandbits(62)
     if segment.number:
-        own.prompt_logprobs = None
+        adapted.prompt_logprobs = None
     if segment.phase is Phase.THINK:
-        own.stop, own.output_text_buffer_length = [], 0
+        adapted.stop, adapted.output_text_buffer_length = [], 0
         if judged:
-            own.logprobs = max(0, params.logprobs or 0) if params.logprobs != -1 else -1
+            adapted.logprobs = max(0, params.logprobs or 0) if params.logprobs != -1 else -1
         if free_thinking:
-            own.structured_outputs = None
-        own.detokenize = params.logprobs is not None  # text is decoded here, token by token
+            adapted.structured_outputs = None
+        adapted.detokenize = params.logprobs is not None  # text is decoded here, token by token
     if segment.carried and (params.presence_penalty or params.frequency_penalty):
-        own.logit_bias = _carried_penalties(params, segment.carried)
-    return own
+        adapted.logit_bias = _carried_penalties(params, segment.carried)
+    return adapted
 
 
 def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
     """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
     (a greedy attempt repeated is the same attempt)."""
-    own = params.clone()
-    if own.seed is not None:
-        own.seed = random.Random(f"{own.seed}/attempt/{number}").getrandbits(62)
-    if own.temperature < _GREEDY:
-        own.temperature = temperature
-    return own
+    adapted = params.clone()
+    if adapted.seed is not None:
+        adapted.seed = random.Random(f"{adapted.seed}/attempt/{number}").getrandbits(62)
+    if adapted.temperature < _GREEDY:
+        adapted.temperature = temperature
+    return adapted
 
 
 def _carried_penalties(params: SamplingParams, carried: Sequence[int]) -> dict[int, float]:

@@ -1,1 +1,1 @@
-"""Strategies side by side on one set of questions, every token counted: run, compared, reported."""
+"""Run, compare and report strategies on one set of questions, with every token counted."""

@@ -1,4 +1,4 @@
-"""The oracle: what stopping could save if one knew which answers are right. For evaluation; it is told them."""
+"""The oracle, for evaluation only: it is given the gold answers, and shows how much perfect stopping would save."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,9 +10,9 @@ from drr.tasks.grading import Grader
 
 
 class OracleScorer:
-    """1 where the answer that a stop at the boundary would be followed by is right by `grade` against `gold`, else 0.
+    """1 if the answer that a stop at the boundary would lead to is right, by `grade` against `gold`, else 0.
 
-    For one question: `answer` gives that very answer, to a context in token ids.
+    An oracle is for one question. `answer` gives the answer that the loop would give after a context (token ids).
     """
 
     id = "oracle"
@@ -24,6 +24,6 @@ class OracleScorer:
         return self
 
     async def score(self, boundary: Boundary) -> Score:
-        given = await self._answer(boundary.context())
-        right = float(await asyncio.to_thread(self._grade, given, self._gold))
+        answer = await self._answer(boundary.context())
+        right = float(await asyncio.to_thread(self._grade, answer, self._gold))
         return Score(right, right)

@@ -15,12 +15,12 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullLocator
 
 _RED = 6
-"""Place of the colour that is DRR's own."""
+"""Index of the colour in the palette that is kept for DRR's lines."""
 
 _MARKERS = "osD^vpXP<>h"
 _COLOURS = [colour for place, colour in enumerate(mpl.color_sequences["tab20"]) if place != _RED]
 _SHOWN_BELOW_FULL = 25.0
-"""Points: what is worse than full thinking by more would press everything else together."""
+"""Points of accuracy below full thinking that are shown. Worse strategies would squeeze all others together."""
 
 
 def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> None:
@@ -29,18 +29,18 @@ def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> N
     rows = -(-len(groups) // columns)
     size = (10, 6.5) if len(groups) == 1 else (5.2 * columns + 2.5, 4.2 * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    families = dict.fromkeys(own["family"] for figures in groups.values() for own in figures)
+    families = dict.fromkeys(row["family"] for figures in groups.values() for row in figures)
     ours_first = sorted(families, key=lambda family: not _ours(family))
     others = [family for family in families if not _ours(family)]
     colours = {family: _COLOURS[place % len(_COLOURS)] for place, family in enumerate(others)}
     markers = {family: _MARKERS[place % len(_MARKERS)] for place, family in enumerate(ours_first)} | {"full": "*"}
     for (name, figures), panel in zip(groups.items(), axes.flat, strict=False):
         for family in ours_first:
-            points = sorted((own for own in figures if own["family"] == family), key=lambda own: float(own["tokens"]))
+            points = sorted((row for row in figures if row["family"] == family), key=lambda row: float(row["tokens"]))
             ours = _ours(family)
             panel.plot(
-                [own["tokens"] for own in points],
-                [100 * own["accuracy"] for own in points],
+                [point["tokens"] for point in points],
+                [100 * point["accuracy"] for point in points],
                 marker=markers[family],
                 color="tab:red" if ours else "black" if family == "full" else colours[family],
                 linestyle="--" if ours and "greedy" in family else "-",
@@ -54,8 +54,8 @@ def draw_pareto(groups: Mapping[str, Sequence[dict[str, Any]]], path: Path) -> N
         panel.xaxis.set_major_formatter("{x:,.0f}")
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set(title=name)
-        full = [100 * own["accuracy"] for own in figures if own["family"] == "full"]
-        panel.set_ylim(bottom=max(panel.get_ylim()[0], *(own - _SHOWN_BELOW_FULL for own in full)))
+        full = [100 * row["accuracy"] for row in figures if row["family"] == "full"]
+        panel.set_ylim(bottom=max(panel.get_ylim()[0], *(accuracy - _SHOWN_BELOW_FULL for accuracy in full)))
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in list(axes.flat)[len(groups) :]:
@@ -73,13 +73,13 @@ def _ours(family: str) -> bool:
 
 
 def draw_coverage(judges: Sequence[Judged], path: Path) -> None:
-    """Accuracy of the answers that each judge believes most, against the share of questions answered."""
+    """Draw each judge's accuracy on the answers that it believes most, against the share of questions answered."""
     figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
-    for own in judges:
-        curve = coverage_curve(own.belief, own.right)
+    for judge in judges:
+        curve = coverage_curve(judge.belief, judge.right)
         share = 100 * np.arange(1, len(curve) + 1) / len(curve)
         seen = share >= 5
-        axes.plot(share[seen], 100 * curve[seen], label=own.name, linewidth=2.5 if own.name == "dm" else 1.2)
+        axes.plot(share[seen], 100 * curve[seen], label=judge.name, linewidth=2.5 if judge.name == "dm" else 1.2)
     axes.set(xlabel="questions answered, %", ylabel="of these right, %")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -1,7 +1,7 @@
-"""Strategies side by side on one set of questions, through the real engine and the loop that serves.
+"""Run strategies on one set of questions, with the real engine and the loop that serves.
 
-Every question has the same noise under every strategy, so that they can be compared question by question. Outcomes are
-kept in one Parquet file per strategy; a run that was stopped goes on with the strategies that are missing.
+A question is sampled with the same seeds under every strategy, so that strategies can be compared question by question.
+The outcomes of each strategy are stored in one Parquet file; a run that was stopped continues with the missing ones.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from drr.engine.vllm_reasoner import VllmReasoner, attempt_params
 from drr.errors import InputError
 from drr.evaluate.oracle import OracleScorer
 from drr.evaluate.strategies import Strategy
-from drr.files import check_begun, read_json_object, write_whole
+from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
 from drr.learn.distill import draw_seed
 from drr.learn.distill_folder import questions_key
@@ -42,12 +42,12 @@ from drr.tasks.grading import Grader
 
 SETTINGS_NAME = "eval.json"
 _DEADLINE = 120.0
-"""Seconds to a verdict: here no score is given up."""
+"""Seconds in which a score must arrive; so long that none is given up in an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalConfig:
-    """How answers are drawn. `max_tokens` bounds one attempt, `answer_tokens` of them are kept for its answer."""
+    """How answers are sampled. An attempt has at most `max_tokens`; `answer_tokens` of them are kept for its answer."""
 
     temperature: float = 0.8
     max_tokens: int = 1024
@@ -60,9 +60,9 @@ class EvalConfig:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer. `group` is the question's family; `tokens` are all that were generated or put in, probes and
-    rejected attempts too; `p_now` is the last score of the attempt that answered, NaN where nobody scored; `unscored`
-    counts the boundaries whose score failed or came too late."""
+    """One answer. `group` is the question's family; `tokens` counts all tokens that were generated or injected, also
+    those of probes and rejected attempts; `p_now` is the last score of the attempt that answered, NaN without a score;
+    `unscored` counts the boundaries whose score failed or came too late."""
 
     question: int
     group: str
@@ -112,7 +112,9 @@ class Evaluator:
                 outcome = event.outcome
         answer = transcript.answer(self._reasoner.form)
         scores = [step for step in outcome.steps if step.p_now is not None]
-        accepted = [own.p_now for own in outcome.attempts if own.fate == "accepted" and own.p_now is not None]
+        accepted = [
+            attempt.p_now for attempt in outcome.attempts if attempt.fate == "accepted" and attempt.p_now is not None
+        ]
         p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
         return Row(
             number,
@@ -135,7 +137,7 @@ class Evaluator:
         return None if strategy.scorer is None else self._scorers[strategy.scorer]
 
     async def _answer_now(self, reasoner: VllmReasoner, context: list[int]) -> str:
-        """What the loop would answer if it stopped here: the same request, with the same noise."""
+        """The answer that the loop would give if it stopped here: the same request with the same seed."""
         ids = [*context, *self._reasoner.form.close_behind(context)[0]]
         segment = Segment(Phase.ANSWER, 1, ids, (), self._config.answer_tokens)
         async with contextlib.aclosing(reasoner.stream(segment)) as deltas:
@@ -151,11 +153,11 @@ class Evaluator:
         request_id = f"eval-{question_key(question.text)}-{sample}"
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
-            own = attempt_params(params, number, config.temperature) if number else params
-            if number and own.seed is None:
-                own.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
+            attempt_sampling = attempt_params(params, number, config.temperature) if number else params
+            if number and attempt_sampling.seed is None:
+                attempt_sampling.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
             name = f"{request_id}-{number}"
-            return reasoner.reasoner(ids, own, name), reasoner.probe(name)
+            return reasoner.reasoner(ids, attempt_sampling, name), reasoner.probe(name)
 
         attempts = 1 if strategy.rethink is None else 1 + strategy.rethink.max_rethinks
         in_context = strategy.rethink is not None and strategy.rethink.kind == "in_context"
@@ -186,18 +188,18 @@ async def evaluate(
     out: Path,
     settings: dict[str, Any],
 ) -> None:
-    """Run the strategies that `out` lacks. InputError where it holds outcomes of other `settings` or questions, or of
-    strategies that meant something else."""
+    """Run the strategies that `out` lacks. InputError if it holds outcomes of other `settings` or questions, or of a
+    strategy of the same name with another definition."""
     _begin(out, {**settings, "questions": questions_key(questions)})
     for strategy in strategies:
         path = rows_path(out, strategy.name)
         definition = json.loads(json.dumps(asdict(strategy), default=str))
         if path.exists():
-            check_begun(path, _about(path)["definition"], definition)
+            check_same_settings(path, _about(path)["definition"], definition)
             continue
         started = time.monotonic()
         rows = await evaluator.run(strategy, questions)
-        table = pa.table({own.name: [getattr(row, own.name) for row in rows] for own in fields(Row)})
+        table = pa.table({column.name: [getattr(row, column.name) for row in rows] for column in fields(Row)})
         about = {"definition": definition, "seconds": round(time.monotonic() - started, 1)}
         partial = path.with_suffix(".partial")
         pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
@@ -205,7 +207,7 @@ async def evaluate(
 
 
 def rows_path(out: Path, name: str) -> Path:
-    """Where a strategy's outcomes are kept."""
+    """The file of a strategy's outcomes."""
     return out / f"{''.join(c if c.isalnum() or c in '.+' else '_' for c in name)}.parquet"
 
 
@@ -220,7 +222,7 @@ class StrategyOutcomes:
 
 
 def read_outcomes(out: Path) -> list[StrategyOutcomes]:
-    """Every strategy's outcomes in a folder; InputError where there are none."""
+    """Every strategy's outcomes in a folder. InputError if there are none."""
     found = []
     for path in sorted(out.glob("*.parquet")):
         about = _about(path)
@@ -240,8 +242,8 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def recorded(config: EvalConfig) -> dict[str, Any]:
-    """What every outcome depends on."""
+def recorded_settings(config: EvalConfig) -> dict[str, Any]:
+    """The settings that every outcome depends on: all but `concurrency`."""
     settings = asdict(config)
     del settings["concurrency"]
     return {**settings, "step_rule": str(config.step_rule)}
@@ -252,4 +254,4 @@ def _begin(out: Path, settings: dict[str, Any]) -> None:
     path = out / SETTINGS_NAME
     if not path.exists():
         write_whole(path, json.dumps(settings, indent=1) + "\n")
-    check_begun(out, read_json_object(path), settings)
+    check_same_settings(out, read_json_object(path), settings)

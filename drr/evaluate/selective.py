@@ -1,6 +1,7 @@
-"""Selective answering: how accurate are the answers that a judge would stand by, at every share of questions answered?
+"""Selective answering: the accuracy of the answers that a judge believes most, for every share of questions answered.
 
-The area under that curve (higher is better) weighs all shares alike; who knows nothing gets the plain accuracy.
+The area under that curve (higher is better) gives all shares the same weight. A judge that knows nothing gets the plain
+accuracy.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ _BOOTSTRAPS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One judge's opinion [N] of N answers, and whether they are right [N]."""
+    """One judge's belief [N] in N answers, and whether they are right [N]."""
 
     name: str
     belief: Reals
@@ -24,7 +25,7 @@ class Judged:
 
 
 def coverage_curve(belief: Reals, right: Reals) -> Reals:
-    """[N] accuracy of the i+1 answers believed most; answers believed alike count with their mean."""
+    """[N] the accuracy of the i+1 answers believed most. Answers with the same belief count with their mean."""
     order = np.argsort(-belief, kind="stable")
     ranked, known = belief[order], right[order]
     _, starts, sizes = np.unique(-ranked, return_index=True, return_counts=True)
@@ -38,21 +39,22 @@ def area(belief: Reals, right: Reals) -> float:
 
 
 def areas(judges: Sequence[Judged], seed: int = 0) -> list[dict[str, Any]]:
-    """Every judge's area with a 95 % interval, and that of its difference to the first judge, over the same answers."""
+    """Every judge's area, and its difference to that of the first judge, both with 95 % intervals. The judges must have
+    judged the same answers."""
     first = judges[0]
     picks = np.random.default_rng(seed).integers(0, len(first.right), (_BOOTSTRAPS, len(first.right)))
     base = np.asarray([area(first.belief[pick], first.right[pick]) for pick in picks])
     found = []
-    for own in judges:
-        drawn = np.asarray([area(own.belief[pick], own.right[pick]) for pick in picks])
+    for judge in judges:
+        drawn = np.asarray([area(judge.belief[pick], judge.right[pick]) for pick in picks])
         found.append(
             {
-                "judge": own.name,
-                "area": round(area(own.belief, own.right), 4),
+                "judge": judge.name,
+                "area": round(area(judge.belief, judge.right), 4),
                 "interval": _interval(drawn),
-                "against_first": round(area(own.belief, own.right) - area(first.belief, first.right), 4),
+                "against_first": round(area(judge.belief, judge.right) - area(first.belief, first.right), 4),
                 "against_first_interval": _interval(drawn - base),
-                "at_half": round(float(coverage_curve(own.belief, own.right)[len(own.right) // 2 - 1]), 4),
+                "at_half": round(float(coverage_curve(judge.belief, judge.right)[len(judge.right) // 2 - 1]), 4),
             }
         )
     return found

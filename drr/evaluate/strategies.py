@@ -1,4 +1,4 @@
-"""What `drr eval` compares: ways of spending tokens on a question, each run by the serving loop itself."""
+"""The strategies that `drr eval` compares: ways to spend tokens on a question, each run by the loop that serves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,30 +12,28 @@ from drr.loop.rule import Rule
 from drr.loop.steps import StepRule
 
 Judge = ScorerName | Literal["oracle"]
-"""A scorer, or the one that knows the right answers."""
+"""The name of a scorer, or `oracle`, the scorer that knows the right answers."""
 
 NEVER = PolicySettings(threshold=None)
 SHADOW = PolicySettings(threshold=None, acts=False, accept=0.0)
-"""Judges everything, what a budget cut off too, and does nothing about it."""
+"""Scores every boundary, and also the end of thinking that a budget cut off, and never acts on a score."""
 
 CERTAIN = PolicySettings(threshold=1.0)
-WHOLE = StepRule.parse("attempt")
+WHOLE_ATTEMPT = StepRule.parse("attempt")
 
 FULL, GREEDY = "full thinking", "greedy"
 ATTEMPTS = (2, 4, 8)
 """Numbers of attempts, or of samples, that are tried unless others are asked for."""
 
 SAMPLES, JUDGED = "samples", "judged"
-"""Families of strategies that are nobody's way of answering: several samples of full thinking, to be put together; and
-one that is judged and never stopped, for selective accuracy."""
+"""Families that are not ways of answering by themselves: several samples of full thinking, to be combined; and full
+thinking that is judged but never stopped, for selective answering."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """One way. `samples` answers are drawn per question; `family` groups strategies that differ in one setting.
-
-    `step_rule` is None for the run's own.
-    """
+    """One way to answer questions. `samples` answers are drawn per question; `family` groups strategies that differ in
+    one setting. `step_rule` replaces that of the run if it is not None."""
 
     name: str
     family: str
@@ -48,10 +46,10 @@ class Strategy:
     step_rule: StepRule | None = None
 
 
-def standard(
+def all_strategies(
     scorers: Sequence[ScorerName], calibrations: Mapping[str, Calibration], attempts: Sequence[int]
 ) -> list[Strategy]:
-    """Every strategy: `scorers` drive stopping and thinking again, by their `calibrations` where they have one;
+    """Every strategy. `scorers` decide on stopping and on thinking again, by their `calibrations` if they have one;
     `attempts` are the numbers of attempts, or of samples, that are tried."""
     dm = "dm" in scorers
     found = [
@@ -74,27 +72,27 @@ def standard(
         for count in (1, *attempts)
     ]
     for scorer in scorers:
-        own = calibrations.get(scorer)
-        found += _stopping(scorer, own)
-        found += _rethinking(scorer, own, attempts)
+        calibration = calibrations.get(scorer)
+        found += _stopping_strategies(scorer, calibration)
+        found += _rethinking_strategies(scorer, calibration, attempts)
         if scorer not in ("dm", "random", "step_index"):
-            whole = WHOLE if scorer in NEED_NO_STEPS else None
-            found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=whole))
+            step_rule = WHOLE_ATTEMPT if scorer in NEED_NO_STEPS else None
+            found.append(Strategy(f"judged by {scorer}", JUDGED, scorer=scorer, policy=SHADOW, step_rule=step_rule))
     return found
 
 
-def chosen(everything: Sequence[Strategy], parts: Sequence[str]) -> list[Strategy]:
-    """Full thinking and those with one of `parts` in their names; a whole name stands for that strategy alone.
-    ValueError names a part that fits none."""
+def select_strategies(everything: Sequence[Strategy], parts: Sequence[str]) -> list[Strategy]:
+    """Full thinking, and the strategies with one of `parts` in their names; a part that is a whole name stands for that
+    strategy only. ValueError names a part that fits none."""
     wanted = {FULL}
     for part in parts:
-        fitting = [own.name for own in everything if own.name == part] or [
-            own.name for own in everything if part in own.name
+        fitting = [strategy.name for strategy in everything if strategy.name == part] or [
+            strategy.name for strategy in everything if part in strategy.name
         ]
         if not fitting:
-            raise ValueError(f"{part!r} fits none of: {', '.join(own.name for own in everything)}")
+            raise ValueError(f"{part!r} fits none of: {', '.join(strategy.name for strategy in everything)}")
         wanted.update(fitting)
-    return [own for own in everything if own.name in wanted]
+    return [strategy for strategy in everything if strategy.name in wanted]
 
 
 _BUDGETS = (32, 64, 96, 128, 192, 256, 384, 512)
@@ -107,8 +105,8 @@ _LEVELS: dict[str, tuple[float, ...]] = {
 _EVEN_LEVELS = (0.5, 0.7, 0.9)
 
 
-def _stopping(scorer: ScorerName, calibration: Calibration | None) -> list[Strategy]:
-    """Stopping at a calibrated scorer's rules, or at some levels."""
+def _stopping_strategies(scorer: ScorerName, calibration: Calibration | None) -> list[Strategy]:
+    """Stopping by the rules of the scorer's calibration or, without one, at several thresholds."""
     if calibration is not None:
         rules = calibration.rules
     else:
@@ -120,40 +118,42 @@ def _stopping(scorer: ScorerName, calibration: Calibration | None) -> list[Strat
     ]
 
 
-def _rethinking(scorer: ScorerName, calibration: Calibration | None, attempts: Sequence[int]) -> list[Strategy]:
-    """Thinking again by a scorer: as it was calibrated for that, else by its usual level of acceptance."""
+def _rethinking_strategies(
+    scorer: ScorerName, calibration: Calibration | None, attempts: Sequence[int]
+) -> list[Strategy]:
+    """Thinking again by a scorer: with the settings of its calibration, or else at its default level of acceptance."""
     auto = calibration.thinking_again("auto") if calibration is not None else None
     alone = calibration.thinking_again("rethink") if calibration is not None else None
     accept = ACCEPTS.get(scorer, LEAST_ACCEPTED)
     if auto is None and calibration is not None:
         auto = calibration.rules["default"], accept
     rule, level = alone or (Rule(None), accept)
-    whole = WHOLE if scorer in NEED_NO_STEPS and rule.never_ends else None
-    found = [_again(scorer, rule, level, count, "rethink", step_rule=whole) for count in attempts]
+    step_rule = WHOLE_ATTEMPT if scorer in NEED_NO_STEPS and rule.never_ends else None
+    found = [_rethink_strategy(scorer, rule, level, count, "rethink", step_rule=step_rule) for count in attempts]
     if auto is None:
         return found
-    found += [_again(scorer, *auto, count, "stop + rethink") for count in attempts]
-    found += [_again(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
+    found += [_rethink_strategy(scorer, *auto, count, "stop + rethink") for count in attempts]
+    found += [_rethink_strategy(scorer, *auto, count, "stop + rethink", greedy=True) for count in attempts]
     if scorer == "dm":
-        found += [_again(scorer, *auto, count, "stop + rethink", kind="in_context") for count in attempts]
+        found += [_rethink_strategy(scorer, *auto, count, "stop + rethink", kind="in_context") for count in attempts]
     return found
 
 
-def _again(
+def _rethink_strategy(
     scorer: ScorerName,
     rule: Rule,
     accept: float,
     attempts: int,
-    what: str,
+    name: str,
     *,
     kind: Kind = "fresh",
     greedy: bool = False,
     step_rule: StepRule | None = None,
 ) -> Strategy:
-    first = ("greedy, " if greedy else "") + ("in context, " if kind == "in_context" else "")
+    prefix = ("greedy, " if greedy else "") + ("in context, " if kind == "in_context" else "")
     return Strategy(
-        f"{first}{what}: {scorer}, {attempts}",
-        f"{first}{what}: {scorer}",
+        f"{prefix}{name}: {scorer}, {attempts}",
+        f"{prefix}{name}: {scorer}",
         scorer=scorer,
         policy=replace(rule.settings(), accept=accept),
         rethink=RethinkSettings(max_rethinks=attempts - 1, kind=kind),

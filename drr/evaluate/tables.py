@@ -1,4 +1,4 @@
-"""The figures of an evaluation as a terminal shows them, and as Markdown for people."""
+"""The figures of an evaluation as tables, for the terminal and as Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,105 +33,106 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     grid = Table(title=title)
     for column in ("strategy", "accuracy", "gain, points", "tokens", "saved", "seconds", "lost", "gained"):
         grid.add_column(column, justify="left" if column == "strategy" else "right")
-    for own in sorted(rows, key=lambda own: float(own["tokens"])):
+    for row in sorted(rows, key=lambda row: float(row["tokens"])):
         grid.add_row(
-            own["name"],
-            f"{100 * own['accuracy']:.1f} %",
-            _gain(own),
-            f"{own['tokens']:.0f}",
-            f"{100 * own['saved']:.0f} %",
-            f"{own['seconds']:.0f}",
-            str(own["lost_correct"]),
-            str(own["gained_correct"]),
+            row["name"],
+            f"{100 * row['accuracy']:.1f} %",
+            _gain(row),
+            f"{row['tokens']:.0f}",
+            f"{100 * row['saved']:.0f} %",
+            f"{row['seconds']:.0f}",
+            str(row["lost_correct"]),
+            str(row["gained_correct"]),
         )
     return grid
 
 
-def everything(rows: Sequence[dict[str, Any]]) -> str:
-    """Every strategy, fewest tokens first."""
-    ordered = sorted(rows, key=lambda own: float(own["tokens"]))
+def every_strategy(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of every strategy, fewest tokens first."""
+    ordered = sorted(rows, key=lambda row: float(row["tokens"]))
     cells = [
         [
-            own["name"],
-            f"{100 * own['accuracy']:.1f} %",
-            _gain(own),
-            f"{own['tokens']:.0f}",
-            _saved(own),
-            f"{own['thinking_tokens']:.0f}",
-            f"{own['seconds']:.0f}",
-            str(own["lost_correct"]),
-            str(own["gained_correct"]),
+            row["name"],
+            f"{100 * row['accuracy']:.1f} %",
+            _gain(row),
+            f"{row['tokens']:.0f}",
+            _saved(row),
+            f"{row['thinking_tokens']:.0f}",
+            f"{row['seconds']:.0f}",
+            str(row["lost_correct"]),
+            str(row["gained_correct"]),
         ]
-        for own in ordered
+        for row in ordered
     ]
     head = ["strategy", "accuracy", "gain, points", "tokens", "saved", "thinking", "seconds", "lost", "gained"]
     return _markdown(head, cells)
 
 
 def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5) -> str:
-    """Every way of stopping early, group by group: its default rule's saving and gain, and in brackets the most that
-    any of its settings saves while losing at most `within` points there, chosen in hindsight."""
-    names = list(dict.fromkeys(own["family"] for rows in groups.values() for own in rows))
+    """A Markdown table with a column for every family that stops early and a row for every group: saving and gain of
+    the default rule, and in brackets the most that any setting of the family saves at a loss of at most `within`
+    points, chosen in hindsight."""
+    names = list(dict.fromkeys(row["family"] for rows in groups.values() for row in rows))
     names = [name for name in names if name.startswith(_STOP)]
     cells = [
-        [group, *(_stopper([own for own in rows if own["family"] == name], within) for name in names)]
+        [group, *(_stopper([row for row in rows if row["family"] == name], within) for name in names)]
         for group, rows in groups.items()
     ]
     every = next(iter(groups.values()))
-    tried = {name: sum(own["family"] == name for own in every) for name in names}
+    tried = {name: sum(row["family"] == name for row in every) for name in names}
     return _markdown(["", *(f"{name.removeprefix(_STOP)} ({tried[name]})" for name in names)], cells)
 
 
 def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:
-    kept = [own["saved"] for own in rows if own["gain_points"] >= -within]
+    kept = [row["saved"] for row in rows if row["gain_points"] >= -within]
     hindsight = f"({100 * max(kept):.0f} %)" if kept else "(none)"
-    default = [own for own in rows if own["name"].endswith(_DEFAULT)] or (rows if len(rows) == 1 else [])
+    default = [row for row in rows if row["name"].endswith(_DEFAULT)] or (rows if len(rows) == 1 else [])
     if not default:
         return hindsight
     return f"{100 * default[0]['saved']:.0f} %, {default[0]['gain_points']:+.1f} {hindsight}"
 
 
 def equal_tokens(rows: Sequence[dict[str, Any]]) -> str:
-    """Strategies against the families that are their opponents, at as many tokens: gain in points with its interval."""
-    names = dict.fromkeys(own["contender"] for own in rows)
-    present = [family for family in _OPPONENTS if any(own["against"] == family for own in rows)]
+    """A Markdown table of strategies against other families at equal tokens: gain in points, with its interval."""
+    names = dict.fromkeys(row["contender"] for row in rows)
+    present = [family for family in _OPPONENTS if any(row["against"] == family for row in rows)]
     cells = []
     for name in names:
-        own = {row["against"]: row for row in rows if row["contender"] == name}
-        first = next(iter(own.values()))
-        gains = [_gain_at(own[family]) if family in own else "" for family in present]
+        by_opponent = {row["against"]: row for row in rows if row["contender"] == name}
+        first = next(iter(by_opponent.values()))
+        gains = [_gain_at(by_opponent[family]) if family in by_opponent else "" for family in present]
         cells.append([name, f"{100 * first['accuracy']:.1f} %", f"{first['tokens']:.0f}", *gains])
     return _markdown(["", "accuracy", "tokens", *present], cells)
 
 
 def coverage(rows: Sequence[dict[str, Any]]) -> str:
-    """Selective answering by every judge."""
+    """A Markdown table of selective answering by every judge."""
     cells = [
         [
-            own["judge"],
-            "{:.3f} [{:.3f}, {:.3f}]".format(own["area"], *own["interval"]),
-            "{:+.3f} [{:+.3f}, {:+.3f}]".format(own["against_first"], *own["against_first_interval"]),
-            f"{100 * own['at_half']:.1f} %",
+            row["judge"],
+            "{:.3f} [{:.3f}, {:.3f}]".format(row["area"], *row["interval"]),
+            "{:+.3f} [{:+.3f}, {:+.3f}]".format(row["against_first"], *row["against_first_interval"]),
+            f"{100 * row['at_half']:.1f} %",
         ]
-        for own in rows
+        for row in rows
     ]
     return _markdown(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
 
 
-def _gain_at(own: dict[str, Any]) -> str:
-    """The gain, with the other's tokens where they differ by more than a tenth."""
-    alike = 0.9 <= own["their_tokens"] / own["tokens"] <= 1.1
-    return _gain(own) if alike else f"{_gain(own)} ({own['their_tokens']:.0f})"
+def _gain_at(row: dict[str, Any]) -> str:
+    """The gain, followed by the other family's tokens if they differ by more than a tenth."""
+    similar = 0.9 <= row["their_tokens"] / row["tokens"] <= 1.1
+    return _gain(row) if similar else f"{_gain(row)} ({row['their_tokens']:.0f})"
 
 
-def _gain(own: dict[str, Any]) -> str:
-    low, high = own["gain_interval"]
-    return f"{own['gain_points']:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _gain(row: dict[str, Any]) -> str:
+    low, high = row["gain_interval"]
+    return f"{row['gain_points']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _saved(own: dict[str, Any]) -> str:
-    low, high = own["saved_interval"]
-    return f"{100 * own['saved']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
+def _saved(row: dict[str, Any]) -> str:
+    low, high = row["saved_interval"]
+    return f"{100 * row['saved']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

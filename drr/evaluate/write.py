@@ -1,15 +1,15 @@
-"""The report of an evaluation, made of the recorded outcomes alone: figures as JSON, tables as Markdown, pictures."""
+"""The report of an evaluation, made from the recorded outcomes only: figures as JSON, tables as Markdown, pictures."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from drr.evaluate.plots import draw_coverage, draw_pareto
-from drr.evaluate.report import ALL, SUBGROUP, at_equal_tokens, figures, groups_of, judged, lines
+from drr.evaluate.report import ALL, SUBGROUP, at_equal_tokens, figures, groups_of, judged, strategy_arrays
 from drr.evaluate.run import read_outcomes
 from drr.evaluate.selective import areas
 from drr.evaluate.strategies import FULL
-from drr.evaluate.tables import coverage, equal_tokens, everything, stoppers
+from drr.evaluate.tables import coverage, equal_tokens, every_strategy, stoppers
 from drr.files import write_whole
 from drr.tasks.grading import Grader
 
@@ -20,18 +20,21 @@ _CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, 
 
 
 def write_report(out: Path, grade: Grader) -> dict[str, Any]:
-    """Make the report of the outcomes in `out`, beside them; returns its figures. InputError where there are none."""
+    """Write the report of the outcomes in `out` into the same folder; returns its figures. InputError if there are no
+    outcomes."""
     outcomes = read_outcomes(out)
-    found = lines(outcomes, grade)
-    groups = {name: [line.of(questions) for line in found] for name, questions in groups_of(outcomes).items()}
+    strategies = strategy_arrays(outcomes, grade)
+    groups = {
+        name: [strategy.of(questions) for strategy in strategies] for name, questions in groups_of(outcomes).items()
+    }
     judges = judged(outcomes)
     results: dict[str, Any] = {
-        "groups": {name: figures(own) for name, own in groups.items()},
-        "equal_tokens": {name: at_equal_tokens(own, _CONTENDERS) for name, own in groups.items()},
+        "groups": {name: figures(group) for name, group in groups.items()},
+        "equal_tokens": {name: at_equal_tokens(group, _CONTENDERS) for name, group in groups.items()},
         "selective": areas(judges) if judges else [],
     }
     write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
-    draw_pareto({name: own for name, own in results["groups"].items() if SUBGROUP not in name}, out / PLOT_NAME)
+    draw_pareto({name: rows for name, rows in results["groups"].items() if SUBGROUP not in name}, out / PLOT_NAME)
     if judges:
         draw_coverage(judges, out / COVERAGE_NAME)
     write_whole(out / REPORT_NAME, report(results))
@@ -40,14 +43,14 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
 
 def report(results: dict[str, Any]) -> str:
     """Every table, as Markdown, with the pictures beside it."""
-    every = [f"### Every strategy: {name}\n\n{everything(rows)}" for name, rows in results["groups"].items()]
+    every = [f"### Every strategy: {name}\n\n{every_strategy(rows)}" for name, rows in results["groups"].items()]
     return "\n\n".join([summary(results, list(results["groups"])), *every]) + "\n"
 
 
 def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") -> str:
-    """The tables that compare, as Markdown: thinking again at equal tokens for the groups in `equal_in` only.
-    `pictures` is where the pictures are, as a prefix of their names."""
-    groups, full = results["groups"], next(own for own in results["groups"][ALL] if own["name"] == FULL)
+    """The comparing tables as Markdown; thinking again at equal tokens is shown for the groups in `equal_in` only.
+    `pictures` is put before the names of the pictures."""
+    groups, full = results["groups"], next(row for row in results["groups"][ALL] if row["name"] == FULL)
     parts = [
         f"![accuracy against tokens]({pictures}{PLOT_NAME})",
         "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "

@@ -1,3 +1,3 @@
-"""Who judges a step boundary, and what a judge is on disk: the DM's input, head and folder, scorers without training,
-the data of a calibration. It neither runs a model nor trains one.
+"""Judges of step boundaries and their files: the DM's input, head and folder, scorers that need no training, and the
+data of a calibration. No model is run or trained here.
 """

@@ -1,6 +1,6 @@
-"""What calibration found out about a judge: its certified rules, its default rule, how it is used to think again.
+"""The result of calibrating a judge: its certified rules, its default rule, and how to think again with it.
 
-This is the data that goes into `drr.json` and that a server reads. How it is found is in drr.certify.
+`drr calibrate` (drr.certify) writes this data into `drr.json`, and a server reads it.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,11 @@ from drr.loop.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A rule whose lost-correct rate is at most `max_lost_correct`, and the test it passed."""
+    """A rule whose lost-correct rate is at most `max_lost_correct`, and the test that it passed.
+
+    Of `right` test questions that full thinking gets right the rule lost `lost`; `p_value` is that of the test. `saved`
+    is the share of tokens saved, `accuracy_change` in points of 100, both against full thinking.
+    """
 
     max_lost_correct: float
     rule: Rule
@@ -50,12 +54,12 @@ class Certificate:
 class Calibration:
     """What `drr calibrate` writes into `drr.json`.
 
-    `questions` counts them by use; `right` those of them that the tests were made on. `labels` says against what
-    answers were graded (`gold` or `consistency`): the promise is about those. `sampling` is how the Reasoner was
-    sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no certificate.
-    `drift` is the histogram of p_later at first boundaries. `rethink` is what to do where attempts may be rejected,
-    by mode: `auto` stops early, too, `rethink` does not (each with `rule`, `accept`, `attempts`, and what they did to
-    the calibration questions); empty where those had one attempt each.
+    `questions` counts the questions by use; `right` are the test questions that full thinking gets right. `labels` says
+    what answers were graded against (`gold` or `consistency`): the promise is about that kind of right. `sampling` is
+    how the Reasoner was sampled: the promise holds for requests sampled the same way. `refused` says why a risk has no
+    certificate. `drift` is the histogram of p_later at first boundaries. `rethink` holds the settings for rejecting
+    attempts, by mode: `auto` also stops early, `rethink` does not. Each has `rule`, `accept`, `attempts`, and what they
+    did to the calibration questions. It is empty if those questions had one attempt each.
     """
 
     confidence: float
@@ -72,35 +76,38 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         data = {name: getattr(self, name) for name in self.__slots__}
-        return {**data, "certificates": [own.to_json() for own in self.certificates]}
+        return {**data, "certificates": [certificate.to_json() for certificate in self.certificates]}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """InputError where the object is not one that this version wrote."""
+        """InputError if this version cannot read the object."""
         try:
-            certificates = tuple(Certificate.from_json(own) for own in data["certificates"])
+            certificates = tuple(Certificate.from_json(certificate) for certificate in data["certificates"])
             needed = {name: data[name] for name in cls.__slots__ if name not in ("certificates", "rethink")}
             return cls(**needed, certificates=certificates, rethink=data.get("rethink") or {})
         except (KeyError, TypeError) as error:
             raise InputError("drr.json", f"cannot be read: {error!r}", field="calibration") from error
 
     def for_risk(self, epsilon: float) -> Certificate | None:
-        """The most saving certificate for a risk of at most `epsilon`."""
-        good = [own for own in self.certificates if own.max_lost_correct <= epsilon + 1e-12]
-        return max(good, key=lambda own: own.saved) if good else None
+        """The certificate that saves most, of those for a risk of at most `epsilon`; None if there is none."""
+        good = [certificate for certificate in self.certificates if certificate.max_lost_correct <= epsilon + 1e-12]
+        return max(good, key=lambda certificate: certificate.saved) if good else None
 
     @property
     def rules(self) -> dict[str, Rule]:
-        """By name: the default rule and the certified ones."""
-        certified = {f"{100 * own.max_lost_correct:g} % lost": own.rule for own in self.certificates}
+        """The default rule and the certified ones, by name."""
+        certified = {
+            f"{100 * certificate.max_lost_correct:g} % lost": certificate.rule for certificate in self.certificates
+        }
         return {"default": Rule(**self.default["rule"]), **certified}
 
     def thinking_again(self, mode: str) -> tuple[Rule, float] | None:
-        """Where attempts may be rejected: the rule that ends one, and the p_now below which it is rejected."""
-        own = self.rethink.get(mode)
-        return None if own is None else (Rule(**own["rule"]), float(own["accept"]))
+        """For `mode`: the rule that ends an attempt, and the p_now below which it is rejected. None if the calibration
+        has neither."""
+        choice = self.rethink.get(mode)
+        return None if choice is None else (Rule(**choice["rule"]), float(choice["accept"]))
 
     @property
     def risks(self) -> list[float]:
         """The certified risks, smallest first."""
-        return sorted(own.max_lost_correct for own in self.certificates)
+        return sorted(certificate.max_lost_correct for certificate in self.certificates)

@@ -1,4 +1,4 @@
-"""A DM on disk: a Hugging Face sequence classifier, a fusion head, and `drr.json` that says what it is for."""
+"""A DM on disk: a Hugging Face sequence classifier, a fusion head, and `drr.json`, which says what the DM is for."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ _CHUNK = 8 << 20
 
 
 class DmMismatchError(ValueError):
-    """The DM was made for another Reasoner or another rendering than it would be served with."""
+    """The DM was made for another Reasoner, another step rule or another input rendering than it would be used with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DmCard:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The card in `folder`; InputError names what is missing, unknown or of the wrong type."""
+        """The card in `folder`. InputError names what is missing, unknown or of the wrong type."""
         path = folder / CARD_NAME
         if not path.is_file():
             raise InputError(str(folder), f"is no DM: it has no {CARD_NAME}")
@@ -58,7 +58,8 @@ class DmCard:
         write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
     def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
-        """DmMismatchError, saying how, unless this DM may judge that Reasoner's steps."""
+        """DmMismatchError, which says why, unless this DM was made for that Reasoner, that step rule and this version's
+        input rendering."""
         if self.rendering != RENDERING_VERSION:
             raise DmMismatchError(
                 f"DM {self.id} was trained on input rendering {self.rendering}, this version uses {RENDERING_VERSION}"
@@ -72,7 +73,7 @@ class DmCard:
 
 
 def load_dm_head(folder: Path) -> FusionHead:
-    """The fusion head of the DM in `folder`; InputError where it cannot be read."""
+    """The fusion head of the DM in `folder`. InputError if it cannot be read."""
     path = folder / HEAD_NAME
     try:
         return load_head(path)
@@ -81,7 +82,7 @@ def load_dm_head(folder: Path) -> FusionHead:
 
 
 def dm_state(folder: Path) -> str:
-    """Identifies everything a DM's scores and rules depend on: weights, head, card."""
+    """16 hex digits that identify everything that a DM's scores and rules depend on: weights, head and card."""
     digest = hashlib.sha256(fingerprint(folder).encode())
     for name in (CARD_NAME, HEAD_NAME):
         digest.update((folder / name).read_bytes())
@@ -89,7 +90,8 @@ def dm_state(folder: Path) -> str:
 
 
 def read_trained_on(folder: Path) -> set[str]:
-    """Keys (drr.learn.records.question_key) of the questions that any part of the DM was trained on."""
+    """Keys (drr.learn.records.question_key) of the questions that any part of the DM was trained on. InputError if the
+    folder does not list them."""
     path = folder / TRAINED_ON_NAME
     if not path.is_file():
         raise InputError(str(folder), f"does not say which questions it was trained on: it has no {TRAINED_ON_NAME}")
@@ -97,9 +99,10 @@ def read_trained_on(folder: Path) -> set[str]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Identifies a model folder's weights: SHA-256 over the names and contents of its weight files; empty without any.
+    """16 hex digits that identify a model folder's weights; empty if it has no weight files.
 
-    Every byte counts: a fine-tuned model can differ from its base anywhere. Reading takes about a second per GB.
+    They come from a SHA-256 over the names and the whole contents of the weight files, because a fine-tuned model may
+    differ from its base in any byte. Reading takes about a second per GB.
     """
     digest = hashlib.sha256()
     weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))

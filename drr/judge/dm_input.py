@@ -1,19 +1,19 @@
-"""The one rendering of (question, steps) that training, calibration and serving share.
+"""Renders a question and its steps as token ids for the DM, the same way in training, calibration and serving.
 
-The question is put in the DM tokenizer's chat template with the assistant's turn opened, or followed by a blank
-line where there is no template. Every step is tokenised by itself and appended, so that a longer context always
-begins with the shorter one's ids and the DM's prefix cache pays for new steps only.
+The question is put into the DM tokenizer's chat template with the assistant's turn opened, or is followed by a blank
+line if there is no template. Every step is tokenised by itself and appended. So the ids of a longer context begin with
+those of a shorter one, and with a prefix cache the DM computes new steps only.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 RENDERING_VERSION = 1
-"""Raised whenever the same text would give other ids; a DM is refused by a server with another version."""
+"""Increased whenever the same text would give other ids. A DM of another version is refused."""
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that is used here."""
 
     chat_template: Any
 
@@ -23,9 +23,9 @@ class Tokenizer(Protocol):
 
 
 def question_text(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The conversation as one question: the user's text alone if that is all there is, else `role: text` lines.
+    """The conversation as one question: the text of its only message, or else `role: text` lines.
 
-    Parts that are not text (images, audio, tool calls) are left out; the DM cannot read them.
+    Parts that are not text (images, audio, tool calls) are left out, because the DM cannot read them.
     """
     turns = [(str(message.get("role", "user")), _text_of(message.get("content"))) for message in messages]
     turns = [(role, text) for role, text in turns if text]
@@ -43,11 +43,11 @@ def _text_of(content: Any) -> str:
 
 
 class DmInput:
-    """The DM's token ids for one attempt, grown step by step.
+    """The DM's token ids for one attempt, to which steps are appended.
 
-    Where they would exceed `max_tokens`, the oldest steps are dropped until at most half of the room is used, so
-    that the ids stay a growing prefix for many steps before they have to be computed anew. A question that fills
-    more than half of the room by itself keeps its end.
+    If they exceed `max_tokens`, the oldest steps are dropped until at most half of that is used. So dropping, after
+    which everything is computed anew, is rare. Of a question or a step longer than half of `max_tokens` only the end is
+    kept.
     """
 
     def __init__(self, tokenizer: Tokenizer, question: str, max_tokens: int) -> None:
@@ -57,7 +57,7 @@ class DmInput:
         self._steps: list[list[int]] = []
 
     def append(self, step: str) -> list[int]:
-        """Add a step; returns the ids of the whole input, ready to be scored."""
+        """Append a step; returns the ids of the whole input."""
         self._steps.append(self._tokenizer.encode(step, add_special_tokens=False)[-(self._max_tokens // 2) :])
         if self._length() > self._max_tokens:
             while len(self._steps) > 1 and self._length() > self._max_tokens // 2:
@@ -66,7 +66,7 @@ class DmInput:
 
     @property
     def ids(self) -> list[int]:
-        """Ids of the question and the steps held."""
+        """Ids of the question and of the steps that were not dropped."""
         return [*self._question_ids, *(token for step in self._steps for token in step)]
 
     def _length(self) -> int:

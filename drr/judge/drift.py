@@ -1,5 +1,5 @@
-"""Do live scores still look like those of the calibration? The population stability index of p_later at the first
-boundary, which is scored in every judged attempt whatever rule stops it later."""
+"""Drift: whether live scores still look like those of the calibration, by the population stability index of p_later at
+first boundaries. Every judged attempt has a score there, whatever rule stops it later."""
 
 import math
 from bisect import bisect_right
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 DRIFT_LIMIT = 0.25
-"""From here on, by the usual reading of the index, the population has changed."""
+"""Above this, by the usual reading of the index, the population has changed."""
 
 LEAST_RESPONSES = 200
-"""With fewer live scores the index says more about chance than about drift."""
+"""With fewer live scores chance moves the index more than drift does."""
 
 _FLOOR = 1e-3
 
 
 def stability_index(shares: Sequence[float], counts: Sequence[int]) -> float:
-    """Sum of (live - calibrated) * ln(live / calibrated) over the bins; 0 where both agree.
+    """Sum over the bins of (live - calibrated) * ln(live / calibrated); 0 if both agree.
 
-    `shares` are the calibration's, `counts` the live ones per bin. Empty bins count as a share of 0.001.
+    `shares` are the calibration's shares per bin, `counts` the live scores per bin. Shares below 0.001 count as 0.001.
     """
     total = sum(counts)
     index = 0.0
@@ -38,9 +38,9 @@ class DriftWatch:
 
     def observe(self, p_later: float) -> int:
         """Count one score; returns its bin."""
-        where = bisect_right(self.edges, p_later)
-        self.counts[where] += 1
-        return where
+        bin_index = bisect_right(self.edges, p_later)
+        self.counts[bin_index] += 1
+        return bin_index
 
     @property
     def responses(self) -> int:

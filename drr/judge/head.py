@@ -1,6 +1,6 @@
 """The fusion head: from the DM's two logits and the behaviour features to calibrated probabilities.
 
-A perceptron with one small hidden layer, kept as JSON and evaluated with numpy; training is elsewhere.
+A perceptron with one small hidden layer, stored as JSON and evaluated with numpy. drr.learn.fusion trains it.
 """
 
 import json
@@ -22,8 +22,8 @@ INPUT_NAMES = ("logit_now", "logit_later", *FEATURE_NAMES)
 class FusionHead:
     """Weights of the head. Shapes: mean, scale [I]; hidden [H, I]; hidden_bias [H]; out [2, H]; out_bias [2].
 
-    `temperature` [2] divides the outputs; `text_temperature` [2] divides and `text_bias` [2] shifts the bare text
-    logits, for boundaries without behaviour features.
+    `temperature` [2] divides the outputs. At boundaries without behaviour features the text logits are used alone:
+    divided by `text_temperature` [2], then added to `text_bias` [2].
     """
 
     mean: NDArray[np.float64]
@@ -38,7 +38,7 @@ class FusionHead:
 
     @property
     def reads_behaviour(self) -> bool:
-        """Whether behaviour features have a say, or the text logits alone."""
+        """Whether the behaviour features have any weight beside the text logits."""
         return bool(self.hidden[:, 2:].any())
 
     def logits(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -48,7 +48,7 @@ class FusionHead:
         return np.asarray(activated @ self.out.T + self.out_bias)
 
     def score(self, text_logits: tuple[float, float], features: list[float] | None) -> Score:
-        """The calibrated score of one boundary; without features the text logits stand alone."""
+        """The calibrated score of one boundary, from the text logits alone if `features` is None."""
         if features is None:
             now, later = np.asarray(text_logits) / self.text_temperature + self.text_bias
         else:
@@ -61,7 +61,7 @@ class FusionHead:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """ValueError where the head was made for other inputs than this version computes."""
+        """ValueError if the head cannot be read or was made for other inputs than this version computes."""
         if tuple(data.get("inputs", ())) != INPUT_NAMES:
             raise ValueError("the DM's head was trained on other behaviour features than this version computes")
         try:

@@ -1,4 +1,4 @@
-"""What a scorer without a DM was calibrated to on disk: one JSON file per scorer, `NAME.json`, in a folder."""
+"""Calibrations of scorers without a DM on disk: a folder with one JSON file per scorer, `NAME.json`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -14,8 +14,11 @@ from drr.judge.scorers.registry import ScorerName
 
 @dataclass(frozen=True, slots=True)
 class ScorerCard:
-    """A scorer's calibration (drr.judge.calibration.Calibration as JSON) on one Reasoner, whose weights `reasoner` is
-    the fingerprint of; `model` is that of the scorer's own weights, where it has any (or its name on a hub)."""
+    """A scorer's calibration (drr.judge.calibration.Calibration as JSON) on one Reasoner.
+
+    `reasoner` is the fingerprint of that Reasoner's weights. `model` is the fingerprint of the scorer's own model, or
+    its name on a hub; empty for a scorer without a model.
+    """
 
     scorer: str
     reasoner: str
@@ -26,7 +29,7 @@ class ScorerCard:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """The card in a file; InputError names what is missing, unknown or of the wrong type."""
+        """The card in a file. InputError names what is missing, unknown or of the wrong type."""
         card = read_json_as(cls, path)
         if card.scorer not in get_args(ScorerName):
             raise InputError(str(path), f"{card.scorer!r} is no scorer", field="scorer")
@@ -41,8 +44,8 @@ class ScorerCard:
         return path
 
     def check(self, source: str, reasoner_fingerprint: str, step_rule: str, prm: str | None) -> None:
-        """InputError, saying how, unless this card was made with that Reasoner, those steps and, if it is of one, that
-        process reward model (None where none is at hand)."""
+        """InputError, which says why, unless this card was made with that Reasoner and that step rule. The card of a
+        process reward model must also have been made with `prm`, if that is not None."""
         if self.scorer == "prm" and prm is not None and self.model != model_key(prm):
             raise InputError(source, f"prm was calibrated with another process reward model than {prm}")
         if self.reasoner != reasoner_fingerprint:
@@ -52,12 +55,12 @@ class ScorerCard:
 
 
 def model_key(model: str) -> str:
-    """Identifies a model by its weights, or by its name on a hub."""
+    """Identifies a model: the fingerprint of a folder's weights, or else its name on a hub."""
     return fingerprint(Path(model)) if Path(model).is_dir() else model
 
 
 def load_cards(folder: Path) -> list[ScorerCard]:
-    """Every scorer's card in `folder`; InputError where there is none."""
+    """Every scorer's card in `folder`. InputError if there is none."""
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise InputError(str(folder), "holds no calibrated scorers: drr calibrate --scorer makes them")

@@ -1,3 +1,3 @@
-"""From behaviour to a DM: the Reasoner's attempts rolled out and graded, kept as records, learned from and measured.
-It promises nothing: that is drr.certify.
+"""From behaviour to a DM: roll out and grade the Reasoner's attempts, keep them as records, train a DM and measure it.
+Promises about the DM are made in drr.certify.
 """

@@ -1,4 +1,4 @@
-"""Names of the arrays that learning, certifying and evaluating work on."""
+"""Types of the arrays that learning, certifying and evaluating work on."""
 
 import numpy as np
 from numpy.typing import NDArray

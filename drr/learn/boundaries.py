@@ -1,7 +1,7 @@
-"""Every step boundary of some rollouts as arrays, and a text classifier's logits at them.
+"""The step boundaries of rollouts as arrays, and a text classifier's logits at them.
 
-A causal classifier scores all boundaries of an attempt in one pass, at exactly the tokens that serving will pool. A
-bidirectional one (an encoder) has to read each boundary's text by itself, as it does when it serves.
+A causal classifier scores all boundaries of an attempt in one pass, at exactly the tokens that serving pools. A
+bidirectional one (an encoder) reads each boundary's text separately, as it does in serving.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,9 +30,9 @@ _TOKENS_PER_BATCH = 16_384
 class Boundaries:
     """Every boundary of some rollouts, flattened, rollout by rollout. N boundaries, F features.
 
-    text_logits [N, 2]; features [N, F], NaN where the Reasoner's probabilities are unknown; now, later [N]; known [N]
-    tells where `now` was graded; rollout, index [N] say whose boundary it is; stated [N] counts the answers stated in
-    the attempt so far.
+    text_logits [N, 2]; features [N, F], NaN where the Reasoner's probabilities are unknown; now, later [N] labels;
+    known [N] whether `now` was graded; rollout [N] and index [N]: the number of the rollout, and of the boundary in it;
+    stated [N] counts the answers stated in the attempt so far.
     """
 
     text_logits: Reals
@@ -46,7 +46,7 @@ class Boundaries:
 
     @property
     def inputs(self) -> Reals:
-        """[N, I] in the order of INPUT_NAMES."""
+        """[N, I] the head's inputs in the order of INPUT_NAMES."""
         return np.concatenate([self.text_logits, self.features], axis=1)
 
     @property
@@ -55,13 +55,14 @@ class Boundaries:
         return np.asarray(~np.isnan(self.features).any(1))
 
     def where(self, mask: Flags) -> "Boundaries":
-        """The boundaries that `mask` picks."""
+        """The boundaries where `mask` [N] is true."""
         return Boundaries(*(getattr(self, name)[mask] for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One growing input: `ids`, and for each boundary in it the position of its last token and its step."""
+    """An input that holds several boundaries: its `ids`, and for each boundary the position of its last token and the
+    index of its step."""
 
     ids: list[int]
     positions: list[int]
@@ -69,8 +70,8 @@ class Stretch:
 
 
 def stretches(tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequence[bool] = ()) -> Iterator[Stretch]:
-    """The DM's inputs for a rollout. More than one only where old steps had to be dropped to keep within
-    `max_tokens`. `merged[i]` joins step i to the next one."""
+    """The DM's inputs for a rollout. There is more than one only if old steps were dropped to stay within `max_tokens`.
+    `merged[i]` joins step i to the next one."""
     context = DmInput(tokenizer, rollout.question, max_tokens)
     ids, positions, steps = context.ids, list[int](), list[int]()
     text = ""
@@ -92,7 +93,7 @@ def stretches(tokenizer: Any, rollout: Rollout, max_tokens: int, merged: Sequenc
 
 
 def answers_stated(rollout: Rollout) -> list[int]:
-    """How many answers have been stated by each boundary."""
+    """For each boundary, how many answers have been stated up to it."""
     counts, count = [], 0
     for step in rollout.steps:
         count += stated_answer(step) is not None
@@ -104,18 +105,19 @@ class BoundaryModel(nn.Module):
     """A Hugging Face sequence classifier with two labels, asked at boundaries."""
 
     def __init__(self, classifier: Any, *, fresh: Sequence[str] = (), added_layers: int = 0) -> None:
-        """`fresh` names the modules without pretraining; `added_layers` at the end of the backbone are new, too."""
+        """`fresh` names the modules without pretraining; the last `added_layers` layers of the backbone are new as
+        well."""
         super().__init__()
         self.classifier, self.fresh, self.added_layers = classifier, tuple(fresh), added_layers
 
     @property
     def plain(self) -> Any:
-        """The classifier without adapters around it."""
+        """The classifier without its adapters."""
         return self.classifier.get_base_model() if hasattr(self.classifier, "peft_config") else self.classifier
 
     @property
     def causal(self) -> bool:
-        """Whether a prefix is read the same whatever follows it."""
+        """Whether the states of a prefix do not depend on what follows it."""
         return hasattr(self.plain, "score")
 
     def forward(
@@ -124,9 +126,9 @@ class BoundaryModel(nn.Module):
         attention_mask: torch.Tensor,
         positions: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [B, S, 2] at `positions` [B, S], and the states [B, S, H] they came from.
+        """Logits [B, S, 2] at `positions` [B, S], and the states [B, S, H] that they were computed from.
 
-        A bidirectional classifier has one boundary per row, its end, and shows no states.
+        For a bidirectional classifier every row holds one boundary, its end, and the states are None.
         """
         if not self.causal:
             return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
@@ -137,7 +139,7 @@ class BoundaryModel(nn.Module):
 
 
 def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:
-    """ids and mask [B, T], positions [B, S]; missing boundaries point at 0."""
+    """ids and mask [B, T] and positions [B, S] of a batch; positions of missing boundaries are 0."""
     length, most = max(len(row.ids) for row in rows), max(len(row.positions) for row in rows)
     ids = torch.full((len(rows), length), pad)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
@@ -150,7 +152,7 @@ def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:
 
 
 def one_by_one(stretch: Stretch) -> list[Stretch]:
-    """Each boundary of a stretch as an input of its own, for classifiers that are not causal."""
+    """Each boundary of a stretch as a separate input, for classifiers that are not causal."""
     return [
         Stretch(stretch.ids[: end + 1], [end], [step])
         for end, step in zip(stretch.positions, stretch.steps, strict=True)
@@ -158,7 +160,7 @@ def one_by_one(stretch: Stretch) -> list[Stretch]:
 
 
 def load_classifier(folder: Path) -> tuple[BoundaryModel, Any]:
-    """The text classifier in `folder` and its tokenizer; InputError where there is none."""
+    """The text classifier in `folder` and its tokenizer. InputError if there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
@@ -168,7 +170,7 @@ def load_classifier(folder: Path) -> tuple[BoundaryModel, Any]:
 
 
 def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int, name: str = "Scoring") -> Boundaries:
-    """The text classifier's logits at every boundary of `rollouts`, in float32 as served."""
+    """The boundaries of `rollouts` with the text classifier's logits, computed in float32 as in serving."""
     model, tokenizer = load_classifier(folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
@@ -180,23 +182,23 @@ def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int,
     rows.sort(key=lambda row: len(row[1].ids))  # little padding per batch
     pad = tokenizer.pad_token_id or 0
     with Progress(name, len(rows)) as progress, torch.inference_mode():
-        at = 0
-        while at < len(rows):
-            size = max(1, _TOKENS_PER_BATCH // len(rows[at][1].ids))
-            group = rows[at : at + size]
+        start = 0
+        while start < len(rows):
+            size = max(1, _TOKENS_PER_BATCH // len(rows[start][1].ids))
+            group = rows[start : start + size]
             batch = pad_rows([row for _, row in group], pad)
             out = model(**{key: value.to(device) for key, value in batch.items()})[0].cpu().numpy()
             for row, (number, stretch) in enumerate(group):
                 logits[number][stretch.steps] = out[row, : len(stretch.steps)]
-            at += len(group)
+            start += len(group)
             progress.advance(units=len(group))
     return flatten(rollouts, logits)
 
 
 def flatten(rollouts: Sequence[Rollout], logits: Sequence[Reals]) -> Boundaries:
-    """Arrays of every boundary of `rollouts`, with `logits[i]` [steps, 2] at rollout i's."""
+    """The boundaries of `rollouts`; `logits[i]` [steps, 2] are those of rollout i."""
     unknown = [float("nan")] * len(FEATURE_NAMES)
-    features = [own or unknown for rollout in rollouts for own in behaviour_features(rollout)]
+    features = [row or unknown for rollout in rollouts for row in behaviour_features(rollout)]
     lengths = [len(rollout.steps) for rollout in rollouts]
     return Boundaries(
         np.concatenate([*logits, np.zeros((0, 2))]),

@@ -1,9 +1,9 @@
-"""Distillation: the Reasoner's own behaviour, graded.
+"""Distillation: roll out the Reasoner on questions and grade its behaviour.
 
-Every question is thought through several times by the serving loop itself (judging nothing), then at every step
-boundary an answer is forced, sampled as a served one would be, and graded: that is the label `now`. The rollout's
-own answer, graded, is the label `later`. No human labels a step. Questions whose outcomes differ are rolled out
-more often: the others teach nothing about what tells a right attempt from a wrong one.
+The serving loop itself thinks every question through several times, without a judge. Then an answer is forced at every
+step boundary, sampled as in serving, and graded: the label `now`. The grade of the rollout's own answer is the label
+`later`. No human labels a step. Questions with both right and wrong outcomes get more rollouts, because only they teach
+what tells a right attempt from a wrong one.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ LEAST_ROOM = 64
 
 
 class _Recorder:
-    """A scorer that judges nothing and keeps what it is shown."""
+    """A scorer that records the boundaries and gives every one the score 0."""
 
     id = "recorder"
 
@@ -71,7 +71,7 @@ class Distiller:
         self._slots = asyncio.Semaphore(config.concurrency)
 
     async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | str]]:
-        """The rollouts of each question, question by question as they are complete; a question that could not be
+        """Yields each question with its rollouts, in the order in which they finish. A question that could not be
         rolled out or graded comes with the reason instead."""
         tasks = [asyncio.create_task(self._question(question)) for question in questions]
         try:
@@ -89,14 +89,14 @@ class Distiller:
             return question, f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
         attempts = await self._attempts(question, ids, range(config.rollouts))
         gold = await asyncio.to_thread(self._gold, question, attempts)
-        outcomes = [] if gold is None else [await self._is_right(own.answer, gold) for own in attempts]
+        outcomes = [] if gold is None else [await self._is_right(attempt.answer, gold) for attempt in attempts]
         if any(outcomes) and not all(outcomes) and config.extra_rollouts:
             last = config.rollouts + config.extra_rollouts
             attempts += await self._attempts(question, ids, range(config.rollouts, last))
             gold = await asyncio.to_thread(self._gold, question, attempts)
         if gold is None:
             return question, "no two rollouts agree on an answer"
-        return question, list(await asyncio.gather(*(self._graded(question, gold, own) for own in attempts)))
+        return question, list(await asyncio.gather(*(self._graded(question, gold, attempt) for attempt in attempts)))
 
     async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
         return list(await asyncio.gather(*(self._attempt(question, ids, sample) for sample in samples)))
@@ -147,9 +147,9 @@ class Distiller:
         logprobs: list[list[float] | None] = []
         contexts = []
         for step in outcome.steps:
-            own = [token.logprob for token in tokens[end : end + step.tokens] if not token.injected]
-            known = [value for value in own if value is not None]
-            logprobs.append(known if len(known) == len(own) else None)
+            step_logprobs = [token.logprob for token in tokens[end : end + step.tokens] if not token.injected]
+            known = [value for value in step_logprobs if value is not None]
+            logprobs.append(known if len(known) == len(step_logprobs) else None)
             end += step.tokens
             contexts.append((*prompt_ids, *(token.id for token in tokens[:end])))
         return _Attempt(
@@ -188,7 +188,7 @@ class Distiller:
         )
 
     async def _forced(self, question: Question, sample: int, index: int, context: tuple[int, ...]) -> str:
-        """The answer after this context with the thinking closed here, drawn for this sample and boundary."""
+        """The answer after `context` with the thinking closed there, with a seed for this sample and boundary."""
         prompt = [*context, *self._reasoner.form.close_behind(context)[0]]
         room = max(1, min(self._config.answer_tokens, self._reasoner.max_model_len - len(prompt) - 1))
         params = self._sampling(room, self._seed(question, f"{sample}/{index}"))
@@ -211,9 +211,9 @@ class Distiller:
 
 
 def draw_seed(seed: int, question: str, draw: str) -> int:
-    """A seed of its own for every draw, whatever else is rolled out and in whatever order.
+    """The seed of one draw. It does not depend on what else is rolled out, or in which order.
 
-    `draw` is the rollout's number, with `/` and the boundary's index for a forced answer.
+    `draw` is the rollout's number, followed by `/` and the boundary's index for a forced answer.
     """
     return int(question_key(f"{seed}/{question}/{draw}"), 16)
 
@@ -228,11 +228,11 @@ async def distill(
     name: str = "Rollouts",
     source: str = "questions",
 ) -> Manifest:
-    """Roll out and grade `questions` into Parquet shards in `out`, a batch of questions at a time.
+    """Roll out and grade `questions` into Parquet shards in `out`, one batch of questions after the other.
 
-    Batches that are there already are kept: a run killed at any moment and started again repeats none of them. A
-    folder made with other settings or questions is refused, naming the difference. `source` is what set-aside
-    questions are said to come from.
+    A run that is killed at any moment can be started again: batches that are already in `out` are kept and not
+    repeated. InputError, which names the difference, if `out` was begun with other settings or questions. `source` is
+    recorded as the source of questions that are set aside.
     """
     manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint))
     size = config.shard_questions
@@ -245,12 +245,12 @@ async def distill(
             rollouts: list[Rollout] = []
             set_aside: list[Reject] = []
             batch = questions[start : start + size]
-            async for question, own in distiller.rollouts(batch):
-                if isinstance(own, str):
+            async for question, result in distiller.rollouts(batch):
+                if isinstance(result, str):
                     row = question.row or start + batch.index(question) + 1
-                    set_aside.append(Reject(source, row, "question", own))
+                    set_aside.append(Reject(source, row, "question", result))
                 else:
-                    rollouts.extend(own)
+                    rollouts.extend(result)
                 progress.advance(f"{len(rollouts)} rollouts in this batch")
             rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
             write_shard(shard_path(out, start), rollouts, set_aside)

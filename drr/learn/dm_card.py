@@ -44,15 +44,16 @@ labelled a step. Steps end by the rule `{card.step_rule}`."""
 def _training(card: DmCard) -> str:
     if not card.trained_on:
         return ""
-    made, questions = card.trained_on["classifier"], card.trained_on["questions"]
+    training, questions = card.trained_on["classifier"], card.trained_on["questions"]
     labels = {"gold": "the dataset's answers", "consistency": "the rollouts' majority answers"}
-    since = f" since step {made['resumed_from']:,}" if made["resumed_from"] else ""
+    since = f" since step {training['resumed_from']:,}" if training["resumed_from"] else ""
     against = labels.get(card.trained_on.get("labels", ""), "recorded outcomes")
+    boundaries, planned_steps = training["boundaries"], training["planned_steps"]
     return f"""## Training
 
-A text classifier ({made["parameters"]:,} parameters, from `{made["backbone"]}`) on {made["boundaries"]:,} boundaries of
-{made["rollouts"]:,} rollouts of {questions["text"]:,} questions ({made["steps"]:,} of {made["planned_steps"]:,} steps,
-{made["seconds"]:,} s{since}), and a small head that reads its logits beside the Reasoner's behaviour (token
+A text classifier ({training["parameters"]:,} parameters, from `{training["backbone"]}`) on {boundaries:,} boundaries of
+{training["rollouts"]:,} rollouts of {questions["text"]:,} questions ({training["steps"]:,} of {planned_steps:,} steps,
+{training["seconds"]:,} s{since}), and a small head that reads its logits beside the Reasoner's behaviour (token
 log-probabilities, length, position, stated answers), fitted on {questions["head"]:,} other questions. Labels were
 graded against {against}."""
 
@@ -77,7 +78,8 @@ def _metrics(card: DmCard, folder: Path) -> str:
         if figures[parts[0]][name := f"within_question_{phase}"]["mixed_questions"]
     ]
     alone = "; ".join(
-        f"{name.replace('_', ' ')} {_number(own['auroc'])}" for name, own in card.metrics.get("baselines", {}).items()
+        f"{name.replace('_', ' ')} {_number(baseline['auroc'])}"
+        for name, baseline in card.metrics.get("baselines", {}).items()
     )
     pictures = " ".join(f"![{name}](plots/{name})" for name in PLOT_NAMES if (folder / "plots" / name).exists())
     bars = " | ".join("---" for _ in parts)
@@ -101,34 +103,39 @@ AUROC of one number alone: {alone}.
 def _calibration(card: DmCard) -> str:
     if card.calibration is None:
         return "## Calibration\n\nNot calibrated: `drr calibrate` certifies its thresholds."
-    own = Calibration.from_json(card.calibration)
+    calibration = Calibration.from_json(card.calibration)
     rows = [
-        f"| {100 * one.max_lost_correct:g} % | {_optional(one.rule.threshold)} | {one.rule.patience} | "
-        f"{_optional(one.rule.hopeless)} | {_optional(one.rule.min_gain)} | {one.lost} of {one.right} | "
-        f"{one.p_value:.4f} | {100 * one.saved:.1f} % | {one.accuracy_change:+.1f} |"
-        for one in own.certificates
+        f"| {100 * certificate.max_lost_correct:g} % | {_rule_cells(certificate.rule)} | {certificate.lost} of "
+        f"{certificate.right} | {certificate.p_value:.4f} | {100 * certificate.saved:.1f} % | "
+        f"{certificate.accuracy_change:+.1f} |"
+        for certificate in calibration.certificates
     ]
-    refused = [f"- {100 * float(risk):g} %: {reason}" for risk, reason in own.refused.items()]
-    questions = ", ".join(f"{count:,} for {use}" for use, count in own.questions.items())
-    sampling = ", ".join(f"{name} {value}" for name, value in own.sampling.items())
+    percent = 100 * calibration.confidence
+    refused = [f"- {100 * float(risk):g} %: {reason}" for risk, reason in calibration.refused.items()]
+    questions = ", ".join(f"{count:,} for {use}" for use, count in calibration.questions.items())
+    sampling = ", ".join(f"{name} {value}" for name, value in calibration.sampling.items())
     return f"""## Calibration
 
-On {sum(own.questions.values()):,} questions that training never saw ({questions}),
+On {sum(calibration.questions.values()):,} questions that training never saw ({questions}),
 sampled with {sampling}. Each line is a promise with
-{100 * own.confidence:g} % confidence, for questions like these and requests sampled like these: of the questions that
-full thinking gets right{graded_against(own)}, no more than this share is lost by stopping early.
+{percent:g} % confidence, for questions like these and requests sampled like these: of the questions that
+full thinking gets right{graded_against(calibration)}, no more than this share is lost by stopping early.
 
 | lost at most | `p_now` | in a row | or `p_later` <= | or gain <= | lost | p-value | tokens saved | accuracy, points |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {chr(10).join(rows)}
 {chr(10).join(refused)}
 
-{chr(10).join([default_in_words(own), *rethink_in_words(own)])}""".rstrip()
+{chr(10).join([default_in_words(calibration), *rethink_in_words(calibration)])}""".rstrip()
 
 
-def default_in_words(own: Calibration) -> str:
-    """The default rule, what it does, and whether it keeps within what it may lose."""
-    default = own.default
+def _rule_cells(rule: Rule) -> str:
+    return f"{_optional(rule.threshold)} | {rule.patience} | {_optional(rule.hopeless)} | {_optional(rule.min_gain)}"
+
+
+def default_in_words(calibration: Calibration) -> str:
+    """One sentence on the default rule: what it does, and whether it surely stays within what it may lose."""
+    default = calibration.default
     points = f"{default['max_lost_points']:g} point"
     kept = (
         f"accuracy falls by at most {points} with 95 % confidence (approximate, losses and gains together)"
@@ -141,23 +148,23 @@ def default_in_words(own: Calibration) -> str:
     )
 
 
-def rethink_in_words(own: Calibration) -> list[str]:
-    """What is done where attempts may be rejected; nothing where the calibration does not know."""
+def rethink_in_words(calibration: Calibration) -> list[str]:
+    """For each mode that may reject attempts, a sentence on what is done; none if the calibration has no such modes."""
     return [
         f"Where attempts may be rejected (mode {mode}): {rule_in_words(Rule(**chosen['rule']))}; rejected below "
         f"{chosen['accept']:.4g}. With {chosen['attempts']} attempts that gets {100 * chosen['accuracy']:.1f} % of the "
         f"calibration questions right, with {chosen['tokens']:.0f} tokens."
-        for mode, chosen in own.rethink.items()
+        for mode, chosen in calibration.rethink.items()
     ]
 
 
-def graded_against(own: Calibration) -> str:
-    """What "right" means where it does not mean the dataset's answers."""
-    return ", graded against the rollouts' majority answers" if own.labels == "consistency" else ""
+def graded_against(calibration: Calibration) -> str:
+    """A clause that says so if "right" means the rollouts' majority answers; empty for the dataset's answers."""
+    return ", graded against the rollouts' majority answers" if calibration.labels == "consistency" else ""
 
 
 def rule_in_words(rule: Rule) -> str:
-    """`p_now 0.9, or p_later 0.1 or less, or a gain of 0 or less, 2 in a row`."""
+    """The rule as text, such as `p_now 0.9, or p_later 0.1 or less, or p_later - p_now 0 or less, 2 in a row`."""
     parts = [] if rule.threshold is None else [f"p_now {rule.threshold:.4g}"]
     if rule.hopeless is not None:
         parts.append(f"p_later {rule.hopeless:.4g} or less")
@@ -170,8 +177,8 @@ def _optional(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
 
 
-def _three(own: dict[str, Any]) -> str:
-    return f"{_number(own['auroc'])} / {own['ece']:.3f} / {own['brier']:.3f}"
+def _three(figures: dict[str, Any]) -> str:
+    return f"{_number(figures['auroc'])} / {figures['ece']:.3f} / {figures['brier']:.3f}"
 
 
 def _number(value: float | None) -> str:

@@ -1,7 +1,8 @@
-"""How good a score is: ranking, calibration, and both where it matters; beside what needs no DM at all.
+"""How good a score is: how well it ranks and how well it is calibrated, by phase of the attempt; and the same for
+signals that need no DM.
 
-The phases of an attempt: `before` any answer is stated, `first` (the boundary that first states one), `after`; `last`
-is an attempt's last boundary, whatever was stated.
+The phases: `before` any answer is stated, `first` (the boundary that first states one), and `after` that. `last` is an
+attempt's last boundary, whatever was stated.
 """
 
 from collections import Counter, defaultdict
@@ -24,14 +25,14 @@ _NEAR_ENOUGH = 1e-9
 
 
 def auroc(scores: Reals, labels: Flags) -> float | None:
-    """Area under the ROC curve; None where only one label occurs."""
+    """Area under the ROC curve; None if only one label occurs."""
     if labels.all() or not labels.any():
         return None
     return float(roc_auc_score(labels, scores))
 
 
 def ece(probabilities: Reals, labels: Flags, bins: int = 15) -> float:
-    """Expected calibration error over `bins` equally filled bins."""
+    """Expected calibration error over `bins` bins that hold equally many scores."""
     order = np.argsort(probabilities, kind="stable")
     parts = [part for part in np.array_split(order, bins) if len(part)]
     gaps = [len(part) * abs(probabilities[part].mean() - labels[part].mean()) for part in parts]
@@ -39,10 +40,8 @@ def ece(probabilities: Reals, labels: Flags, bins: int = 15) -> float:
 
 
 def within_question_auroc(scores: Reals, labels: Flags, questions: Sequence[str]) -> tuple[float | None, int]:
-    """How often a right attempt outranks a wrong attempt of the same question, ties counting half.
-
-    Pooled over all such pairs; also returns the number of questions with both kinds.
-    """
+    """The share of pairs of a right and a wrong attempt at the same question in which the right one has the higher
+    score; ties count half. None if there are no such pairs. Also the number of questions with both kinds."""
     groups: dict[str, list[int]] = defaultdict(list)
     for position, question in enumerate(questions):
         groups[question].append(position)
@@ -58,7 +57,7 @@ def within_question_auroc(scores: Reals, labels: Flags, questions: Sequence[str]
 
 
 def phase_masks(data: Boundaries) -> dict[str, Flags]:
-    """Which boundaries belong to which phase."""
+    """By phase, which boundaries [N] belong to it."""
     before = data.stated == 0
     if not len(data.rollout):
         return dict.fromkeys((*PHASES, "last"), before)
@@ -69,8 +68,8 @@ def phase_masks(data: Boundaries) -> dict[str, Flags]:
 
 
 def score_report(probabilities: Reals, data: Boundaries, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Figures of a `now` probability [N]: AUROC, ECE and Brier score overall, per phase and per step index; AUROC
-    within question at first statements and at last boundaries; best-of-k by score."""
+    """Figures of probabilities [N] of `now`: AUROC, ECE and Brier score over all boundaries, per phase and per step
+    index; AUROC within questions at first statements and at last boundaries; accuracy of the best of k by score."""
     masks = {"all": np.ones(len(data.now), dtype=bool), **phase_masks(data)}
     report: dict[str, Any] = {}
     for phase, mask in masks.items():
@@ -92,20 +91,21 @@ def score_report(probabilities: Reals, data: Boundaries, rollouts: Sequence[Roll
 def _add_figures(report: dict[str, Any], name: str, probabilities: Reals, data: Boundaries, mask: Flags) -> None:
     mask = mask & data.known
     if mask.any():
-        labels, own = data.now[mask], probabilities[mask]
+        labels, scores = data.now[mask], probabilities[mask]
         report[name] = {
             "boundaries": int(mask.sum()),
             "right": round(float(labels.mean()), 4),
-            "auroc": _rounded(auroc(own, labels)),
-            "ece": round(ece(own, labels), 4),
-            "brier": round(float(brier_score_loss(labels, own)), 4),
+            "auroc": _rounded(auroc(scores, labels)),
+            "ece": round(ece(scores, labels), 4),
+            "brier": round(float(brier_score_loss(labels, scores)), 4),
         }
 
 
 def best_of(scores: Reals, rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Accuracy when, of a question's attempts, the one with the highest score at its end is taken.
+    """Accuracy if, of a question's attempts, the one with the highest score at its end is taken.
 
-    Beside it a random pick, the majority answer, and the best possible pick. Up to 4 attempts of each question.
+    For comparison the accuracy of a random attempt, of the majority answer, and of the best possible choice. Up to 4
+    attempts of each question.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, rollout in enumerate(rollouts):
@@ -126,12 +126,15 @@ def best_of(scores: Reals, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     if not chosen:
         return {"questions": 0}
     means = {"by_score": chosen, "random": random, "majority": majority, "oracle": oracle}
-    return {"questions": len(chosen), **{name: round(float(np.mean(own)), 4) for name, own in means.items()}}
+    return {
+        "questions": len(chosen),
+        **{name: round(float(np.mean(accuracies)), 4) for name, accuracies in means.items()},
+    }
 
 
 def baselines(fitting: Boundaries, data: Boundaries) -> dict[str, Any]:
-    """What one number alone tells about `now`: the step's index, the length so far, the Reasoner's mean
-    log-probability. Each through a logistic fit on `fitting`, measured on `data`."""
+    """Figures of single numbers as predictors of `now`: the step's index, the length so far, the Reasoner's mean
+    log-probability. Each is put through a logistic regression fitted on `fitting` and is measured on `data`."""
     columns = {"step_index": _column("log_step_index"), "length": _column("log_thinking_tokens")}
     columns["reasoner_confidence"] = _column("attempt_mean_logprob")
     report = {}
@@ -144,9 +147,9 @@ def baselines(fitting: Boundaries, data: Boundaries) -> dict[str, Any]:
             inputs, labels = np.log1p(fitting.index[fit_mask]), fitting.now[fit_mask]
         if not mask.any() or not labels.any() or labels.all():
             continue
-        own = np.log1p(data.index[mask]) if name == "step_index" else data.features[mask, column]
+        signal = np.log1p(data.index[mask]) if name == "step_index" else data.features[mask, column]
         fit = LogisticRegression().fit(inputs[:, None], labels)
-        predicted = fit.predict_proba(own[:, None])[:, 1]
+        predicted = fit.predict_proba(signal[:, None])[:, 1]
         report[name] = {
             "auroc": _rounded(auroc(predicted, data.now[mask])),
             "ece": round(ece(predicted, data.now[mask]), 4),
@@ -164,7 +167,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def reliability(probabilities: Reals, labels: Flags, bins: int = 12) -> tuple[Reals, Reals, NDArray[np.int64]]:
-    """Mean prediction, share right and count of each of `bins` equally wide bins that is not empty."""
+    """Mean prediction, share right and number of scores, for those of `bins` equally wide bins that are not empty."""
     which = np.minimum((probabilities * bins).astype(int), bins - 1)
     counts = np.bincount(which, minlength=bins)
     filled = counts > 0

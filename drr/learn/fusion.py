@@ -1,4 +1,4 @@
-"""Fit the fusion head: from text logits and behaviour features to probabilities, and make them honest."""
+"""Fit the fusion head, which turns text logits and behaviour features into probabilities, and calibrate it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from drr.learn.boundaries import Boundaries
 from drr.loop.features import FEATURE_NAMES
 
 _LEAST_FEATURED = 200
-"""With fewer boundaries than this whose behaviour is known, the head is the text classifier alone."""
+"""With fewer boundaries than this whose behaviour features are known, the head uses the text logits only."""
 
 
 def text_only_head(text_temperature: Reals, text_bias: Reals) -> FusionHead:
-    """A head that passes the text logits on, calibrated, whether behaviour features are there or not."""
+    """A head that calibrates the text logits (`text_temperature`, `text_bias` [2]) and ignores behaviour features."""
     inputs, names = len(INPUT_NAMES), INPUT_NAMES[:2]
-    selected = np.asarray([[float(name == own) for name in INPUT_NAMES] for own in names])
-    # tanh is linear enough near zero: the logits go through it small and come out at their size.
+    selected = np.asarray([[float(name == logit_name) for name in INPUT_NAMES] for logit_name in names])
+    # tanh is nearly linear around zero: the logits are scaled down before it and back up after it.
     small = 1e-3
     return FusionHead(
         mean=np.zeros(inputs),
@@ -49,9 +49,9 @@ def fit_head(
     """Fit the fusion head on `data`; inputs not named in `use` are held at their mean. Temperatures are left at 1.
 
     The head is an average of `members` small networks, each fitted on a bootstrap sample of the questions
-    (`questions[i]` is rollout i's): the questions are few, and a single network learns them by heart. An average of
-    networks of one hidden layer is a network of one hidden layer. Where behaviour features are unknown the text
-    logits stand alone, shifted and scaled to fit `data`.
+    (`questions[i]` is rollout i's), because a single network overfits to so few questions. The average is itself one
+    network with one hidden layer. Where behaviour features are unknown, the head uses the text logits only, scaled
+    and shifted to fit `data`.
     """
     text_temperature, text_bias = _platt(data.text_logits, data)
     usable = data.where(data.featured & data.known)
@@ -61,7 +61,7 @@ def fit_head(
     rng = np.random.default_rng(seed)
     inputs = usable.inputs
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
-    scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardised away
+    scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardisation makes these inputs zero
     standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
     labels = torch.tensor(np.stack([usable.now, usable.later], axis=1), dtype=torch.float32)
     names, question_of = np.unique(np.asarray(questions)[usable.rollout], return_inverse=True)
@@ -84,9 +84,9 @@ def fit_head(
 
 
 def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
-    """The head with the temperatures that minimise the log loss on `data` (questions it was not fitted on).
+    """The head with the temperatures that minimise the log loss on `data`.
 
-    The bare text logits get a shift as well: class balancing in training moved them.
+    Text logits without behaviour features also get a new bias, because class balancing in training shifted them.
     """
     text_temperature, text_bias = _platt(data.text_logits, data)
     if not head.reads_behaviour:
@@ -102,7 +102,8 @@ def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
 
 
 def probabilities(head: FusionHead, data: Boundaries) -> Reals:
-    """[N, 2] calibrated probabilities (now, later), exactly as served: fused where the features are known."""
+    """[N, 2] calibrated probabilities (now, later), exactly as in serving: fused where the features are known, from
+    the text logits alone elsewhere."""
     text = data.text_logits / head.text_temperature + head.text_bias
     fused = head.logits(np.nan_to_num(data.inputs)) / head.temperature
     return sigmoid(np.where(data.featured[:, None], fused, text))
@@ -118,12 +119,13 @@ def sigmoid(logits: Reals) -> Reals:
 
 
 def _platt(logits: Reals, data: Boundaries) -> tuple[Reals, Reals]:
-    """(temperature, bias) of a logistic fit of each label to its own logit; 1 and 0 where only one label occurs."""
+    """Temperature [2] and bias [2] of a logistic regression of each label on its logit; 1 and 0 for a label that never
+    varies or whose fit is nearly flat."""
     temperature, bias = np.ones(2), np.zeros(2)
     for column, (labels, known) in enumerate(((data.now, data.known), (data.later, np.ones_like(data.known)))):
-        own, right = logits[known, column], labels[known]
-        if len(own) and right.any() and not right.all():
-            fit = LogisticRegression(C=1e3).fit(own[:, None], right)
+        logit, right = logits[known, column], labels[known]
+        if len(logit) and right.any() and not right.all():
+            fit = LogisticRegression(C=1e3).fit(logit[:, None], right)
             slope = float(fit.coef_[0, 0])
             if slope > 0.05:
                 temperature[column], bias[column] = 1 / slope, float(fit.intercept_[0])
@@ -131,7 +133,8 @@ def _platt(logits: Reals, data: Boundaries) -> tuple[Reals, Reals]:
 
 
 def _rollout_weights(data: Boundaries) -> Reals:
-    """[N] weights: a rollout counts once before it states an answer, once where it first does, and once after."""
+    """[N] weights. In each rollout the boundaries before the first stated answer weigh 1 together; so do the boundaries
+    that first state it, and so do those after it."""
     fresh = data.features[:, FEATURE_NAMES.index("log_steps_since_answer")] == 0
     phase = np.where(data.stated == 0, 0, np.where((data.stated == 1) & fresh, 1, 2))
     group = data.rollout * 3 + phase

@@ -1,4 +1,4 @@
-"""Pictures of a DM: how it ranks, how honest its probabilities are, how scores move along an attempt."""
+"""Pictures of a DM: how well it ranks, how well it is calibrated, and how scores change along an attempt."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ _LEAST_PER_POINT = 20
 
 
 def draw_dm(parts: Mapping[str, Reals], data: Boundaries, folder: Path) -> None:
-    """Write PLOT_NAMES into `folder`. `parts` names `now` probabilities [N]; the last one is the DM's own."""
+    """Write PLOT_NAMES into `folder`. `parts` holds named probabilities [N] of `now`; the last are the whole DM's."""
     folder.mkdir(parents=True, exist_ok=True)
     _save(folder / PLOT_NAMES[0], lambda axes: _roc(axes, parts, data))
     _save(folder / PLOT_NAMES[1], lambda axes: _reliability(axes, list(parts.values())[-1], data))
@@ -71,9 +71,9 @@ def _steps(axes: Axes, scores: Reals, data: Boundaries) -> None:
     for flag, name in ((True, "attempts that end right"), (False, "attempts that end wrong")):
         points = []
         for index in range(_STEPS_SHOWN):
-            own = scores[(data.index == index) & (data.later == flag)]
-            if len(own) >= _LEAST_PER_POINT:
-                points.append((index, *np.quantile(own, (0.25, 0.5, 0.75))))
+            at_step = scores[(data.index == index) & (data.later == flag)]
+            if len(at_step) >= _LEAST_PER_POINT:
+                points.append((index, *np.quantile(at_step, (0.25, 0.5, 0.75))))
         if points:
             steps, low, middle, high = np.asarray(points).T
             axes.plot(steps, middle, label=name)

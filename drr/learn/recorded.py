@@ -1,7 +1,7 @@
-"""Behaviour records from solutions that were recorded elsewhere, right or wrong.
+"""Behaviour records from finished solutions, right or wrong, that were recorded elsewhere.
 
-Nothing can be forced any more, so `now` is known at the last boundary only, where it is the solution's own outcome,
-and token probabilities are not known at all.
+No answers can be forced in them, so `now` is known at the last boundary only, where it is the solution's outcome. Token
+probabilities are not known at all.
 """
 
 import re
@@ -41,8 +41,8 @@ def load_recorded(
 ) -> tuple[list[Rollout], list[Reject]]:
     """The solutions in `source` as rollouts, and the rows set aside.
 
-    A column `is_correct` is believed; without one the solution is graded against the answer column. Token counts are
-    counts of words, since nobody says which tokenizer wrote the text.
+    A column `is_correct` is trusted; without one the solution is graded against the answer column. Token counts are
+    counts of words, because the tokenizer that the text was written with is unknown.
     """
     rows = read_rows(source)
     first = next((row for _, row in rows if isinstance(row, dict)), {})
@@ -83,7 +83,7 @@ def load_recorded(
 
 
 def split_text(text: str, rule: StepRule) -> list[str]:
-    """The steps of a text that is not streamed."""
+    """The steps of a finished text."""
     segmenter = StepSegmenter(rule)
     steps = [step.text for word in _WORDS.findall(text) if (step := segmenter.feed(word)) is not None]
     last = segmenter.finish()

@@ -29,9 +29,9 @@ _SET_ASIDE = "set_aside"
 class Rollout:
     """One graded attempt. `steps`, `step_tokens`, `logprobs`, `forced` and `now` have one entry per boundary.
 
-    `gold` is the answer that grading used (the dataset's, or the rollouts' majority). `logprobs[i]` are step i's
-    sampled tokens' natural-log probabilities, None where they are not known. `forced[i]` is the answer forced at
-    boundary i and `now[i]` whether it is right, both None where none was forced. `later` is the rollout's own outcome.
+    `gold` is the answer that grading used (the dataset's, or the rollouts' majority). `logprobs[i]` are the natural-log
+    probabilities of the sampled tokens of step i, None if unknown. `forced[i]` is the answer forced at boundary i and
+    `now[i]` whether it is right, both None if none was forced. `later` says whether the rollout's own answer is right.
     """
 
     question: str
@@ -71,21 +71,21 @@ _SCHEMA = pa.schema(
 
 
 def behaviour_features(rollout: Rollout) -> list[list[float] | None]:
-    """The features at each boundary, by the code that serving runs."""
+    """The behaviour features at each boundary, computed by the code that serving uses; None where unknown."""
     attempt = BehaviourFeatures()
     return [
-        attempt.close_step(text, [None] if own is None else own)
-        for text, own in zip(rollout.steps, rollout.logprobs, strict=True)
+        attempt.close_step(text, [None] if logprobs is None else logprobs)
+        for text, logprobs in zip(rollout.steps, rollout.logprobs, strict=True)
     ]
 
 
 def question_key(question: str) -> str:
-    """12 hex digits that stand for a question, whatever its case and white space."""
+    """12 hex digits that identify a question, whatever its case and white space."""
     return hashlib.sha256(" ".join(question.casefold().split()).encode()).hexdigest()[:12]
 
 
 def share_of(question: str, salt: str) -> float:
-    """A number in [0, 1) that the question's text decides: splits made of it agree everywhere and always."""
+    """A number in [0, 1) that depends on the question's text and `salt` only; splits by it are the same everywhere."""
     digest = hashlib.sha256(f"{salt}/{question_key(question)}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
@@ -94,8 +94,8 @@ def share_of(question: str, salt: str) -> float:
 class Manifest:
     """What a folder of records holds and how it was made.
 
-    `settings` are what every record depends on: a folder is only continued with the same ones. `counts` are filled
-    in when the folder is complete.
+    Every record depends on `settings`, so a folder is continued with the same settings only. `counts` are filled in
+    when the folder is complete.
     """
 
     settings: dict[str, Any]
@@ -106,7 +106,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The manifest of `folder`; InputError says what is wrong with it."""
+        """The manifest of `folder`. InputError says what is wrong with it."""
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise InputError(str(folder), f"holds no behaviour records: it has no {MANIFEST_NAME}")
@@ -123,8 +123,8 @@ class Manifest:
 
 
 def write_shard(path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Reject] = ()) -> None:
-    """Write rollouts, and which questions of the batch gave none, as one Parquet file, whole or not at all."""
-    table = pa.table({name: [getattr(own, name) for own in rollouts] for name in _SCHEMA.names}, schema=_SCHEMA)
+    """Write one Parquet file, whole or not at all: rollouts, and the questions of the batch that were set aside."""
+    table = pa.table({name: [getattr(rollout, name) for rollout in rollouts] for name in _SCHEMA.names}, schema=_SCHEMA)
     if set_aside:
         table = table.replace_schema_metadata({_SET_ASIDE: json.dumps([asdict(reject) for reject in set_aside])})
     partial = path.with_suffix(".partial")
@@ -133,9 +133,9 @@ def write_shard(path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Rej
 
 
 def set_aside_in(path: Path) -> list[Reject]:
-    """The questions of a shard's batch that gave no rollouts."""
+    """The questions of a shard's batch that were set aside."""
     metadata = pq.read_schema(path).metadata or {}
-    return [Reject(**own) for own in json.loads(metadata.get(_SET_ASIDE.encode(), b"[]"))]
+    return [Reject(**reject) for reject in json.loads(metadata.get(_SET_ASIDE.encode(), b"[]"))]
 
 
 def shards(folder: Path) -> list[Path]:
@@ -144,7 +144,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def read_rollouts(folder: Path) -> list[Rollout]:
-    """All rollouts of a folder; InputError names the shard, row and field that cannot be used."""
+    """All rollouts of a folder. InputError names the shard, row and field that cannot be used."""
     return [rollout for path in shards(folder) for rollout in _read_shard(path)]
 
 
@@ -171,7 +171,7 @@ def _read_shard(path: Path) -> Iterator[Rollout]:
         for name in ("steps", "step_tokens"):
             if None in row[name]:
                 raise InputError(str(path), "has an empty entry", number, name)
-        if any(own is not None and None in own for own in row["logprobs"]):
+        if any(logprobs is not None and None in logprobs for logprobs in row["logprobs"]):
             raise InputError(str(path), "has an empty entry", number, "logprobs")
         yield Rollout(**row)
 

@@ -1,8 +1,8 @@
-"""Reinforcement, first part: fit the text classifier to graded behaviour.
+"""The first part of training a DM: fit the text classifier to graded behaviour.
 
-Any Hugging Face backbone that has a sequence-classification form. Two labels, each with its own sigmoid: `now` and
-`later`. The second part, the head that reads the classifier's logits beside the Reasoner's behaviour, is fitted on
-questions that the classifier never saw (`drr.learn.fusion`).
+The backbone is any Hugging Face model that has a sequence-classification form. It gets two labels, `now` and `later`,
+each with its own sigmoid. The second part, the head that combines the classifier's logits with the Reasoner's
+behaviour, is fitted on questions that the classifier never saw (`drr.learn.fusion`).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from drr.errors import InputError
-from drr.files import check_begun, read_json_object, write_whole
+from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import CARD_NAME
 from drr.learn.boundaries import BoundaryModel
 from drr.learn.records import Rollout
@@ -36,7 +36,7 @@ from drr.learn.train_data import ByQuestion, RolloutDataset, collate, feature_mo
 from drr.learn.train_losses import TrainedModel
 from drr.progress import Progress
 
-# What loading and saving print is about files; the progress shown here is about the training.
+# Silence messages and bars about loading and saving files: they would disturb the progress of the training.
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
 
@@ -49,16 +49,20 @@ class _QuestionTrainer(Trainer):
     optimizer: Any
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """AdamW with a higher rate for what starts from nothing."""
+        """AdamW with a learning rate `fresh_rate` times as high for parameters without pretraining."""
         if self.optimizer is None:
             base, args = self.model, self.args
             fresh = {id(parameter) for parameter in _fresh_parameters(base)}
-            parts: list[list[Any]] = [[], []]
+            pretrained_and_fresh: list[list[Any]] = [[], []]
             for parameter in base.parameters():  # type: ignore[union-attr]
                 if parameter.requires_grad:
-                    parts[id(parameter) in fresh].append(parameter)
+                    pretrained_and_fresh[id(parameter) in fresh].append(parameter)
             rates = (args.learning_rate, args.learning_rate * self.fresh_rate)
-            groups = [{"params": own, "lr": rate} for own, rate in zip(parts, rates, strict=True) if own]
+            groups = [
+                {"params": parameters, "lr": rate}
+                for parameters, rate in zip(pretrained_and_fresh, rates, strict=True)
+                if parameters
+            ]
             self.optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, weight_decay=args.weight_decay)
         return self.optimizer
 
@@ -67,7 +71,7 @@ class _QuestionTrainer(Trainer):
 
 
 def _fresh_parameters(trained: Any) -> Iterator[nn.Parameter]:
-    """The parameters that no pretraining has seen: the heads and the layers that `grow` added."""
+    """The parameters without pretraining: those of the heads and of the layers that `grow` added."""
     plain = trained.model.plain
     for module in trained.model.fresh:
         yield from plain.get_submodule(module).parameters()
@@ -92,7 +96,7 @@ class _ProgressCallback(TrainerCallback):
 
 
 def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, Any]:
-    """A backbone as a classifier with two labels, and its tokenizer; InputError where it cannot be one."""
+    """A backbone as a classifier with two labels, and its tokenizer. InputError if it cannot be loaded as one."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(backbone)
         classifier, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -102,7 +106,7 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
             label2id={"now": 0, "later": 1},
             problem_type="multi_label_classification",
             dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head for other labels is begun anew
+            ignore_mismatched_sizes=True,  # a head for other labels is initialised anew
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
@@ -128,16 +132,16 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
 
 def _fresh_modules(loading: dict[str, Any]) -> tuple[str, ...]:
     """The modules whose weights the backbone's files do not hold, or hold in another size."""
-    mismatched = (own if isinstance(own, str) else own[0] for own in loading["mismatched_keys"])
+    mismatched = (entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"])
     return tuple(sorted({name.rpartition(".")[0] for name in (*loading["missing_keys"], *mismatched)}))
 
 
 def grow(classifier: Any, layers: int) -> None:
-    """Add `layers` layers on top of a causal backbone that at first pass on what they are given.
+    """Add `layers` layers on top of a causal backbone. At first they pass their input on unchanged.
 
-    What a token gives away about the one before it can only be read once the prediction of that one is complete;
-    a classifier as deep as the Reasoner has no layer left for it. They begin as copies of the first layers, which know
-    how to look one token back, with nothing let out yet.
+    How surprising a token is can only be judged after the layers that predict it, and a classifier as deep as the
+    Reasoner has no layer left after those. The new layers are copies of the first ones, which already look one token
+    back, with their output projections set to zero. InputError if the backbone cannot be grown so.
     """
     backbone = classifier.base_model
     have = len(getattr(backbone, "layers", ()))
@@ -161,7 +165,7 @@ def input_limit(model: BoundaryModel, tokenizer: Any, config: TrainConfig) -> in
     """The longest input, in tokens, that the configuration, the tokenizer and the backbone allow."""
     most = getattr(model.plain.config, "max_position_embeddings", None) or config.max_tokens
     table = getattr(getattr(model.plain.base_model, "embeddings", None), "position_embeddings", None)
-    padding = getattr(table, "padding_idx", None)  # RoBERTa counts positions from behind its padding's
+    padding = getattr(table, "padding_idx", None)  # RoBERTa's positions start after its padding index
     reserved = 0 if padding is None else padding + 1
     return int(min(config.max_tokens, most - reserved, tokenizer.model_max_length))
 
@@ -169,11 +173,12 @@ def input_limit(model: BoundaryModel, tokenizer: Any, config: TrainConfig) -> in
 def train_text_classifier(
     rollouts: Sequence[Rollout], held_back: Sequence[Rollout], backbone: str, out: Path, config: TrainConfig
 ) -> dict[str, Any]:
-    """Fine-tune `backbone` on the rollouts' boundaries; saves a plain Hugging Face folder `out`.
+    """Fine-tune `backbone` on the rollouts' boundaries, save it as a plain Hugging Face folder `out`, and return the
+    figures of the training.
 
-    Ends early once the loss on `held_back` (of other questions) has not fallen for `config.patience` evaluations,
-    and keeps the best state. A training that was stopped goes on from its last checkpoint in `out`. Returns its
-    figures. Under `accelerate launch` every process calls this; the first one saves.
+    Training ends early once the loss on `held_back` (rollouts of other questions) has not fallen for `config.patience`
+    evaluations, and the best state is kept. A training that was stopped continues from its last checkpoint in `out`;
+    InputError if that is of another training. Under `accelerate launch` every process calls this; the first one saves.
     """
     settings = {"backbone": backbone, "data": _data_key([*rollouts, *held_back]), **asdict(config)}
     model, tokenizer = load_backbone(backbone, config)
@@ -182,9 +187,9 @@ def train_text_classifier(
     held = RolloutDataset(held_back, tokenizer, config_used, model.causal, augment=False)
     per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
     steps = max(1, round(per_epoch * config.epochs))
-    every = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
+    evaluation_interval = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
     checkpoints = out / _CHECKPOINTS
-    state = _begun(out, settings)
+    state = _training_state(out, settings)
     if state["figures"]:
         return dict(state["figures"])
     resumed_from = _steps_done(checkpoints)
@@ -201,9 +206,9 @@ def train_text_classifier(
         bf16=not torch.cuda.is_available() or torch.cuda.is_bf16_supported(),
         logging_steps=10,
         eval_strategy="steps" if held_back else "no",
-        eval_steps=every,
+        eval_steps=evaluation_interval,
         save_strategy="steps",
-        save_steps=every,
+        save_steps=evaluation_interval,
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,
         load_best_model_at_end=bool(held_back),
@@ -246,14 +251,15 @@ def train_text_classifier(
         "seconds": round(progress.seconds),
     }
     if trainer.is_world_process_zero():
-        (out / CARD_NAME).unlink(missing_ok=True)  # whatever it promised, it was not about this classifier
+        (out / CARD_NAME).unlink(missing_ok=True)  # its promises were about another classifier
         _save(model, tokenizer, out)
         write_whole(out / _STATE_NAME, json.dumps({"settings": settings, "figures": figures}) + "\n")
     return figures
 
 
 def forget_training(out: Path) -> None:
-    """Remove what only a training under way needs; call it when everything that follows the training is written."""
+    """Remove the files that only a training under way needs. Call it when everything that comes after the training is
+    written."""
     (out / _STATE_NAME).unlink(missing_ok=True)
     shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
 
@@ -273,8 +279,9 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The state of the training in `out`, begun now if there is none; InputError where it is of another training."""
+def _training_state(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The state of the training in `out`, which is begun now if there is none. InputError if that is another training
+    than the one with these `settings`."""
     path = out / _STATE_NAME
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
@@ -283,12 +290,12 @@ def _begun(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return state
     state = read_json_object(path)
     before = state.get("settings")
-    check_begun(out, before if isinstance(before, dict) else {}, settings)
+    check_same_settings(out, before if isinstance(before, dict) else {}, settings)
     return {"figures": None, **state}
 
 
 def _data_key(rollouts: Sequence[Rollout]) -> str:
-    """Identifies what is learned from: the attempts and their labels."""
+    """12 hex digits that identify the training data: the attempts and their labels."""
     digest = hashlib.sha256()
     for rollout in rollouts:
         digest.update(repr((rollout.question, rollout.sample, rollout.steps, rollout.now, rollout.later)).encode())
@@ -296,7 +303,7 @@ def _data_key(rollouts: Sequence[Rollout]) -> str:
 
 
 def _steps_done(checkpoints: Path) -> int:
-    """The step of the last whole checkpoint, 0 where there is none; the Trainer writes its state last."""
+    """The step of the last complete checkpoint, 0 if there is none. The Trainer writes a checkpoint's state last."""
     whole = [path.parent for path in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return max((int(path.name.rpartition("-")[2]) for path in whole), default=0)
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 class TrainConfig:
     """One training of the text classifier.
 
-    `merge` is the share of step pairs merged into one as augmentation, `cut` the share of rollouts cut soon after they
-    first state an answer, where most is to be learned for the fewest tokens. `ranking` weighs the loss that ranks right
-    attempts above wrong ones of the same question; `behaviour` weighs telling each boundary's behaviour features, which
-    makes a causal classifier look in the text for what no label tells.
-    `fresh_rate` multiplies the learning rate of what has no pretraining (heads, added layers). `balance` weighs labels
-    so that right and wrong count alike.
-    `boundaries_per_rollout` bounds what an encoder, which reads every boundary by itself, is shown of a rollout.
-    `extra_layers` grows a causal backbone by layers that at first pass everything on unchanged; `freeze` trains only
-    them and the heads, so that what the backbone knows stays as it is.
+    `merge` is the share of step pairs merged into one step as augmentation. `cut` is the share of rollouts cut soon
+    after they first state an answer, where few tokens teach most. `ranking` is the weight of the loss that ranks right
+    attempts above wrong ones at the same question. `behaviour` is the weight of the loss for predicting each boundary's
+    behaviour features from the text; it makes a causal classifier use signs in the text that the labels do not point
+    to. `fresh_rate` multiplies the learning rate of parameters without pretraining (heads, added layers). `balance`
+    weighs labels so that right and wrong ones count equally. `boundaries_per_rollout` is how many boundaries of a
+    rollout an encoder, which reads each one separately, is shown at most. `extra_layers` is how many layers are added
+    to a causal backbone; at first they pass their input on unchanged. `freeze` trains only them and the heads.
     """
 
     epochs: float = 3.0

@@ -1,4 +1,4 @@
-"""What the text classifier is trained on: rollouts as batches of boundaries."""
+"""The training data of the text classifier: rollouts as batches of boundaries."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from drr.loop.features import FEATURE_NAMES
 
 NO_LABEL = -1.0
 PLAIN, FIRST, LAST = 0, 1, 2
-"""Kinds of boundaries: those that first state an answer, an attempt's last ones, and all others."""
+"""Kinds of boundaries: FIRST states the attempt's first answer, LAST is the attempt's last one, PLAIN is any other."""
 
 _NO_FEATURES = [float("nan")] * len(FEATURE_NAMES)
 _STEPS_AFTER_ANSWER = 2
@@ -24,7 +24,8 @@ _LEAST_WEIGHT, _MOST_WEIGHT = 0.2, 5.0
 
 
 class RolloutDataset(Dataset[list[dict[str, Any]]]):
-    """One item per rollout: its inputs with labels, as many rows as the classifier needs for it."""
+    """One item per rollout: a list of rows, each an input with its labels. Most rollouts need one row; an encoder needs
+    one per boundary."""
 
     def __init__(
         self, rollouts: Sequence[Rollout], tokenizer: Any, config: TrainConfig, causal: bool, *, augment: bool
@@ -59,14 +60,14 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
         ]
 
     def _steps_shown(self, rollout: Rollout) -> int:
-        """All of them, or those up to the first stated answer and at most two more."""
+        """How many steps are shown: all, or those up to the first stated answer and at most two more."""
         counts = answers_stated(rollout)
         if 1 not in counts or self._random.random() >= self._cut:
             return len(counts)
         return counts.index(1) + 1 + self._random.randint(0, _STEPS_AFTER_ANSWER)
 
     def _chosen(self, rows: list[Stretch]) -> list[Stretch]:
-        """The last boundary always, and some of the others."""
+        """The last boundary and a random choice of the others."""
         some = self._random.sample(rows[:-1], min(len(rows) - 1, self._config.boundaries_per_rollout - 1))
         return [*some, rows[-1]]
 
@@ -77,7 +78,7 @@ def _labels(rollout: Rollout, step: int) -> list[float]:
 
 
 def _kinds(rollout: Rollout) -> list[int]:
-    """Which boundaries the ranking loss compares: those that first state an answer, and the last ones."""
+    """The kind of each boundary. The ranking loss compares boundaries of the kinds FIRST and LAST."""
     counts = answers_stated(rollout)
     kinds = [PLAIN] * len(counts)
     kinds[-1] = LAST
@@ -87,8 +88,8 @@ def _kinds(rollout: Rollout) -> list[int]:
 
 
 def collate(items: Sequence[Sequence[Mapping[str, Any]]], pad: int) -> dict[str, torch.Tensor]:
-    """A batch: ids, mask [B, T]; positions, kinds [B, S]; labels [B, S, 2] (-1 where unknown); features [B, S, F] (NaN
-    where unknown); group [B]."""
+    """A batch of the rows of `items`: ids, mask [B, T]; positions, kinds [B, S]; labels [B, S, 2] (-1 where unknown);
+    features [B, S, F] (NaN where unknown); group [B], the number of the question."""
     rows = [row for item in items for row in item]
     batch = pad_rows([row["stretch"] for row in rows], pad)
     labels = torch.full((*batch["positions"].shape, 2), NO_LABEL)
@@ -103,7 +104,7 @@ def collate(items: Sequence[Sequence[Mapping[str, Any]]], pad: int) -> dict[str,
 
 
 class ByQuestion(Sampler[int]):
-    """Shuffled questions, each with its rollouts together, so that a batch holds attempts to compare."""
+    """Shuffles the questions and keeps the rollouts of each together, so that a batch holds attempts to compare."""
 
     def __init__(self, groups: Sequence[int], seed: int) -> None:
         self._groups, self._seed, self._epoch = np.asarray(groups), seed, 0
@@ -122,7 +123,7 @@ class ByQuestion(Sampler[int]):
 
 
 def label_weights(rollouts: Sequence[Rollout], config: TrainConfig) -> torch.Tensor:
-    """[2, 2] weights: of wrong (row 0) and right (row 1) labels, for `now` and `later`."""
+    """Weights [2, 2] of wrong (row 0) and right (row 1) labels, for `now` (column 0) and `later` (column 1)."""
     if not config.balance:
         return torch.ones(2, 2)
     now = [float(flag) for rollout in rollouts for flag in rollout.now if flag is not None]
@@ -133,8 +134,8 @@ def label_weights(rollouts: Sequence[Rollout], config: TrainConfig) -> torch.Ten
 
 
 def feature_moments(rollouts: Sequence[Rollout]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and scale [F] of the behaviour features that are known; 0 and 1 where none is."""
-    known = [own for rollout in rollouts for own in behaviour_features(rollout) if own is not None]
+    """Mean and scale [F] of the known behaviour features; 0 and 1 if none are known."""
+    known = [features for rollout in rollouts for features in behaviour_features(rollout) if features is not None]
     if not known:
         return torch.zeros(len(FEATURE_NAMES)), torch.ones(len(FEATURE_NAMES))
     values = torch.tensor(known)

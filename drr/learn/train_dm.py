@@ -1,4 +1,4 @@
-"""A whole DM from behaviour records: which questions are for what, and all that follows the text classifier."""
+"""A whole DM from behaviour records: which questions are used for what, and all steps after the text classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from drr.learn.records import Manifest, Rollout, question_key, share_of
 from drr.loop.features import FEATURE_NAMES
 
 _DEFAULT_THRESHOLD = 0.9
-"""Of a DM that has not been calibrated yet."""
+"""The threshold on p_now of a DM that has not been calibrated yet."""
 
 _PART_SALT, _TRAIN_SALT = "part", "train"
 _TEXT_SHARE, _DEV_SHARE = 0.73, 0.09
@@ -25,7 +25,8 @@ _TEXT_SHARE, _DEV_SHARE = 0.73, 0.09
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """Rollouts by use, no question in two of them: the classifier, its early stopping, the head, held-out figures."""
+    """Rollouts by use: `text` trains the classifier, `dev` decides its early stopping, `head` trains the head, and
+    `held_out` gives the reported figures. No question is in two of them."""
 
     text: list[Rollout]
     dev: list[Rollout]
@@ -38,21 +39,24 @@ class TrainingData:
 
 
 def split_for_training(rollouts: Sequence[Rollout], train_share: float) -> TrainingData:
-    """Split by question; the question's own text decides, so a later run or another machine splits the same way."""
+    """Split the rollouts by question. The question's text decides, so every run on any machine splits the same way."""
     data = TrainingData([], [], [], [])
     for rollout in rollouts:
         if share_of(rollout.question, _TRAIN_SALT) >= train_share:
             data.held_out.append(rollout)
             continue
-        at = share_of(rollout.question, _PART_SALT)
-        (data.text if at < _TEXT_SHARE else data.dev if at < _TEXT_SHARE + _DEV_SHARE else data.head).append(rollout)
+        position = share_of(rollout.question, _PART_SALT)
+        (
+            data.text if position < _TEXT_SHARE else data.dev if position < _TEXT_SHARE + _DEV_SHARE else data.head
+        ).append(rollout)
     return data
 
 
 def finish_dm(
     data: TrainingData, manifest: Manifest, figures: dict[str, Any], folder: Path, *, seed: int = 0, name: str = ""
 ) -> DmCard:
-    """Fit the head, measure everything on held-out questions, and write `drr.json`, model card and plots."""
+    """Fit the head, measure the DM on held-out questions, and write `drr.json`, model card and plots into `folder`,
+    which holds the text classifier. `figures` are those of its training."""
     limit = int(figures["max_tokens"])
     fitting = score_boundaries(data.head, folder, limit, "Scoring for the head")
     questions = [rollout.question for rollout in data.head]
@@ -66,7 +70,7 @@ def finish_dm(
         held_out = score_boundaries(data.held_out, folder, limit, "Scoring held-out questions")
         metrics = measure(head, behaviour, fitting, held_out, data.held_out)
         parts = parts_of(head, behaviour, held_out)
-        draw_dm({part: own[:, 0] for part, own in parts.items()}, held_out, folder / "plots")
+        draw_dm({part: scores[:, 0] for part, scores in parts.items()}, held_out, folder / "plots")
     settings = manifest.settings
     reasoner = settings["reasoner"]
     card = DmCard(
@@ -94,14 +98,14 @@ def finish_dm(
 def measure(
     head: FusionHead, behaviour: FusionHead, fitting: Boundaries, held_out: Boundaries, rollouts: Sequence[Rollout]
 ) -> dict[str, Any]:
-    """Figures of `now` on held-out questions: text alone, behaviour alone, fused; and of trivial signals."""
+    """Figures of `now` on held-out questions for text alone, behaviour alone, both fused, and for trivial signals."""
     parts = parts_of(head, behaviour, held_out)
-    report = {part: score_report(own[:, 0], held_out, rollouts) for part, own in parts.items()}
+    report = {part: score_report(scores[:, 0], held_out, rollouts) for part, scores in parts.items()}
     return {**report, "baselines": baselines(fitting, held_out)}
 
 
 def parts_of(head: FusionHead, behaviour: FusionHead, data: Boundaries) -> dict[str, Any]:
-    """Probabilities [N, 2] by the text alone, by behaviour alone, and fused, as far as there are any."""
+    """Probabilities [N, 2] from the text alone and, if behaviour features are known, from behaviour alone and fused."""
     parts = {"text": text_probabilities(head, data)}
     if head.reads_behaviour and data.featured.any():
         parts["behaviour"] = probabilities(behaviour, data)

@@ -1,4 +1,5 @@
-"""What the text classifier is trained for: right labels, right order within a question, and behaviour seen in text."""
+"""The losses of the text classifier: for the labels, for the order within a question, and for behaviour features
+predicted from the text."""
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from drr.loop.features import FEATURE_NAMES
 
 
 class TrainedModel(nn.Module):
-    """A boundary model with its losses; what Hugging Face's Trainer trains."""
+    """A boundary model together with its losses, as Hugging Face's Trainer expects it."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class TrainedModel(nn.Module):
         return {"loss": loss, "logits": logits}
 
     def _behaviour_loss(self, picked: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """Smooth L1 over standardised features; zero where none is known."""
+        """Smooth L1 loss of the standardised features; zero if none are known."""
         known = ~features.isnan().any(-1)
         if not known.any():
             return picked.sum() * 0.0
@@ -68,17 +69,18 @@ _CLIP = 5.0
 
 
 def ranking_loss(scores: torch.Tensor, labels: torch.Tensor, kinds: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
-    """Mean logistic loss over pairs (right, wrong) of boundaries of the same kind in attempts at the same question.
+    """Mean logistic loss over pairs of a right and a wrong boundary of the same kind, FIRST or LAST, in attempts at the
+    same question.
 
-    `scores`, `labels`, `kinds` [B, S]; `group` [B]. Zero where the batch holds no such pair.
+    `scores`, `labels`, `kinds` [B, S]; `group` [B]. Zero if the batch holds no such pair.
     """
     loss, pairs = scores.sum() * 0.0, 0
     for kind in (FIRST, LAST):
         mask = (kinds == kind) & (labels != NO_LABEL)
-        own, right = scores[mask], labels[mask] > 0.5
+        kind_scores, right = scores[mask], labels[mask] > 0.5
         question = group[:, None].expand_as(kinds)[mask]
         pair = (question[:, None] == question[None, :]) & right[:, None] & ~right[None, :]
         if pair.any():
-            loss = loss + functional.softplus(own[None, :] - own[:, None])[pair].sum()
+            loss = loss + functional.softplus(kind_scores[None, :] - kind_scores[:, None])[pair].sum()
             pairs += int(pair.sum())
     return loss / max(1, pairs)

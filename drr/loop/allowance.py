@@ -13,6 +13,7 @@ class Allowance:
         """`marker_tokens` close the thinking."""
         self._settings, self._spent, self._sharing = settings, spent, sharing
         self._prompt_tokens, self._marker_tokens = prompt_tokens, marker_tokens
+        self._thinking_room, self._attempt_room = settings.thinking_room, settings.attempt_room(prompt_tokens)
         self._granted = 0
 
     def grant(self, tokens: int) -> None:
@@ -32,11 +33,11 @@ class Allowance:
 
     def may_think(self, output: int, tokens: int = 1) -> bool:
         """Whether this many more thinking tokens may follow an output of `output` tokens."""
-        limit, room = self._settings.max_thinking_tokens, self._settings.attempt_room(self._prompt_tokens)
+        limit, room = self._settings.max_thinking_tokens, self._attempt_room
         return (
             (limit is None or self._spent.thought + tokens <= limit)
             and (room is None or output + tokens + self._marker_tokens <= room)
-            and tokens <= self._left(self._settings.thinking_room)
+            and tokens <= self._left(self._thinking_room)
         )
 
     def room(self, output: int) -> int:
@@ -48,7 +49,7 @@ class Allowance:
 
     def next_share(self, output: int) -> int:
         """How many tokens a request that thinks may generate behind an output of `output` tokens."""
-        share = self._left(self._settings.thinking_room) // self._sharing
+        share = self._left(self._thinking_room) // self._sharing
         self._sharing = 1  # those that begin after this one have begun when it asks again
         return min(self.room(output), share)
 

@@ -12,12 +12,10 @@ A scorer that is late, failing or dead never fails a request: without a score th
 drives engine requests; it neither finds steps (`intake`) nor judges them (`pending`, `policy`).
 """
 
-import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
-from drr.loop.allowance import Allowance
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
 from drr.loop.judging import Judge, PendingBoundary
@@ -25,16 +23,15 @@ from drr.loop.pending import PendingBoundaries
 from drr.loop.policy import Decision, Score, StopCause, Verdict
 from drr.loop.probing import Probe
 from drr.loop.pumps import Ended
-from drr.loop.reasoner import Delta, Phase, Reasoner, Segment, Token
+from drr.loop.reasoner import Delta, Phase, Reasoner, Token
+from drr.loop.requests import EngineRequests, Message
 from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent
 from drr.loop.scoring import Scorer
-from drr.loop.segments import SegmentStream
 from drr.loop.stages import TRANSITIONS, Move, Stage
+from drr.loop.stated import states_value
 from drr.loop.steps import StepRule
 
 _LENGTH: tuple[str, int | str | None] = ("length", None)
-
-_Message = Delta | Ended | PendingBoundary
 
 
 class ThinkingLoop:
@@ -62,24 +59,24 @@ class ThinkingLoop:
         stands, before the answer's request. `probe` is for scorers that ask the Reasoner. `start` is where the prompt
         leaves off, where the caller knows better than the format can tell."""
         self._form, self._settings = form, settings
-        self._prompt_ids = list(prompt_ids)
-        self._mailbox: asyncio.Queue[_Message] = asyncio.Queue()
-        self._stream = SegmentStream(reasoner, self._mailbox.put_nowait)
-        self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
         self._probe, self._on_accept = probe, on_accept
-        self._outcome = Outcome()
-        spent = spent or Spent()
+        self._outcome, spent = Outcome(), spent or Spent()
+        self._requests = EngineRequests(
+            reasoner,
+            settings,
+            prompt_ids,
+            self._outcome,
+            spent,
+            marker_tokens=len(form.close_ids),
+            sharing=sharing,
+        )
+        self._mailbox = self._requests.mailbox
+        self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
         self._start = start or form.start(prompt_ids)
         self._intake = Intake(form, rule, prompt_ids, spent, self._start)
         self._trace = self._intake.trace
         self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
-        self._allowance = Allowance(
-            settings, spent, prompt_tokens=len(prompt_ids), marker_tokens=len(form.close_ids), sharing=sharing
-        )
         self._stage = Stage.UNDECIDED
-        self._phase = Phase.THINK
-        self._segments = 0
-        self._stopped = False
         self._before_answer = False
         self._rejected: Score | None = None
         self._finish: tuple[str, int | str | None] | None = None
@@ -137,7 +134,7 @@ class ThinkingLoop:
                 await self._receive(await self._mailbox.get())
         finally:
             self._pending.clear()
-            await self._close_stream()
+            await self._requests.close()
 
     async def _begin(self) -> None:
         state = self._start.state
@@ -163,26 +160,13 @@ class ThinkingLoop:
 
     def _has_room(self) -> bool:
         """Whether another thinking token may be generated."""
-        return self._allowance.may_think(len(self._trace))
-
-    def _count(self, tokens: int) -> None:
-        self._outcome.generated_tokens += tokens
-        self._allowance.count(tokens)
+        return self._requests.may_think(len(self._trace))
 
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        output, answering = len(self._trace), self._stage is Stage.ANSWERING
-        limit = self._allowance.room(output) if answering else self._allowance.next_share(output)
-        if limit < 1:
+        if not self._requests.open(phase, self._trace.carried, answering=self._stage is Stage.ANSWERING):
             self._finish = _LENGTH
-            return
-        carried = self._trace.carried
-        ids = [*self._prompt_ids, *carried]
-        segment = Segment(phase, self._segments, ids, carried, limit, cut=self._stopped)
-        self._segments, self._phase = self._segments + 1, phase
-        self._allowance.grant(limit)
-        self._stream.open(segment)
 
     def _open_answer(self) -> None:
         """Ask for the answer. Where a stop text could match the blank before its first word, that comes in a request of
@@ -193,11 +177,11 @@ class ThinkingLoop:
     async def _go_on(self) -> bool:
         """Go on exactly where the thinking's request ended, if it had generated all that it was allowed and more may be
         generated by now; False where not."""
-        if self._phase is not Phase.THINK or not self._allowance.kept:
+        if not self._requests.may_be_continued:
             return False
-        await self._close_stream()
+        await self._requests.close()
         # Another attempt may have taken the room during any await: none may come between this look and the request.
-        room = self._has_room() if self._stage is Stage.THINKING else self._allowance.room(len(self._trace)) > 0
+        room = self._has_room() if self._stage is Stage.THINKING else self._requests.room(len(self._trace)) > 0
         if room:
             self._open_stream(Phase.THINK)
         return room
@@ -213,24 +197,9 @@ class ThinkingLoop:
             self._finish = None
         return goes_on
 
-    async def _close_stream(self) -> None:
-        """End the running engine request; what it generated beyond the trace counts as discarded."""
-        await self._stream.close()
-        scored: list[PendingBoundary] = []
-        while not self._mailbox.empty():
-            message = self._mailbox.get_nowait()
-            if isinstance(message, PendingBoundary):
-                scored.append(message)
-            elif isinstance(message, Delta):
-                self._count(len(message.tokens))
-                self._outcome.discarded_tokens += len(message.tokens)
-        self._allowance.grant(0)
-        for pending in scored:
-            self._mailbox.put_nowait(pending)
-
     # Tokens ------------------------------------------------------------------------------------------------
 
-    async def _receive(self, message: _Message) -> None:
+    async def _receive(self, message: Message) -> None:
         if isinstance(message, PendingBoundary):
             self._judge.resolve(message)
         elif isinstance(message, Ended):
@@ -247,12 +216,12 @@ class ThinkingLoop:
             if words:
                 self._before_answer = False
                 blank = delta.tokens[: words[0]]
-                self._count(len(blank))
+                self._requests.count(len(blank))
                 self._trace.tokens.extend(blank)
                 await self._give_up_rest(len(delta.tokens) - words[0])
                 self._open_stream(Phase.ANSWER)
                 return
-        self._count(len(delta.tokens))
+        self._requests.count(len(delta.tokens))
         self._release()  # whatever the thinking left goes first
         if delta.tokens or delta.text:
             self._trace.add_released(delta.tokens)
@@ -273,7 +242,7 @@ class ThinkingLoop:
                 await self._give_up_rest(len(delta.tokens) - position)
                 self._cut_off()
                 return
-            self._count(1)
+            self._requests.count(1)
         if delta.finish_reason is not None:
             await self._stream_finished(delta)
 
@@ -310,9 +279,8 @@ class ThinkingLoop:
 
     async def _give_up_rest(self, tokens: int) -> None:
         """End the stream in the middle of a delta, whose last `tokens` tokens are of no use."""
-        self._count(tokens)
-        self._outcome.discarded_tokens += tokens
-        await self._close_stream()
+        self._requests.discard(tokens)
+        await self._requests.close()
 
     def _take_token(self, token: Token) -> bool:
         """Add one token of the thinking request; False if the thinking has no room for it."""
@@ -320,7 +288,7 @@ class ThinkingLoop:
             return self._happened(self._intake.take_first(token))
         return self._happened(self._intake.take(token, has_room=self._has_room()))
 
-    def _happened(self, event: IntakeEvent | None | bool) -> bool:
+    def _happened(self, event: IntakeEvent | bool | None) -> bool:
         """Follow what the intake found; False where it had no room."""
         match event:
             case ThinkingOpened():
@@ -394,7 +362,7 @@ class ThinkingLoop:
     async def _follow(self, pending: PendingBoundary, decision: Decision) -> bool:
         """Act on a verdict; whether it ended the thinking."""
         if decision.verdict is Verdict.STOP and decision.cause is not None:
-            await self._answer(pending.end, decision.cause)
+            await self._answer(pending.end, decision.cause, pending.text)
             return True
         if decision.verdict is Verdict.RETHINK:
             await self._reject(pending.end)
@@ -411,7 +379,7 @@ class ThinkingLoop:
 
     def _may_nudge(self, end: int) -> bool:
         """Whether there is room for the cue and some thinking behind `end`."""
-        return self._allowance.may_think(end, 1 + len(self._settings.nudge_cue_ids))
+        return self._requests.may_think(end, 1 + len(self._settings.nudge_cue_ids))
 
     def _report(self, pending: PendingBoundary, decision: Decision) -> None:
         report = self._pending.report(pending, decision)
@@ -422,7 +390,7 @@ class ThinkingLoop:
 
     async def _cut(self, end: int) -> None:
         """End the stream and drop everything behind `end`."""
-        await self._close_stream()
+        await self._requests.close()
         self._pending.clear()
         self._outcome.discarded_tokens += self._trace.cut(end)
         self._finish = None
@@ -436,15 +404,21 @@ class ThinkingLoop:
 
     async def _reject(self, end: int) -> None:
         if self._finish is not None and self._stage is Stage.CLOSED and self._form.turn_holds_answer:
-            await self._close_stream()  # the whole turn is there, its answer included: it may be needed yet
+            await self._requests.close()  # the whole turn is there, its answer included: it may be needed yet
             self._pending.clear()
         else:
             await self._cut(end)
         self._rejected = self._pending.scores[-1]
         self._move(Move.REJECT)
 
-    async def _answer(self, end: int, cause: StopCause) -> None:
+    async def _answer(self, end: int, cause: StopCause, last_step: str = "") -> None:
         await self._cut(end)
+        if self._form.turn_holds_answer and states_value(last_step):
+            self._outcome.stop_cause = cause
+            await self._accept()
+            self._trace.end_thinking(self._trace.thinking_to)
+            self._finish = ("stop", None)  # the chain has said its answer: nothing has to be asked for
+            return
         await self._answer_here(cause)
 
     async def _answer_after_all(self, cause: StopCause) -> None:
@@ -457,7 +431,7 @@ class ThinkingLoop:
         await self._answer_here(cause)
 
     async def _answer_here(self, cause: StopCause) -> None:
-        self._outcome.stop_cause, self._stopped = cause, cause is not StopCause.NATURAL
+        self._outcome.stop_cause, self._requests.cut = cause, cause is not StopCause.NATURAL
         thought = self._trace.started
         await self._accept()
         form, trace = self._form, self._trace

@@ -56,7 +56,8 @@ class TurnStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasoningFormat(ABC):
-    """One Reasoner's. `header` are the ids that begin an assistant turn, `decode` is its tokenizer's.
+    """One Reasoner's. `header` are the ids that begin an assistant turn, `tool_header` those that begin one behind a
+    tool's result, where that goes on without a `header`; `decode` is its tokenizer's.
 
     `open_ids` begin thinking. `close_ids` close it from outside, and `close_text` is their text, of the part
     `close_part`. `skip_ids` begin the answer of a turn that has not thought at all.
@@ -67,6 +68,7 @@ class ReasoningFormat(ABC):
     open_ids: tuple[int, ...] = ()
     skip_ids: tuple[int, ...] = ()
     header: tuple[int, ...] = ()
+    tool_header: tuple[int, ...] = ()
     decode: Decode | None = None
 
     def __post_init__(self) -> None:
@@ -107,8 +109,8 @@ class ReasoningFormat(ABC):
         """Watches thinking for its end."""
 
     def start(self, prompt_ids: Sequence[int]) -> TurnStart:
-        """Where the last assistant turn of the prompt stands. Earlier turns, and markers quoted in them, say nothing."""
-        begins = _last_turn(prompt_ids, self.header)
+        """Where the prompt's last assistant turn stands. Earlier turns, and markers quoted in them, say nothing."""
+        begins = self._turn_begins(prompt_ids)
         turn = prompt_ids[-_UNKNOWN_TURN:] if begins is None else prompt_ids[begins:]
         state, thinking_from = TurnState.UNDECIDED, 0
         scanner = self.opening()
@@ -153,6 +155,11 @@ class ReasoningFormat(ABC):
             elif found is not None:
                 return place + 1 - (found.tokens if found.mark in (Mark.ANSWERS, Mark.TOOL_CALL) else 0)
         return None
+
+    def _turn_begins(self, prompt_ids: Sequence[int]) -> int | None:
+        """Index of the first token of the last assistant turn; None where nothing tells."""
+        begins = [_behind_last(prompt_ids, header) for header in (self.header, self.tool_header)]
+        return max((own for own in begins if own is not None), default=None)
 
     def _prefilled(self, ids: Sequence[int]) -> tuple[int, ...]:
         return tuple(ids) if self.decode is not None and self.decode(ids).strip() else ()
@@ -233,10 +240,10 @@ class Channels(ReasoningFormat):
 class PlainChain(ReasoningFormat):
     """A chain of thought without markers: the whole turn is thinking, and ends with its answer.
 
-    A stop from outside puts an answer cue (`close_ids`) behind the last step and lets the model finish; `joined_ids` are
-    the cue's without the line breaks that begin it, for where the chain ends in such already. With `answer_apart` the
-    chain is for `reasoning` alone: when the turn ends, the answer is asked for by the same cue. `tool_texts` open a tool
-    call. `stops` are texts at which the client wants the turn to end.
+    A stop from outside puts an answer cue (`close_ids`) behind the last step and lets the model finish. `joined_ids`
+    are the cue's without the line breaks that begin it, for where the chain ends in such already. With `answer_apart`
+    the chain is for `reasoning` alone: when the turn ends, the answer is asked for by the same cue. `tool_texts` open a
+    tool call. `stops` are texts at which the client wants the turn to end.
     """
 
     joined_ids: tuple[int, ...] = ()
@@ -288,11 +295,11 @@ class PlainChain(ReasoningFormat):
 
     def start(self, prompt_ids: Sequence[int]) -> TurnStart:
         """Always open; what the client gave of the turn is thinking already."""
-        begins = _last_turn(prompt_ids, self.header)
+        begins = self._turn_begins(prompt_ids)
         return TurnStart(TurnState.OPEN, () if begins is None else self._prefilled(prompt_ids[begins:]))
 
 
-def _last_turn(ids: Sequence[int], header: tuple[int, ...]) -> int | None:
+def _behind_last(ids: Sequence[int], header: tuple[int, ...]) -> int | None:
     """Index behind the last `header` in `ids`; None where there is none."""
     if not header:
         return None

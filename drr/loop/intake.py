@@ -86,7 +86,7 @@ class Intake:
         trace.end_thinking(0, answer_from=None if found.mark is Mark.CLOSES else 0)
         return NoThinking()
 
-    def take(self, token: Token, *, has_room: bool) -> IntakeEvent | None | bool:
+    def take(self, token: Token, *, has_room: bool) -> IntakeEvent | bool | None:
         """Take a token of the thinking. False where it is thinking and there is no room for it: it is left out."""
         trace = self.trace
         trace.tokens.append(token)
@@ -96,12 +96,14 @@ class Intake:
         if not has_room:
             trace.tokens.pop()
             return False
+        if self._scanner.silent:
+            trace.share(len(trace) - 1, [(Part.MARKER, token.text)])
         return self.think()
 
     def think(self) -> StepClosed | None:
         """Take the newest token for thinking."""
         self.trace.think()
-        step = self._segmenter.feed(self.trace.tokens[-1].text)
+        step = self._segmenter.feed("" if self._scanner.silent else self.trace.tokens[-1].text)
         return None if step is None else StepClosed(step)
 
     def begin_thinking(self) -> None:

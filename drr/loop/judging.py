@@ -46,11 +46,15 @@ class Unjudged:
 
 @dataclass(slots=True, eq=False)
 class PendingBoundary:
-    """A point of the output that tokens may not pass before its verdict. `step_tokens` are those judged here: 0 where
-    nothing is. `closing` tells that the Reasoner ended its thinking here, `forced` that it is ended from outside."""
+    """A point of the output that tokens may not pass before its verdict.
+
+    `step_tokens` are those judged here, 0 where nothing is, and `text` is theirs. `closing` tells that the Reasoner
+    ended its thinking here, `forced` that it is ended from outside.
+    """
 
     end: int
     step_tokens: int = 0
+    text: str = ""
     closing: bool = False
     forced: StopCause | None = None
     holds: bool = True

@@ -84,7 +84,8 @@ class PendingBoundaries:
         trace = self._intake.trace
         end = trace.thinking_to if closing else unjudged.steps[-1].end
         holds = self._holds(closing=closing, nudges=nudges)
-        pending = PendingBoundary(end, step_tokens=unjudged.tokens, closing=closing, holds=holds)
+        text = "".join(step.text for step in unjudged.steps)
+        pending = PendingBoundary(end, unjudged.tokens, text, closing=closing, holds=holds)
         self._queue.append(pending)
         index = len(self.scores) + sum(waiting.step_tokens > 0 for waiting in self._queue) - 1
         self._judge.submit(pending, unjudged.boundary(index, lambda: trace.context(end)))

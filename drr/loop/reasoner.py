@@ -75,7 +75,7 @@ class Reasoner(Protocol):
 
 def injected(ids: Sequence[int], text: str) -> tuple[Token, ...]:
     """A text as tokens that nobody generated; the first one carries the text."""
-    return tuple(Token(own, "" if place else text, injected=True) for place, own in enumerate(ids))
+    return tuple(Token(token_id, "" if place else text, injected=True) for place, token_id in enumerate(ids))
 
 
 def user_prompt(tokenizer: Any, message: str) -> list[int]:

@@ -23,7 +23,8 @@ class LoopSettings:
     one attempt together, put-in tokens too: the engine's context, or less; the answer's reserve is kept free inside it
     likewise. A boundary with fewer than `min_step_tokens` tokens between the last judged one and itself is passed over,
     unless thinking ends there. `blank_before_answer` lets the white space between a close and the answer's first word
-    come in a request of its own, which no stop text can end. `cache_salt` keeps what engines and scorers cache of this response apart from others'.
+    come in a request of its own, which no stop text can end. `cache_salt` keeps what engines and scorers cache of this
+    response apart from others'.
     """
 
     policy: PolicySettings

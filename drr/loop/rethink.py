@@ -313,17 +313,17 @@ class RethinkLoop:
         """The account of all attempts; those in `kept` are what the answer rests on."""
         total = Outcome(steps=self._steps, injected_tokens=self._injected)
         for attempt in self._attempts:
-            own = attempt.loop.outcome
-            total.generated_tokens += own.generated_tokens
-            total.injected_tokens += own.injected_tokens
-            total.discarded_tokens += own.discarded_tokens if attempt in kept else own.generated_tokens
-            total.thinking_tokens += own.thinking_tokens if attempt in kept else 0
-            total.nudges, total.late = total.nudges + own.nudges, total.late + own.late
-            total.failed += own.failed
-            total.late_tokens += own.late_tokens if attempt in kept else 0
-            total.probe_tokens += own.probe_tokens
+            outcome = attempt.loop.outcome
+            total.generated_tokens += outcome.generated_tokens
+            total.injected_tokens += outcome.injected_tokens
+            total.discarded_tokens += outcome.discarded_tokens if attempt in kept else outcome.generated_tokens
+            total.thinking_tokens += outcome.thinking_tokens if attempt in kept else 0
+            total.nudges, total.late = total.nudges + outcome.nudges, total.late + outcome.late
+            total.failed += outcome.failed
+            total.late_tokens += outcome.late_tokens if attempt in kept else 0
+            total.probe_tokens += outcome.probe_tokens
             thought = len(attempt.loop.thinking)
-            total.attempts.append(AttemptReport(thought, own.generated_tokens, attempt.p_now, attempt.fate))
+            total.attempts.append(AttemptReport(thought, outcome.generated_tokens, attempt.p_now, attempt.fate))
         return total
 
 

@@ -4,12 +4,19 @@ A scanner is fed every token once and says when a marker is complete. Its cost p
 it keeps no more than could still become a marker.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
 from drr.loop.reasoner import Token
+
+_RECIPIENT = re.compile(r" to=([^\s<]+)")
+"""Who a message in channels is for."""
+
+_NO_FUNCTIONS = ("assistant", "python", "browser", "container")
+"""Recipients that are no function of the client's: tools that the model thinks with."""
 
 
 class Mark(Enum):
@@ -38,9 +45,11 @@ class Found:
 
 
 class Scanner(Protocol):
-    """Fed with every token in order. `held` is how many of the newest tokens may be the beginning of a mark."""
+    """Fed with every token in order. `held` is how many of the newest tokens may be the beginning of a mark; `silent`
+    tells that the newest is structure for certain, and no text of the thinking."""
 
     held: int
+    silent: bool
 
     def feed(self, token: Token) -> Found | None: ...
 
@@ -48,18 +57,22 @@ class Scanner(Protocol):
 class EitherScanner:
     """Finds the first of what several scanners look for; with none, nothing at all."""
 
+    silent = False
+
     def __init__(self, *scanners: Scanner) -> None:
         self._scanners = scanners
         self.held = 0
 
     def feed(self, token: Token) -> Found | None:
-        found = [own for own in [scanner.feed(token) for scanner in self._scanners] if own is not None]
+        found = [mark for mark in [scanner.feed(token) for scanner in self._scanners] if mark is not None]
         self.held = max((scanner.held for scanner in self._scanners), default=0)
-        return max(found, key=lambda own: own.tokens, default=None)
+        return max(found, key=lambda mark: mark.tokens, default=None)
 
 
 class IdScanner:
     """Finds sequences of token ids that no tokenizer would cut in another way."""
+
+    silent = False
 
     def __init__(self, marks: Mapping[tuple[int, ...], Mark]) -> None:
         self._marks = dict(marks)
@@ -89,6 +102,8 @@ class IdScanner:
 class TextScanner:
     """Finds texts, wherever the tokens cut them."""
 
+    silent = False
+
     def __init__(self, marks: Mapping[str, Mark]) -> None:
         self._marks = {text: mark for text, mark in marks.items() if text}
         self._firsts = {text[0] for text in self._marks}
@@ -102,7 +117,7 @@ class TextScanner:
         joined = "".join(self._tail)
         places = [(place, text) for text in self._marks if (place := joined.find(text)) >= 0]
         if places:
-            place, text = min(places, key=lambda own: (own[0], -len(own[1])))
+            place, text = min(places, key=lambda item: (item[0], -len(item[1])))
             first, start = self._token_at(place)
             tokens = len(self._tail) - first
             self._tail, self.held = [], 0
@@ -133,6 +148,8 @@ class OpeningScanner:
 
     `length` is the number of tokens of the opening marker: a shorter output is not decided yet.
     """
+
+    silent = False
 
     def __init__(self, markers: Scanner, length: int) -> None:
         self._markers, self._length = markers, length
@@ -165,10 +182,12 @@ class ChannelScanner:
         self._in_thinking = in_thinking
         self._header: list[str] | None = None if in_thinking else []
         self.held = 0
+        self.silent = False
 
     def feed(self, token: Token) -> Found | None:
         borders = (self._ids["end"], self._ids["start"], self._ids["channel"])
-        if self._header is None and token.id not in borders:
+        self.silent = self._header is not None or token.id in borders
+        if not self.silent:
             return None
         if self._header is None:
             self._header = []
@@ -182,9 +201,12 @@ class ChannelScanner:
 
     def _opened(self, header: str, tokens: int) -> Found | None:
         channel = header.rpartition("<|channel|>")[2].strip()
-        if channel.startswith(self._thinking):
+        if channel.startswith(self._thinking) and not _calls(header):
             return None if self._in_thinking else Found(Mark.OPENS, tokens)
-        tool = " to=" in header
-        if self._in_thinking:
-            return Found(Mark.TOOL_CALL if tool else Mark.CLOSES, tokens)
-        return Found(Mark.ANSWERS, tokens)
+        return Found(Mark.CLOSES if self._in_thinking else Mark.ANSWERS, tokens)
+
+
+def _calls(header: str) -> bool:
+    """Whether this is the header of a call of one of the client's functions, which may stand in any channel."""
+    recipient = _RECIPIENT.search(header)
+    return recipient is not None and recipient[1].partition(".")[0] not in _NO_FUNCTIONS

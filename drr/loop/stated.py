@@ -7,6 +7,7 @@ _STATEMENT = re.compile(r"\banswer\s*(?:is|:|=)", re.IGNORECASE)
 _LEAD_IN = re.compile(r"\s*[:=]?\s*\$?")
 _STATEMENT_END = re.compile(r"\n|\.(?=\s|$)")
 _HASHES = re.compile(r"####\s*([^\n]+)")
+_VALUE = re.compile(r"\d|[^\W\d_]{2}|^\(?[A-Ja-j]\)?\W*$")
 _BOX = re.compile(r"\\boxed\s*\{")
 
 
@@ -16,6 +17,12 @@ def stated_answer(text: str) -> str | None:
     if not found:
         return None
     return max(found)[1].strip().strip("*$").strip() or None
+
+
+def states_value(text: str) -> bool:
+    """Whether `text` states an answer that is one: a number, a word, the letter of a choice, and no placeholder."""
+    answer = stated_answer(text)
+    return answer is not None and _VALUE.search(answer) is not None
 
 
 def answer_in(response: str) -> str:

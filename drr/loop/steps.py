@@ -15,6 +15,10 @@ StepKind = Literal["blank_line", "line", "sentence", "marker", "tokens", "attemp
 
 _WORD = re.compile(r"[^\W\d_]+")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*$")
+_ENDS_IN_SENTENCE = re.compile(r"[.!?][\"')\]]*\s+$")
+_LIST_NUMBER = re.compile(r"(?:^|\n)[ \t]*\d+\.\s*$")
+_SENTENCE_TAIL = 5
+"""Tokens that are looked at for the end of a sentence."""
 _MARKERS = ("Wait", "But", "Hmm", "Alternatively", "However", "Actually")
 
 
@@ -22,7 +26,8 @@ _MARKERS = ("Wait", "But", "Hmm", "Alternatively", "However", "Actually")
 class StepRule:
     """Where a step ends.
 
-    blank_line: at a blank line. line: at a line break. sentence: after `.`, `!` or `?` followed by white space.
+    blank_line: at a blank line. line: at a line break. sentence: after `.`, `!` or `?` followed by white space, unless
+    that is the number of a list's item.
     marker: before a word of reconsideration ("Wait", "Hmm", ...). tokens: every `every` tokens. attempt: only at the
     end of thinking.
     """
@@ -85,7 +90,7 @@ class StepSegmenter:
             case "tokens":
                 return self._close_here() if len(self._pieces) >= self._rule.every else None
             case "sentence":
-                return self._close_before_last() if self._sentence_ended() else None
+                return self._feed_sentence(text)
             case "marker":
                 return self._feed_marker()
             case _:
@@ -128,7 +133,8 @@ class StepSegmenter:
             self._completes_blank_line(piece)
 
     def _completes_blank_line(self, text: str) -> bool:
-        """Whether the newest token completes a blank line behind text of the step. Its line breaks can be tokens apart."""
+        """Whether the newest token completes a blank line behind text of the step. The line breaks can be tokens
+        apart."""
         if "\n" not in text:
             if text.strip():
                 self._has_text, self._after_break = True, False
@@ -143,11 +149,22 @@ class StepSegmenter:
                 self._has_text = self._has_text or not character.isspace()
         return completed
 
-    def _sentence_ended(self) -> bool:
-        newest = self._pieces[-1]
-        if len(self._pieces) < 2 or not newest[:1].isspace():
-            return False
-        return _SENTENCE_END.search("".join(self._pieces[-5:-1])) is not None
+    def _feed_sentence(self, text: str) -> Step | None:
+        """A sentence ends with the token that holds both its full stop and white space, else before the white space."""
+        if _ENDS_IN_SENTENCE.search(text) and not self._is_list_number(self._pieces[-_SENTENCE_TAIL:]):
+            return self._close_here()
+        before = self._pieces[-_SENTENCE_TAIL:-1]
+        if not before or not text[:1].isspace():
+            return None
+        ended = _SENTENCE_END.search("".join(before)) is not None and not self._is_list_number(before)
+        return self._close_before_last() if ended else None
+
+    def _is_list_number(self, tail: list[str]) -> bool:
+        """Whether the last tokens of the step are `1.` at the beginning of a line."""
+        whole = len(tail) == len(self._pieces) or len(tail) == len(self._pieces) - 1
+        text = "".join(tail)
+        found = _LIST_NUMBER.search(text)
+        return found is not None and (found.start() > 0 or text[:1] == "\n" or whole)
 
     def _feed_marker(self) -> Step | None:
         """A marker counts when it is a whole word, which only the character after it can tell."""

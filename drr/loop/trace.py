@@ -91,6 +91,11 @@ class Trace:
     def release(self, limit: int) -> list[Emit]:
         """The tokens before `limit` that have not been released yet, one entry per part."""
         emits: list[Emit] = []
+        if self._released >= limit:
+            return emits
+        if self.started and self.thinking_from <= self._released and limit <= self.thinking_to and not self._shared:
+            self._release_plain(limit, Part.THINKING, emits)
+            return emits
         for part, end in self._stretches(limit):
             shared = [index for index in self._shared if self._released <= index < end] if self._shared else ()
             for index in shared:
@@ -106,7 +111,8 @@ class Trace:
     def _release_plain(self, end: int, part: Part, emits: list[Emit]) -> None:
         if self._released < end:
             tokens = tuple(self.tokens[self._released : end])
-            emits.append(Emit(tokens, "".join(token.text for token in tokens), part))
+            text = tokens[0].text if len(tokens) == 1 else "".join([token.text for token in tokens])
+            emits.append(Emit(tokens, text, part))
             self._released = end
 
     def add_released(self, tokens: Sequence[Token]) -> None:

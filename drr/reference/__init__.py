@@ -1,13 +1,13 @@
-"""The reference models: a tiny Reasoner and its DM, made from nothing by the recipe in this package."""
+"""The reference models: a tiny Reasoner and its DM, trained from nothing by the recipe in this package."""
 
 from pathlib import Path
 
 MODEL_NAME = "drr-reference"
-"""The name under which the reference Reasoner is served."""
+"""The model name of the served reference Reasoner."""
 
 STREAM_INTERVAL = 8
-"""Tokens per chunk of a stream where the reference models are served: they make hundreds of tokens a second, and on the
-cores that they run on a chunk costs more than a token does."""
+"""Tokens per chunk of a stream from the reference models. They generate hundreds of tokens a second, and on the same
+CPU cores a chunk costs more than a token."""
 
 _MODELS = Path(__file__).parent / "models"
 

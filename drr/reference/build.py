@@ -1,7 +1,7 @@
 """Build the reference models from nothing: Reasoner, its graded behaviour, its DM, certified thresholds, model cards.
 
-The DM is made by the very functions behind `drr distill`, `drr train` and `drr calibrate`. Every stage leaves a folder
-or file; a build that was stopped continues with the first stage that is missing.
+The DM is made with the functions behind `drr distill`, `drr train` and `drr calibrate`. Every stage leaves a folder or
+file; a build that was stopped continues with the first missing stage.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any
 
 from drr.certify.calibrate import calibrate, split_for_calibration
 from drr.engine.devices import prepare_environment
-from drr.files import check_begun, read_json_object, write_whole
+from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.learn.boundaries import score_boundaries
 from drr.learn.distill import distill
@@ -34,31 +34,33 @@ from drr.tasks import Split
 from drr.tasks.reference_suite import SIZES, reference_questions
 
 _ROLLOUTS = {Split.TRAIN: (8, 8), Split.CALIBRATION: (2, 0), Split.TEST: (4, 0)}
-"""Attempts at every question of a split, and how many more where outcomes are mixed. A certificate counts every
-question once, so many questions are what it needs; the second attempt says what thinking again is worth."""
+"""By split: attempts at every question, and how many more if its outcomes are mixed. Certificates count every question
+once and need many questions; the second attempt at each is for choosing how to think again."""
 
 _TRAIN_SHARE = 0.8
-"""Of the training split's questions, for the DM's text classifier; the others are for its head."""
+"""Share of the training split's questions for the DM's text classifier; the others are for its head."""
 
 _HEAD_SHARE = 0.25
-"""Of the calibration split's questions, for the DM's head, too: it is small, and wants questions more than attempts."""
+"""Share of the calibration split's questions that are also for the DM's head: different questions help this small head
+more than attempts at the same ones."""
 
 MAX_LOST_POINTS = 0.5
-"""Accuracy that the default rule may lose."""
+"""Points of accuracy that the default rule may lose."""
 
 NUDGE_CUE = "Let me check"
-"""Words with which the Reasoner's own checks begin, in arithmetic and logic; its searches have others. The full stop is
-left to the Reasoner: to its tokenizer it is one token with the break behind it, and alone it has never been seen."""
+"""The words with which the Reasoner's own checks begin, in arithmetic and logic. They come without the full stop: its
+tokenizer joins the full stop and the break after it into one token, so the Reasoner has never seen it alone."""
 
 _SEEDS_APART = 100
-"""Between the seeds of two builds' runs: more than a build has runs."""
+"""Difference between the seeds of the same run in two builds: larger than the number of runs in a build."""
 
 TRAINING = TrainConfig(epochs=2.5, extra_layers=1, freeze=True, cut=0.7, ranking=1.0, behaviour=0.5)
-"""How the reference DM's text classifier is trained."""
+"""The settings of the training of the reference DM's text classifier."""
 
 
 def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
-    """Run every stage that has not been run in `out`. `quick` makes toys in two minutes, for tests."""
+    """Run every stage that has not been run in `out`. `quick` makes toy models in two minutes, for tests. InputError if
+    another build was begun in `out`."""
     prepare_environment(quiet=True)
     _begin(out, {"quick": quick, "seed": seed})
     runs = [replace(config, seed=config.seed + _SEEDS_APART * seed) for config in REASONER_RUNS]
@@ -68,14 +70,16 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     counts = quick_counts if quick else {split: SIZES[split] for split in _ROLLOUTS}
     if quick:
         runs = [
-            replace(own, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000 if own is runs[0] else 50_000)
-            for own in runs
+            replace(
+                config, hidden=64, layers=2, heads=2, feed_forward=128, tokens=400_000 if config is runs[0] else 50_000
+            )
+            for config in runs
         ]
-        backbone = [replace(own, tokens=50_000, extra_layers=min(1, own.extra_layers)) for own in backbone]
+        backbone = [replace(config, tokens=50_000, extra_layers=min(1, config.extra_layers)) for config in backbone]
         training = replace(training, epochs=1.0)
-    _stage(out, "reasoner", lambda: _in_runs(out, "reasoner", runs))
+    _stage(out, "reasoner", lambda: _train_in_runs(out, "reasoner", runs))
     _stage(out, "rollouts", lambda: asyncio.run(_roll_out(out, counts, seed, quick=quick)))
-    _stage(out, "backbone", lambda: _in_runs(out, "backbone", backbone, out / "reasoner"))
+    _stage(out, "backbone", lambda: _train_in_runs(out, "backbone", backbone, out / "reasoner"))
     _stage(out, "classifier", lambda: _classifier(out, training))
     _stage(out, "dm", lambda: _finish_dm(out, seed))
     _stage(out, "calibration", lambda: _calibrate(out, risks=(0.5,) if quick else None))
@@ -83,16 +87,16 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:
-    """Note what is built in `out`; InputError where another build was begun there."""
+    """Record the settings of the build in `out`. InputError if another build was begun there."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "build.json"
     if not path.exists():
         write_whole(path, json.dumps(settings) + "\n")
-    check_begun(out, read_json_object(path), settings)
+    check_same_settings(out, read_json_object(path), settings)
 
 
 def _stage(out: Path, name: str, run: Callable[[], dict[str, Any]]) -> None:
-    """Run a stage unless its figures are there; its figures and seconds go to `out`/figures/NAME.json."""
+    """Run a stage unless its figures are there; write its figures and seconds to `out`/figures/NAME.json."""
     path = out / "figures" / f"{name}.json"
     if path.exists():
         return
@@ -132,13 +136,17 @@ def _training_data(out: Path) -> TrainingData:
     more = read_rollouts(out / "rollouts" / Split.CALIBRATION)
     questions = list(dict.fromkeys(rollout.question for rollout in more))
     for_head = set(questions[round((1 - _HEAD_SHARE) * len(questions)) :])
-    head = [*data.head, *data.held_out, *(own for own in more if own.steps and own.question in for_head)]
+    head = [
+        *data.head,
+        *data.held_out,
+        *(rollout for rollout in more if rollout.steps and rollout.question in for_head),
+    ]
     return replace(data, head=head, held_out=[])
 
 
-def _in_runs(out: Path, name: str, runs: Sequence[PretrainConfig], start: Path | None = None) -> dict[str, Any]:
-    """A model trained in several runs, each from where the one before ended, the first from `start`; their tokens and
-    seconds together."""
+def _train_in_runs(out: Path, name: str, runs: Sequence[PretrainConfig], start: Path | None = None) -> dict[str, Any]:
+    """Train a model in several runs. Each starts from the model of the one before, the first from `start` (None: from
+    nothing). Returns the figures of the last run, with the tokens and seconds of all of them."""
     figures: dict[str, Any] = {}
     spent = dict.fromkeys(("tokens", "seconds"), 0)
     for number, config in enumerate(runs, start=1):
@@ -165,7 +173,7 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
-    """Certify on questions of their own; then measure everything on the test questions, once."""
+    """Certify rules on the calibration questions, then measure the finished DM on the test questions."""
     folder = out / "dm"
     source = out / "rollouts" / Split.CALIBRATION
     data = split_for_calibration(read_rollouts(source), read_trained_on(folder))
@@ -182,7 +190,7 @@ def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
     test = score_boundaries(test_rollouts, folder, card.max_tokens)
     head = load_dm_head(folder)
     card = replace(card, metrics=measure(head, behaviour, fitting, test, test_rollouts))
-    draw_dm({name: own[:, 0] for name, own in parts_of(head, behaviour, test).items()}, test, folder / "plots")
+    draw_dm({name: scores[:, 0] for name, scores in parts_of(head, behaviour, test).items()}, test, folder / "plots")
     card.save(folder)
     write_dm_card(card, folder)
     return {"metrics": card.metrics, "calibration": card.calibration}

@@ -18,7 +18,9 @@ def write_reasoner_card(out: Path) -> None:
     greedy = read_rollouts(out / "rollouts" / "test-greedy")
     figures = {path.stem: json.loads(path.read_text()) for path in (out / "figures").glob("*.json")}
     behaviour = {
-        family: behaviour_figures(*([own for own in group if own.family == family] for group in (rollouts, greedy)))
+        family: behaviour_figures(
+            *([rollout for rollout in group if rollout.family == family] for group in (rollouts, greedy))
+        )
         for family in sorted({rollout.family for rollout in rollouts})
     }
     (out / "figures" / "behaviour.json").write_text(json.dumps(behaviour, indent=2) + "\n")
@@ -26,7 +28,7 @@ def write_reasoner_card(out: Path) -> None:
 
 
 def behaviour_figures(rollouts: Sequence[Rollout], greedy: Sequence[Rollout]) -> dict[str, Any]:
-    """What the Reasoner does on some questions, thinking in full."""
+    """Figures of the Reasoner's behaviour on some questions, without early stopping; `greedy` are greedy rollouts."""
     by_question: dict[str, list[bool]] = defaultdict(list)
     first_right, first_tokens, fixed, broken, useless = [], [], 0, 0, 0
     for rollout in rollouts:
@@ -46,11 +48,11 @@ def behaviour_figures(rollouts: Sequence[Rollout], greedy: Sequence[Rollout]) ->
     return {
         "questions": len(by_question),
         "samples": len(rollouts) // max(1, len(by_question)),
-        "pass@1": _share([right for own in outcomes for right in own]),
-        "pass@4": _share([any(own[:4]) for own in outcomes]),
+        "pass@1": _share([right for samples in outcomes for right in samples]),
+        "pass@4": _share([any(samples[:4]) for samples in outcomes]),
         "greedy": _share([rollout.later for rollout in greedy]),
         "greedy_tokens": _mean([rollout.total_tokens for rollout in greedy]),
-        "mixed_questions": _share([any(own) and not all(own) for own in outcomes]),
+        "mixed_questions": _share([any(samples) and not all(samples) for samples in outcomes]),
         "total_tokens": _mean([rollout.total_tokens for rollout in rollouts]),
         "thinking_tokens": _mean([rollout.thinking_tokens for rollout in rollouts]),
         "steps": _mean([len(rollout.steps) for rollout in rollouts]),
@@ -89,9 +91,13 @@ _COUNTS = {
 
 
 def _reasoner_card(behaviour: dict[str, dict[str, Any]], figures: dict[str, Any]) -> str:
-    made, one = figures["reasoner"], next(iter(behaviour.values()))
-    rows = [[meaning, *(f"{100 * own[name]:.1f} %" for own in behaviour.values())] for name, meaning in _ROWS.items()]
-    rows += [[meaning, *(f"{own[name]:g}" for own in behaviour.values())] for name, meaning in _COUNTS.items()]
+    training, first_family = figures["reasoner"], next(iter(behaviour.values()))
+    questions, samples = first_family["questions"], first_family["samples"]
+    parameters, seconds = training["parameters"], training["seconds"]
+    rows = [
+        [meaning, *(f"{100 * family[name]:.1f} %" for family in behaviour.values())] for name, meaning in _ROWS.items()
+    ]
+    rows += [[meaning, *(f"{family[name]:g}" for family in behaviour.values())] for name, meaning in _COUNTS.items()]
     head = ["", *behaviour]
     table = "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
     return f"""---
@@ -99,7 +105,7 @@ license: apache-2.0
 ---
 # drr-reference: a tiny Reasoner
 
-A Qwen2 model of {made["parameters"]:,} parameters, made from nothing by `drr reference build` so that every example,
+A Qwen2 model of {parameters:,} parameters, made from nothing by `drr reference build` so that every example,
 test and benchmark of this project runs without a model hub. It solves three kinds of questions and knows nothing else:
 short arithmetic stories (2 to 8 operations), Countdown (make a number from 3 or 4 others), and multiple choice over a
 small world of rows, liars and walks (3 to 6 links); it checks its own answers, and judges proposed ones when asked. The
@@ -107,10 +113,10 @@ levels named `ood` are longer than anything it was trained on. Questions are kep
 test questions were trained on with their numbers in another order, and it does better on those. Its mistakes are its
 own: no error is added when it runs.
 
-Trained on {made["tokens"]:,} tokens of generated questions and worked solutions in {made["seconds"]:,} seconds on two
-CPU cores (final loss {made["final_loss"]}).
+Trained on {training["tokens"]:,} tokens of generated questions and worked solutions in {seconds:,} seconds on two
+CPU cores (final loss {training["final_loss"]}).
 
-## Measured on {one["questions"]} test questions of each kind and level, {one["samples"]} samples at temperature 0.8
+## Measured on {questions} test questions of each kind and level, {samples} samples at temperature 0.8
 
 {table}
 """

@@ -1,6 +1,6 @@
-"""Training documents in which the Reasoner judges a proposed answer: at once, or after working it out itself.
+"""Training documents in which the Reasoner judges a proposed answer, immediately or after solving the question itself.
 
-Without them self-critique, the baseline that an external judge has to beat, would not be an opponent.
+Without them self-critique, a baseline that an external judge has to beat, would not work at all.
 """
 
 import random
@@ -25,7 +25,7 @@ class Proposal:
 
 
 def critique_document(rng: random.Random, proposal: Proposal) -> Document:
-    """A critique of the proposal."""
+    """A critique of the proposal, which in half of all cases thinks before its verdict."""
     asked = critique_question(proposal.question, proposal.answer)
     verdict = answer_text("yes" if proposal.right else "no")
     if rng.random() >= _THOUGHT_SHARE:
@@ -35,8 +35,8 @@ def critique_document(rng: random.Random, proposal: Proposal) -> Document:
 
 
 def proposed_result(rng: random.Random, problem: Problem) -> Proposal:
-    """The right result, or one that a slip somewhere would have led to, with an attempt of one's own. A quarter of the
-    slips drawn cannot be carried on, so that five proposals in eight are right."""
+    """The right result, or one that follows from a slip somewhere, with a correct attempt as the thinking. About a
+    quarter of the slips drawn cannot be carried on, so five proposals in eight are right."""
     wrong = slipped(rng, problem.operations) if rng.random() < 0.5 else None
     result = (wrong or problem.operations)[-1].result
     return Proposal(problem.question.text, str(result), wrong is None, attempt(problem.operations))

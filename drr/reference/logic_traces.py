@@ -1,7 +1,7 @@
 """Training documents for the logic world: one inference per step, then the option that says the same, then a check.
 
-Everything is said in the very words of the question, and a letter is found behind its text: a small model finds a fact
-by the words that it begins with, and cannot tell whether two texts side by side are the same.
+Everything is said in the words of the question, and every option's letter comes after its text. A small model finds a
+fact by the words that it begins with; it cannot compare two texts that stand side by side.
 """
 
 import random
@@ -29,13 +29,13 @@ def _option(puzzle: Puzzle, letter: str) -> str:
 
 
 def _attempt(puzzle: Puzzle, *, slip: str | None = None, letter: str = "") -> list[Piece]:
-    """Every inference, then the option. With `slip` the last conclusion is that one; it carries no loss, nor does its
-    option `letter`."""
+    """Every inference, then the option. `slip` replaces the last conclusion, and `letter` is its option; neither
+    carries training loss."""
     pieces = []
-    for number, own in enumerate(puzzle.inferences, start=1):
+    for number, inference in enumerate(puzzle.inferences, start=1):
         slipped = slip is not None and number == len(puzzle.inferences)
-        pieces.append(Piece(f"{own.told}: "))
-        pieces.append(Piece(str(slip) if slipped else own.concluded, learn=not slipped))
+        pieces.append(Piece(f"{inference.premise}: "))
+        pieces.append(Piece(str(slip) if slipped else inference.conclusion, learn=not slipped))
         pieces.append(Piece("." + STEP_BREAK))
     chosen = letter or puzzle.letter
     text = f"{_option(puzzle, chosen)} So the answer is {chosen}.{STEP_BREAK}"
@@ -43,20 +43,20 @@ def _attempt(puzzle: Puzzle, *, slip: str | None = None, letter: str = "") -> li
 
 
 def _check(puzzle: Puzzle) -> list[Piece]:
-    """All of it once more, from the question."""
+    """The whole solution once more, from the question."""
     return [Piece(f"Let me check.{STEP_BREAK}"), *_attempt(puzzle)]
 
 
 def proposed_letter(rng: random.Random, puzzle: Puzzle) -> Proposal:
-    """The right letter, or as often another, with an attempt of one's own."""
+    """The right letter or, equally often, another one, with a correct attempt as the thinking."""
     others = [letter for letter in puzzle.options if letter != puzzle.letter]
     letter = puzzle.letter if rng.random() < 0.5 else rng.choice(others)
     return Proposal(puzzle.question.text, letter, letter == puzzle.letter, _attempt(puzzle))
 
 
 def lookup_document(rng: random.Random, puzzle: Puzzle) -> Document:
-    """The letters of the puzzle's options and nothing else: a letter is one token of a hundred in a trace, too few to
-    learn from how it is found."""
+    """A document that only finds the letters of the puzzle's options. In a full trace a letter is one token in a
+    hundred, too few to learn how it is found."""
     order = rng.sample(list(puzzle.options), len(puzzle.options))
     asked = f"Which letter is {puzzle.options[order[-1]]}? {listed(puzzle.options)}"
     found = "".join(_option(puzzle, letter) + STEP_BREAK for letter in order)

@@ -1,9 +1,9 @@
 """Train the reference language models on generated documents: the Reasoner, and the backbone of its DM.
 
 The Reasoner is a Qwen2 model of 3.3M parameters, trained from nothing: Muon for the matrices, AdamW for the rest,
-cosine schedule, bf16 autocast. The backbone goes on from the Reasoner, some layers deeper, on first attempts without
-mistakes: a judge must know sums better than whoever it judges, as any pretrained backbone of a user would.
-Every batch is a function of (seed, step), so a run killed at any moment continues from its last checkpoint.
+cosine schedule, bf16 autocast. The backbone starts from the Reasoner with some layers added, and is trained on first
+attempts without mistakes: a judge must calculate better than the model that it judges, as a user's pretrained backbone
+would. Every batch depends on (seed, step) only, so a run killed at any moment continues from its last checkpoint.
 """
 
 import math
@@ -41,19 +41,19 @@ class TaskShares:
     countdown: float = 0.45
     logic: float = 0.2
     critique: float = 0.08
-    """Of the documents of every task, those in which a proposed answer is judged."""
+    """Share of every task's documents in which a proposed answer is judged."""
     lookup: float = 0.0
-    """Of the logic documents, those that only find letters."""
+    """Share of the logic documents that only find letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PretrainConfig:
-    """One pretraining run. Lengths are in tokens; `late_from` is the share of steps after which the mixture turns from
-    `early` to `late`. `extra_layers` are added where a run goes on from another model.
+    """One pretraining run. Lengths are in tokens. `late_from` is the share of steps after which the mixture changes
+    from `early` to `late`. `extra_layers` are added if the run starts from another model.
 
-    `surprise` weighs a second loss: telling, once a token has been seen, how unlikely the model itself found it. It
-    has little to learn from where nearly every token is right, so a share `noise` of the documents gets wrong digits;
-    nothing else is learned from these.
+    `surprise` is the weight of a second loss: predicting, from the state at a token, how unlikely the model itself
+    found that token. If nearly every token is right, that loss has little to learn from. So a share `noise` of the
+    documents gets wrong digits, and these documents are used for the second loss only.
     """
 
     hidden: int = 256
@@ -100,9 +100,10 @@ REASONER_RUNS = (
     replace(_LATER_RUN, tokens=2_500_000, tasks=TaskShares(0.05, 0.05, 0.9, critique=0.0, lookup=0.95), seed=3),
     replace(_LATER_RUN, tokens=5_000_000, tasks=TaskShares(0.25, 0.25, 0.5, lookup=0.5), seed=4),
 )
-"""The reference Reasoner's training: each run goes on from where the one before ended. Looking facts up, which the
-logic world takes, comes late and of a sudden, and needs more than its share; finding the letter of an option needs a
-run almost of its own. The weights that are shipped saw other wordings of the logic world in their first four runs."""
+"""The reference Reasoner's training: each run starts from the model of the one before. The ability to look facts up,
+which the logic world requires, appears late and suddenly, and needs many logic documents. Finding the letter of an
+option needs a run with almost nothing else. The shipped weights saw other wordings of the logic world in their first
+four runs."""
 
 _DM_RUN = PretrainConfig(
     tokens=8_000_000,
@@ -125,36 +126,36 @@ DM_BACKBONE_RUNS = (
         seed=1,
     ),
 )
-"""The training of the reference DM's backbone, which begins with the Reasoner. Telling what is unlikely in sums comes
-of a sudden, too, after some four million tokens of them."""
+"""The training of the reference DM's backbone, which starts from the Reasoner. The ability to notice unlikely results
+of calculations also appears suddenly, after some four million tokens of them."""
 
 _WRONG_DIGITS = 0.12
 """Share of the digits replaced in a noisy document."""
 
 _OWN_TOKEN = 0.3
-"""Weight, beside that of surprise, of telling which token a state belongs to. A narrow model's last state forgets its
-own token for the next one, and what is forgotten cannot be compared with what was expected."""
+"""Weight, within the second loss, of predicting from a state which token it belongs to. A narrow model's last state
+keeps the prediction of the next token and loses its own token, which then cannot be compared with the expectation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`ids` int64 [rows, length], padded at the end of a row; `labels` the same, -100 where no loss is wanted;
-    `thought` bool [rows, length], whether a token belongs to what the assistant says."""
+    """`ids` int64 [rows, length], padded at the end of each row; `labels` of the same shape, -100 where there is no
+    loss; `assistant` bool [rows, length], whether a token belongs to the assistant's turn."""
 
     ids: torch.Tensor
     labels: torch.Tensor
-    thought: torch.Tensor
+    assistant: torch.Tensor
 
 
 def mixture_at(progress: float, config: PretrainConfig) -> Mixture:
-    """The document mixture at `progress` (0 to 1): mostly first attempts, then a ramp to full traces."""
+    """The document mixture at `progress` (0 to 1): `config.early` at first, then a linear change to `config.late`."""
     ramp = min(1.0, max(0.0, (progress - config.late_from) / 0.15))
     early, late = asdict(config.early), asdict(config.late)
     return Mixture(**{kind: early[kind] + ramp * (late[kind] - early[kind]) for kind in early})
 
 
 def training_documents(rng: random.Random, mixture: Mixture, tasks: TaskShares | None = None) -> Iterator[Document]:
-    """Documents about questions of the training split, without end."""
+    """An endless stream of documents about questions of the training split."""
     shares = tasks or TaskShares()
     kinds = ("arithmetic", "countdown", "logic")
     weights = [getattr(shares, kind) for kind in kinds]
@@ -179,9 +180,9 @@ def training_documents(rng: random.Random, mixture: Mixture, tasks: TaskShares |
 
 
 def encode(item: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """Token ids and labels (next-token targets aligned with the ids; -100 where no loss is wanted).
+    """Token ids and labels (aligned with the ids; -100 where there is no loss).
 
-    Pieces are tokenised as one text, because a boundary between pieces is no boundary between tokens.
+    The pieces are tokenised as one text, because the end of a piece need not be the end of a token.
     """
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": item.question}], add_generation_prompt=True, tokenize=False
@@ -205,27 +206,27 @@ def encode(item: Document, tokenizer: PreTrainedTokenizerFast) -> tuple[list[int
 def packed_batch(
     rng: random.Random, documents: Iterator[Document], tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
 ) -> Batch:
-    """`rows_per_step` rows of `row_length` tokens; whole documents only."""
+    """A batch of `rows_per_step` rows of `row_length` tokens, filled with whole documents."""
     shape = (config.rows_per_step, config.row_length)
     ids = torch.full(shape, int(tokenizer.pad_token_id))
     batch = Batch(ids, torch.full_like(ids, _IGNORE), torch.zeros(shape, dtype=torch.bool))
     digits = tokenizer.convert_tokens_to_ids(list("0123456789"))
     filled = [0] * config.rows_per_step
     misses = 0
-    while misses < 8:  # a row is full enough once several documents in a row fit nowhere
+    while misses < 8:  # the batch is full enough once 8 documents fit in no row
         tokens, targets = encode(next(documents), tokenizer)
         row = next((r for r in range(config.rows_per_step) if filled[r] + len(tokens) <= config.row_length), None)
         if row is None:
             misses += 1
             continue
         start = next(place for place, target in enumerate(targets) if target != _IGNORE)
-        thought = [place >= start for place in range(len(tokens))]
+        assistant = [place >= start for place in range(len(tokens))]
         if rng.random() < config.noise:
-            tokens, targets = with_wrong_digits(rng, tokens, thought, digits), [_IGNORE] * len(tokens)
+            tokens, targets = with_wrong_digits(rng, tokens, assistant, digits), [_IGNORE] * len(tokens)
         span = slice(filled[row], filled[row] + len(tokens))
         batch.ids[row, span] = torch.tensor(tokens)
         batch.labels[row, span] = torch.tensor(targets)
-        batch.thought[row, span] = torch.tensor(thought)
+        batch.assistant[row, span] = torch.tensor(assistant)
         filled[row] += len(tokens)
     return batch
 
@@ -233,11 +234,11 @@ def packed_batch(
 def with_wrong_digits(
     rng: random.Random, tokens: Sequence[int], where: Sequence[bool], digits: Sequence[int]
 ) -> list[int]:
-    """The tokens with some of the digits among those in `where` replaced by other digits."""
-    own = set(digits)
+    """The tokens, with some of the `digits` at the places in `where` replaced by other digits."""
+    digit_ids = set(digits)
     return [
         rng.choice([digit for digit in digits if digit != token])
-        if inside and token in own and rng.random() < _WRONG_DIGITS
+        if inside and token in digit_ids and rng.random() < _WRONG_DIGITS
         else token
         for token, inside in zip(tokens, where, strict=True)
     ]
@@ -263,7 +264,7 @@ def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Qwe
     )
 
 
-class _Trained(torch.nn.Module):
+class _ModelWithLosses(torch.nn.Module):
     """The model with its losses."""
 
     def __init__(self, model: Qwen2ForCausalLM, surprise: float) -> None:
@@ -276,21 +277,21 @@ class _Trained(torch.nn.Module):
             else {}
         )
 
-    def forward(self, ids: torch.Tensor, labels: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, labels: torch.Tensor, assistant: torch.Tensor) -> torch.Tensor:
         """The loss: a scalar."""
         out = self.model(input_ids=ids, labels=labels, output_hidden_states=bool(self.probes))
         loss: torch.Tensor = out.loss
-        return loss + self._surprise * self._surprise_loss(out, ids, thought) if self.probes else loss
+        return loss + self._surprise * self._surprise_loss(out, ids, assistant) if self.probes else loss
 
-    def _surprise_loss(self, out: Any, ids: torch.Tensor, thought: torch.Tensor) -> torch.Tensor:
-        states, followed = out.hidden_states[-1][:, 1:], thought[:, 1:].float()
+    def _surprise_loss(self, out: Any, ids: torch.Tensor, assistant: torch.Tensor) -> torch.Tensor:
+        states, counted = out.hidden_states[-1][:, 1:], assistant[:, 1:].float()
         expected = out.logits[:, :-1].detach().float().log_softmax(-1)
         unlikely = 1 - expected.gather(2, ids[:, 1:, None])[..., 0].exp()
-        told = self.probes["surprise"](states).float()[..., 0]
-        surprise = functional.binary_cross_entropy_with_logits(told, unlikely, reduction="none")
-        owned = self.probes["own"](states).float().transpose(1, 2)
-        own = functional.cross_entropy(owned, ids[:, 1:], reduction="none")
-        loss: torch.Tensor = ((surprise + _OWN_TOKEN * own) * followed).sum() / followed.sum()
+        predicted = self.probes["surprise"](states).float()[..., 0]
+        surprise = functional.binary_cross_entropy_with_logits(predicted, unlikely, reduction="none")
+        own_token_logits = self.probes["own"](states).float().transpose(1, 2)
+        own_token = functional.cross_entropy(own_token_logits, ids[:, 1:], reduction="none")
+        loss: torch.Tensor = ((surprise + _OWN_TOKEN * own_token) * counted).sum() / counted.sum()
         return loss
 
 
@@ -316,12 +317,12 @@ def pretrain(
 ) -> dict[str, Any]:
     """Train a language model and save it as a plain Hugging Face folder `out`; returns the figures of the run.
 
-    Begins with the model in `start`, its layers and `config.extra_layers` more, or else from nothing. Continues from
-    `out`/checkpoint.pt when one of the same configuration is there.
+    Starts from the model in `start` with `config.extra_layers` layers added, or from nothing if `start` is None.
+    Continues from `out`/checkpoint.pt if that is of the same configuration.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer, model = _beginning(config, start)
-    trained = _Trained(model, config.surprise).to(device)
+    tokenizer, model = _tokenizer_and_model(config, start)
+    trained = _ModelWithLosses(model, config.surprise).to(device)
     optimizers = _optimizers(trained, config)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "checkpoint.pt"
@@ -346,7 +347,7 @@ def pretrain(
                 for group in optimizer.param_groups:
                     group["lr"] = rate * factor
             with torch.autocast(device.type, dtype=torch.bfloat16):
-                loss = compiled(batch.ids.to(device), batch.labels.to(device), batch.thought.to(device))
+                loss = compiled(batch.ids.to(device), batch.labels.to(device), batch.assistant.to(device))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
             for optimizer in optimizers:
@@ -373,7 +374,9 @@ def pretrain(
     return {"parameters": parameters, "tokens": seen, "seconds": round(seconds), "final_loss": round(loss_value, 4)}
 
 
-def _beginning(config: PretrainConfig, start: Path | None) -> tuple[PreTrainedTokenizerFast, Qwen2ForCausalLM]:
+def _tokenizer_and_model(
+    config: PretrainConfig, start: Path | None
+) -> tuple[PreTrainedTokenizerFast, Qwen2ForCausalLM]:
     if start is None:
         tokenizer = _reference_tokenizer(config.seed)
         return tokenizer, new_model(config, tokenizer)

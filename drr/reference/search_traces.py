@@ -1,7 +1,8 @@
-"""Training documents for Countdown: try line after line, claim a find, check it.
+"""Training documents for Countdown: try one line of moves after the other, claim a solution, check it.
 
-A line ends by listing what its last two numbers can make and asking for the target. False finds come by themselves;
-documents with one (no loss on the claim) teach that a check can find it out and the search goes on.
+A line ends by listing what its last two numbers can make and asking whether that is the target. The trained model makes
+false claims by itself. Documents with a false claim, which carries no training loss, teach that a check detects it and
+that the search then goes on.
 """
 
 import random
@@ -24,11 +25,11 @@ def _random_line(rng: random.Random, puzzle: Puzzle) -> Line:
 
 
 def _tried(puzzle: Puzzle, line: Line) -> str:
-    """A line up to the question whether it reaches the target."""
+    """The text of a line, up to the question whether it reaches the target."""
     last = line[-1]
-    made = " ".join(str(move) for move, _ in moves((last.left, last.right)))
-    begun = ", ".join(map(str, line[:-1]))
-    return f"{begun}; {made}; {puzzle.target}?"
+    results = " ".join(str(move) for move, _ in moves((last.left, last.right)))
+    first_moves = ", ".join(map(str, line[:-1]))
+    return f"{first_moves}; {results}; {puzzle.target}?"
 
 
 def _reaches(puzzle: Puzzle, line: Line) -> bool:
@@ -36,7 +37,7 @@ def _reaches(puzzle: Puzzle, line: Line) -> bool:
 
 
 def _dead_lines(rng: random.Random, puzzle: Puzzle) -> list[Line]:
-    """Lines that lead nowhere, no two of which open alike."""
+    """Lines that miss the target, no two of which begin with the same moves."""
     wanted, found = rng.randrange(_MOST_LINES[len(puzzle.numbers)]), dict[tuple[Move, ...], Line]()
     for _ in range(3 * wanted):
         line = _random_line(rng, puzzle)
@@ -60,7 +61,7 @@ def _check(puzzle: Puzzle, line: Line) -> Piece:
 
 
 def _thinking(rng: random.Random, puzzle: Puzzle) -> tuple[list[Piece], list[Piece]]:
-    """The search up to the true find, and the check that may follow it."""
+    """The search up to the true solution, and the check that may follow it."""
     pieces: list[Piece] = []
     dead = _dead_lines(rng, puzzle)
     false_find = rng.randrange(len(dead)) if dead and rng.random() < _FALSE_FIND_SHARE else None
@@ -75,7 +76,7 @@ def _thinking(rng: random.Random, puzzle: Puzzle) -> tuple[list[Piece], list[Pie
 
 
 def proposed_line(rng: random.Random, puzzle: Puzzle) -> Proposal:
-    """The solution, or as often a line that misses the target, with its check."""
+    """The solution or, equally often, a random line, with its check as the thinking."""
     line = puzzle.solution if rng.random() < 0.5 else _random_line(rng, puzzle)
     right = line[-1].result == puzzle.target
     return Proposal(puzzle.question.text, expression(puzzle.numbers, line), right, [_check(puzzle, line)])

@@ -14,7 +14,7 @@ _WORD_PATTERN = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-# The generation prompt opens the thinking; a finished assistant turn is kept without its thinking.
+# The generation prompt opens the thinking. Finished assistant turns are rendered without their thinking.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{%- set content = message.content if message.content is string else message.content[0].text %}"

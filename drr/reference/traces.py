@@ -1,9 +1,9 @@
 """Training documents for the reference Reasoner: questions thought through step by step.
 
-A trace states a first attempt, then re-checks it. A check takes each operation apart (47+38 as 47+30, 77+8)
-instead of repeating it, so it can find what the first attempt got wrong. Some attempts contain a slip: a wrong
-result, carried on consistently, that the check then finds. The wrong digits themselves carry no training loss;
-the model must make its own mistakes.
+A trace states a first attempt, then checks it. A check takes each operation apart (47+38 as 47+30, 77+8) instead of
+repeating it, so it can find errors of the first attempt. Some attempts contain a slip: a wrong result, carried on
+consistently, that the check then finds. The wrong digits themselves carry no training loss, so the model is not taught
+to make them.
 """
 
 import random
@@ -16,7 +16,7 @@ STEP_BREAK = "\n\n"
 THINK_CLOSE = "</think>"
 
 _SLIP_SHARE = 0.4
-"""Share of full traces whose first attempt contains a slip: enough to make checking worth learning."""
+"""Share of full traces whose first attempt contains a slip, large enough for the model to learn checking."""
 _EARLY_CLOSE_SHARE = 0.08
 _SECOND_CHECK_SHARE = 0.4
 _MID_STEP_SHARE = 0.3
@@ -33,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the assistant says to a question: thinking and answer, as pieces."""
+    """A question, and the assistant's thinking and answer as pieces."""
 
     question: str
     pieces: tuple[Piece, ...]
@@ -82,7 +82,8 @@ def _product_by_places(number: int, factor: int) -> str:
 
 
 def slipped(rng: random.Random, operations: Sequence[Operation]) -> list[Operation] | None:
-    """The operations with one result wrong and carried on; None where the wrong number cannot be carried on."""
+    """The operations with one wrong result, carried on to the end; None if it cannot be carried on or the answer stays
+    the same."""
     where = rng.randrange(len(operations))
     changed: list[Operation] = []
     for index, operation in enumerate(operations):
@@ -101,7 +102,7 @@ def slipped(rng: random.Random, operations: Sequence[Operation]) -> list[Operati
 
 
 def attempt(operations: Sequence[Operation]) -> list[Piece]:
-    """One step per operation, then the stated answer. A result that is wrong by itself carries no loss."""
+    """One step per operation, then the stated answer. A miscalculated result carries no training loss."""
     pieces = []
     for stated in operations:
         right = apply(stated.left, stated.operator, stated.right) == stated.result
@@ -124,13 +125,13 @@ def _check(rng: random.Random, stated: Sequence[Operation], truth: Sequence[Oper
 
 
 def _second_check(truth: Sequence[Operation]) -> list[Piece]:
-    """A plain run through the numbers once more: the over-thinking that a good stopper should cut."""
+    """Another plain pass through the numbers: over-thinking that a good judge should cut."""
     sums = STEP_BREAK.join(f"again {o.left}{o.operator}{o.right}={o.result}." for o in truth)
     return [Piece(f"Once more.{STEP_BREAK}{sums}{STEP_BREAK}So the answer is {truth[-1].result}.{STEP_BREAK}")]
 
 
 def full_trace(rng: random.Random, problem: Problem) -> Document:
-    """Thinking from the first attempt to the natural end, with checks, then the answer."""
+    """Thinking from the first attempt to its natural end, mostly with checks, then the answer."""
     truth = problem.operations
     if rng.random() < _EARLY_CLOSE_SHARE:
         pieces = attempt(truth)
@@ -145,7 +146,7 @@ def full_trace(rng: random.Random, problem: Problem) -> Document:
 
 
 def first_attempt(problem: Problem) -> Document:
-    """Only the first attempt and the answer. The close carries no loss: thinking does not have to end there."""
+    """Only the first attempt and the answer. The closing marker carries no loss: thinking need not end there."""
     truth = problem.operations
     pieces = attempt(truth)
     pieces += [Piece(THINK_CLOSE, learn=False), Piece(answer_text(truth[-1].result))]
@@ -153,11 +154,11 @@ def first_attempt(problem: Problem) -> Document:
 
 
 def truncated(rng: random.Random, problem: Problem) -> Document:
-    """Thinking cut at a random boundary, or sometimes in mid-step, and answered there.
+    """Thinking cut at a random boundary, or sometimes in mid-step, followed by the answer.
 
-    Makes forced answers mean something: before an answer is stated the rest has to be guessed, afterwards the stated
-    answer counts and not the number that a check happens to have reached. The thinking and the close carry no loss:
-    what is learned is the answer, not when to stop.
+    Such documents teach forced answers: before an answer is stated the model has to guess the rest; afterwards it
+    has to give the stated answer and not the number that a check has just reached. The thinking and the closing marker
+    carry no loss, so that the model learns the answer and not when to stop.
     """
     truth = problem.operations
     pieces = attempt(truth) + _check(rng, truth, truth)
@@ -173,7 +174,7 @@ def truncated(rng: random.Random, problem: Problem) -> Document:
 
 
 def first_steps(rng: random.Random, thinking: str) -> str:
-    """`thinking` up to a random boundary, one step at least."""
+    """`thinking` up to a random boundary, at least one step."""
     steps = thinking.split(STEP_BREAK)[:-1]
     return "".join(step + STEP_BREAK for step in steps[: rng.randint(1, len(steps))])
 
@@ -193,7 +194,7 @@ class Mixture:
 
 EARLY_MIXTURE = Mixture(full=0.12, first=0.76, cut=0.12)
 LATE_MIXTURE = Mixture(full=0.68, first=0.12, cut=0.20)
-"""First attempts first: a model that sees mostly re-checks from the start learns to copy, not to compute."""
+"""First attempts come first: a model that sees mostly checks from the start learns to copy instead of to compute."""
 
 
 def document(rng: random.Random, problem: Problem, mixture: Mixture) -> Document:

@@ -1,7 +1,6 @@
 """Procedural arithmetic: short stories, comparisons between people, and bare expressions.
 
-Every problem carries the operations that solve it, so that a trace can be written from it; what a model does
-with the question is its own affair.
+Every problem carries the operations that solve it, so that training documents can be written from it.
 """
 
 import itertools
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from drr.tasks.questions import Question, Split, seeded
+from drr.tasks.questions import Question, Split, seeded_questions
 
 Operator = Literal["+", "-", "*", "/"]
 
@@ -31,8 +30,8 @@ _BOXES = ("boxes", "bags", "packs", "trays", "jars")
 class Operation:
     """`left operator right = result`, where an operand may be the result of an earlier operation.
 
-    `left_from` and `right_from` are the indices of those earlier operations, or None for a number read off the
-    question. `note` says in a word or two what is being computed.
+    `left_from` and `right_from` are the indices of those earlier operations, or None for a number that the question
+    states. `note` says in a word or two what is being computed.
     """
 
     note: str
@@ -65,8 +64,8 @@ def apply(left: int, operator: Operator, right: int) -> int:
     return left // right
 
 
-class _Working:
-    """The operations of a problem under construction."""
+class _OperationBuilder:
+    """Collects the operations of a problem while it is made."""
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -97,7 +96,7 @@ def _story(rng: random.Random, size: int) -> tuple[str, list[Operation]]:
     value = rng.randint(5, 120)
     source: int | None = None
     sentences = [f"{name} has {value} {thing}."]
-    working = _Working()
+    working = _OperationBuilder()
     while len(working.operations) < size:
         room = size - len(working.operations)
         kinds = ["gain", "gain", "loss", "loss"]
@@ -148,14 +147,15 @@ def _story(rng: random.Random, size: int) -> tuple[str, list[Operation]]:
 
 
 def _comparison(rng: random.Random, size: int) -> tuple[str, list[Operation]]:
-    """A chain of people, each compared with the one before; then how many they have together."""
+    """A chain of people, each compared with the one before. Asks how many they have together or, for an odd `size`,
+    how many each box gets when they share equally."""
     people = size // 2 + 1
     names = rng.sample(_NAMES, people)
     thing = rng.choice(_THINGS)
     values = [rng.randint(6, 90)]
     sources: list[int | None] = [None]
     sentences = [f"{names[0]} has {values[0]} {thing}."]
-    working = _Working()
+    working = _OperationBuilder()
     for previous, name in itertools.pairwise(names):
         before, came_from = values[-1], sources[-1]
         kind = rng.choice(("more", "fewer", "times")) if before <= 120 else rng.choice(("more", "fewer"))
@@ -195,7 +195,7 @@ def _expression(rng: random.Random, size: int) -> tuple[str, list[Operation]]:
     """A chain of bracketed operations, innermost first."""
     value, source = rng.randint(2, 99), None
     text = str(value)
-    working = _Working()
+    working = _OperationBuilder()
     for position in range(size):
         operators: list[Operator] = ["+"]
         if value >= 6:
@@ -240,4 +240,4 @@ def make_problem(rng: random.Random, operations: int | None = None) -> Problem:
 
 def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
     """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
-    return seeded("arithmetic", lambda rng, size: make_problem(rng, size).question, sizes, seed, split, count)
+    return seeded_questions("arithmetic", lambda rng, size: make_problem(rng, size).question, sizes, seed, split, count)

@@ -1,6 +1,6 @@
-"""Countdown: make a target from given numbers, each used once. Finding is hard, checking is easy.
+"""Countdown: make a target from given numbers, each used once. A solution is hard to find and easy to check.
 
-The gold answer names target and numbers, since any expression that fits them is right.
+The gold answer names the target and the numbers, because any expression that makes the one from the others is right.
 """
 
 import ast
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from drr.tasks.arithmetic import Operator, apply
-from drr.tasks.questions import Question, Split, seeded
+from drr.tasks.questions import Question, Split, seeded_questions
 
 MIN_NUMBERS, MAX_NUMBERS = 3, 5
 USUAL_SIZES = (3, 4)
@@ -29,7 +29,7 @@ _CHARACTERS = re.compile(r"[\d+\-*/() ]+")
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """`left operator right = result`: two numbers taken from the table, one laid back."""
+    """`left operator right = result`: takes two numbers and puts their result in their place."""
 
     left: int
     operator: Operator
@@ -79,7 +79,7 @@ def expression(numbers: Sequence[int], line: Line) -> str:
 
 
 def makes(text: str, target: int, numbers: Sequence[int]) -> bool:
-    """Whether `text` is an expression that uses each of `numbers` once and is worth `target`."""
+    """Whether `text` is an expression that uses each of `numbers` exactly once and has the value `target`."""
     if len(text) > 200 or not _CHARACTERS.fullmatch(text):
         return False
     try:
@@ -96,16 +96,16 @@ def _value(node: ast.expr, used: list[int]) -> Fraction:
             used.append(value)
             return Fraction(value)
         case ast.BinOp(left=left, op=operator, right=right):
-            one, other = _value(left, used), _value(right, used)
+            first, second = _value(left, used), _value(right, used)
             match operator:
                 case ast.Add():
-                    return one + other
+                    return first + second
                 case ast.Sub():
-                    return one - other
+                    return first - second
                 case ast.Mult():
-                    return one * other
+                    return first * second
                 case ast.Div():
-                    return one / other
+                    return first / second
     raise ValueError("not an expression of numbers")
 
 
@@ -115,13 +115,13 @@ def gold_answer(target: int, numbers: Sequence[int]) -> str:
 
 
 def read_gold(gold: str) -> tuple[int, list[int]] | None:
-    """Target and numbers of a gold answer of this task; None where it is of another."""
+    """Target and numbers of a gold answer of this task; None if `gold` belongs to another task."""
     found = _GOLD.fullmatch(gold.strip())
     return None if found is None else (int(found[1]), [int(number) for number in found[2].split()])
 
 
 def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
-    """One puzzle of `size` numbers (3 to 5), by default of 3 or 4. It has a solution."""
+    """One solvable puzzle of `size` numbers (3 to 5), by default 3 or 4. ValueError for another size."""
     size = size if size is not None else rng.choice(USUAL_SIZES)
     if not MIN_NUMBERS <= size <= MAX_NUMBERS:
         raise ValueError(f"size must be {MIN_NUMBERS} to {MAX_NUMBERS}, not {size}")
@@ -140,4 +140,4 @@ def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
 
 def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
     """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
-    return seeded("countdown", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)
+    return seeded_questions("countdown", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)

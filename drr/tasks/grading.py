@@ -24,17 +24,17 @@ _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _GOLD_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
 _STATED_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'])")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_WORD = re.compile(r"[^\w]+")
+_NON_WORD = re.compile(r"[^\w]+")
 
-# A computer-algebra system can take for ever on a long enough expression; no short answer is longer than this.
+# Characters. A computer-algebra system may never finish on a long expression, so longer ones are compared as text.
 _LONGEST_EXPRESSION = 300
 
 
 def is_math(response: str, gold: str) -> bool:
-    """Whether the answer in `response` equals `gold`; mathematical equality decides (math-verify).
+    """Whether the answer in `response` is mathematically equal to `gold` (math-verify).
 
-    Takes the answer stated outright, else whatever math-verify finds in the text. Call it off the event loop for
-    long texts: it runs a computer-algebra system.
+    The answer is the one that the response states; without one, whatever math-verify finds at the end of the text.
+    Do not call it on the event loop for long texts: it runs a computer-algebra system.
     """
     candidate = stated_answer(response) or response[-_LONGEST_EXPRESSION:]
     plain, wanted = _plain(candidate), _plain(gold)
@@ -46,20 +46,20 @@ def is_math(response: str, gold: str) -> bool:
 
 
 def is_choice(response: str, gold: str) -> bool:
-    """Whether the last capital letter that stands alone in the response's answer is gold's."""
+    """Whether the last capital letter that stands alone in the response's answer is the letter of `gold`."""
     wanted = _GOLD_CHOICE.fullmatch(gold.strip().upper())
     letters = _STATED_CHOICE.findall(answer_in(response))
     return bool(wanted and letters and letters[-1] == wanted.group(1))
 
 
 def is_text(response: str, gold: str) -> bool:
-    """Whether the answer is gold's words, whatever their case, punctuation and articles."""
+    """Whether the answer has the words of `gold`; case, punctuation and articles do not count."""
     return _normalised(answer_in(response)) == _normalised(gold)
 
 
 def is_correct(response: str, gold: str) -> bool:
-    """Graded by what gold looks like: a single letter is a choice, a Countdown task is checked, anything else with a
-    digit or TeX is mathematics, the rest is text."""
+    """Whether the answer is right, by the grader that the form of `gold` calls for: a Countdown task is checked, a
+    single letter is a choice, anything else with a digit or TeX is mathematics, the rest is text."""
     task = read_gold(gold)
     if task is not None:
         return makes(answer_in(response), *task)
@@ -74,7 +74,7 @@ GRADERS: dict[str, Grader] = {"auto": is_correct, "math": is_math, "choice": is_
 
 
 def load_grader(name: str) -> Grader:
-    """A grader by name, or the user's own as `module:function`; InputError where there is none."""
+    """A grader by its name, or a function of the user's as `module:function`. InputError if there is none."""
     if name in GRADERS:
         return GRADERS[name]
     module_name, _, function_name = name.partition(":")
@@ -105,22 +105,22 @@ def _reporting(name: str, function: Callable[[str, str], Any]) -> Grader:
 
 
 def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:
-    """The answer that most responses agree on, the earliest where several lead; None where no two agree."""
+    """The answer that most responses agree on, the earliest of several with as many votes; None if no two agree."""
     answers = [answer_in(response) for response in responses]
     best, votes = None, 1
     for answer in dict.fromkeys(answer for answer in answers if answer):
-        own = sum(other == answer or grade(other, answer) for other in answers)
-        if own > votes:
-            best, votes = answer, own
+        count = sum(other == answer or grade(other, answer) for other in answers)
+        if count > votes:
+            best, votes = answer, count
     return best
 
 
 def _normalised(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", _NO_WORD.sub(" ", text.casefold())).split())
+    return " ".join(_ARTICLES.sub(" ", _NON_WORD.sub(" ", text.casefold())).split())
 
 
 def _parsed(text: str) -> list[Any]:
-    # No time limit: math-verify's own uses signals, which only work in a main thread.
+    # Without a time limit, because math-verify implements it with signals, which only work in the main thread.
     parsed: list[Any] = parse(f"${text.strip('$')}$", parsing_timeout=None) or parse(text, parsing_timeout=None)
     return parsed
 

@@ -1,6 +1,6 @@
-"""Multiple choice over a small world: who stands where in a row, who lies, where a walk ends.
+"""Multiple choice about a small world: who stands where in a row, who lies, where a walk ends.
 
-Four options or two, so a guess is often right; every puzzle carries the inferences that solve it.
+There are four options, or two for liars, so a guess is often right. Every puzzle carries the inferences that solve it.
 """
 
 import itertools
@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from drr.tasks.questions import Question, Split, seeded
+from drr.tasks.questions import Question, Split, seeded_questions
 
 MIN_SIZE, MAX_SIZE = 3, 8
 USUAL_SIZES = (3, 4, 5, 6)
@@ -36,13 +36,13 @@ _PLACES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "e
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """One step of reasoning: `told` is read off the question, `concluded` follows from it and the step before.
+    """One step of reasoning: `premise` is stated in the question, `conclusion` follows from it and the step before.
 
     `wrong` are conclusions that a careless reader might draw instead.
     """
 
-    told: str
-    concluded: str
+    premise: str
+    conclusion: str
     wrong: tuple[str, ...]
 
 
@@ -60,7 +60,7 @@ class Puzzle:
 
 
 def listed(options: Mapping[str, str]) -> str:
-    """The options as a question lists them: every text before its letter."""
+    """The options as a question lists them, every text followed by its letter."""
     return ", ".join(f"{text} {letter}" for letter, text in options.items()) + "."
 
 
@@ -77,7 +77,7 @@ def _puzzle(
 
 
 def _row(rng: random.Random, size: int) -> Puzzle:
-    """People in a row, told by neighbours in any order: follow the row from its head."""
+    """People in a row. The facts name neighbours in any order; the solution follows the row from its head."""
     people = rng.sample(NAMES, size + 1)
     facts = [f"{people[0]} is first in the row."]
     facts += [f"Behind {before} stands {after}." for before, after in itertools.pairwise(people)]
@@ -92,7 +92,7 @@ def _row(rng: random.Random, size: int) -> Puzzle:
 
 
 def _liars(rng: random.Random, size: int) -> Puzzle:
-    """Everybody always lies or never does, and says so of the next one."""
+    """Everybody either always lies or never lies, and claims one of the two about the next person."""
     people = rng.sample(NAMES, size + 1)
     honest = [rng.random() < 0.5]
     facts = [f"{people[0]} {'never lies' if honest[0] else 'always lies'}."]
@@ -115,11 +115,11 @@ def _liars(rng: random.Random, size: int) -> Puzzle:
 
 _MOVES = {"left": (-1, 0), "right": (1, 0), "up": (0, 1), "down": (0, -1)}
 _NEAR = ((0, 1), (1, -1), (0, 2), (-1, -2), (1, 3))
-"""How far off a walk is thought to end that was miscounted."""
+"""Offsets from the right position to the wrong options, as somebody who miscounted might end up there."""
 
 
 def _walk(rng: random.Random, size: int) -> Puzzle:
-    """A walk on a grid, told in order: keep count of where one is."""
+    """A walk on a grid. The facts come in order; the solution keeps track of the position."""
     name = rng.choice(NAMES)
     x = y = 0
     facts, chain, others = [f"{name} starts at 0 0."], list[Inference](), list[str]()
@@ -127,10 +127,10 @@ def _walk(rng: random.Random, size: int) -> Puzzle:
         direction, steps = rng.choice(list(_MOVES)), rng.randint(1, 9)
         x, y = x + steps * _MOVES[direction][0], y + steps * _MOVES[direction][1]
         facts.append(f"Then {steps} {direction}.")
-        # No two end in the same digit: a small model finds a letter by the token before it.
+        # No two options end in the same digit, because a small model finds a letter by the token before it.
         near = {f"{x + a} {y + b}"[-1]: f"{x + a} {y + b}" for a, b in _NEAR}
         others = [text for digit, text in near.items() if digit != str(y)[-1]]
-        chain.append(Inference(f"{steps} {direction}", f"at {x} {y}", tuple(f"at {own}" for own in others)))
+        chain.append(Inference(f"{steps} {direction}", f"at {x} {y}", tuple(f"at {place}" for place in others)))
     return _puzzle(rng, "walk", [" ".join(facts)], f"Where is {name} now?", f"{x} {y}", others, chain)
 
 
@@ -138,7 +138,7 @@ _FAMILIES = {"row": _row, "liars": _liars, "walk": _walk}
 
 
 def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
-    """One puzzle; `size` (3 to 8) is how many links its chain has, by default 3 to 6."""
+    """One puzzle whose chain has `size` links (3 to 8), by default 3 to 6. ValueError for another size."""
     size = size if size is not None else rng.choice(USUAL_SIZES)
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise ValueError(f"size must be {MIN_SIZE} to {MAX_SIZE}, not {size}")
@@ -147,4 +147,4 @@ def make_puzzle(rng: random.Random, size: int | None = None) -> Puzzle:
 
 def questions(seed: int, split: Split, count: int, sizes: Sequence[int] = USUAL_SIZES) -> list[Question]:
     """`count` distinct questions of `split`, every size equally often, in a shuffled order."""
-    return seeded("logic", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)
+    return seeded_questions("logic", lambda rng, size: make_puzzle(rng, size).question, sizes, seed, split, count)

@@ -1,7 +1,7 @@
 """The question record shared by every task, and the rule that keeps splits apart.
 
-A question belongs to exactly one split, and the question's own text decides which: two programs that never
-talked to each other, with different seeds, still agree that a test question is a test question.
+A question belongs to exactly one split, and a hash of its text decides which. So all programs agree on the split of a
+question, whatever seed they made it with.
 """
 
 import hashlib
@@ -18,19 +18,19 @@ class Split(StrEnum):
     TRAIN = "train"
     """Training the reference Reasoner and distilling its behaviour for the DM."""
     CALIBRATION = "calibration"
-    """Temperature scaling and, later, certified thresholds."""
+    """Temperature scaling and certified thresholds."""
     VALIDATION = "validation"
     """Choosing thresholds, budgets and policies."""
     TEST = "test"
-    """Reported figures only."""
+    """Nothing but reported figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question with its gold answer.
 
-    `difficulty` counts the operations a solution needs; `family` names the kind of question; `row` is its place in
-    the file or dataset it was read from, counted from 1, 0 where it comes from none.
+    `difficulty` counts the operations that a solution needs; `family` names the kind of question; `row` is its row in
+    the file or dataset that it was read from, counted from 1, or 0 for a generated question.
     """
 
     text: str
@@ -44,10 +44,10 @@ class Question:
         return split_of(self.text)
 
 
-def seeded(
+def seeded_questions(
     task: str, make: Callable[[random.Random, int], Question], sizes: Sequence[int], seed: int, split: Split, count: int
 ) -> list[Question]:
-    """`count` distinct questions of `split` by `make(rng, size)`, every size equally often, in a shuffled order."""
+    """`count` distinct questions of `split`, made by `make(rng, size)`, every size equally often, shuffled."""
     streams = {
         size: _distinct(make, size, random.Random(f"{task}-{seed * 100 + size}-{split}"), split) for size in sizes
     }
@@ -67,12 +67,12 @@ def _distinct(
             yield question
 
 
-# Percent of the hash space up to which (exclusive) each split reaches.
+# The percentage of the hash space at which each split ends (exclusive); it begins where the one before ends.
 _SPLIT_LIMITS = ((70, Split.TRAIN), (80, Split.CALIBRATION), (90, Split.VALIDATION), (100, Split.TEST))
 
 
 def split_of(question: str) -> Split:
-    """The split that owns `question`, decided by a hash of its text (case and white space folded)."""
+    """The split of `question`: a hash of its text decides, whatever its case and white space."""
     folded = " ".join(question.casefold().split())
     percent = int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8]) % 100
     return next(split for limit, split in _SPLIT_LIMITS if percent < limit)

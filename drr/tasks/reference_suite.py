@@ -1,7 +1,7 @@
-"""The reference questions: three tasks, each at three levels, with fixed seeds so that everybody measures on the same.
+"""The reference questions: three tasks at three levels each, with fixed seeds, so that they are the same everywhere.
 
-`easy` and `hard` questions are like those that the Reasoner was trained on; it never saw any as long as the `ood`
-(out-of-distribution) ones.
+`easy` and `hard` questions are like those that the Reasoner was trained on. `ood` (out-of-distribution) questions are
+longer than any of them.
 """
 
 import random
@@ -17,7 +17,7 @@ LEVELS: dict[str, dict[str, tuple[int, ...]]] = {
 """Sizes of questions (operations, numbers, links) by task and level."""
 
 SIZES = {Split.TRAIN: 200, Split.CALIBRATION: 700, Split.VALIDATION: 50, Split.TEST: 100}
-"""Questions of every task and level in a split. There are no `ood` ones to train or calibrate on."""
+"""Questions of each task and level in a split. The training and calibration splits have none of the level `ood`."""
 
 _SEEDS = {Split.TRAIN: 77, Split.CALIBRATION: 12, Split.VALIDATION: 13, Split.TEST: 14}
 MAKERS = {"arithmetic": arithmetic.questions, "countdown": countdown.questions, "logic": logic.questions}
@@ -27,18 +27,19 @@ _UNSEEN = ("ood",)
 def reference_questions(
     split: Split, count: int | None = None, *, tasks: Sequence[str] = tuple(LEVELS), levels: Sequence[str] = ()
 ) -> list[Question]:
-    """The reference questions of `split` in a shuffled order, of every task and level there is; `count` of each.
+    """The reference questions of `split`, shuffled: `count` (default: all) of each of `tasks` and `levels`, by default
+    of every level that the split has.
 
     The family of a question is its task and level, such as `countdown, hard`.
     """
     seed, each = _SEEDS[split], SIZES[split] if count is None else count
     held_back = _UNSEEN if split in (Split.TRAIN, Split.CALIBRATION) else ()
     found = [
-        Question(own.text, own.answer, f"{task}, {level}", own.difficulty)
+        Question(question.text, question.answer, f"{task}, {level}", question.difficulty)
         for task in tasks
         for level, sizes in LEVELS[task].items()
         if level not in held_back and (not levels or level in levels)
-        for own in MAKERS[task](seed, split, each, sizes)
+        for question in MAKERS[task](seed, split, each, sizes)
     ]
     random.Random(seed).shuffle(found)
     return found

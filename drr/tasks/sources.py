@@ -1,7 +1,7 @@
 """Questions from anywhere: JSON lines, Parquet, a folder or id of a Hugging Face dataset, a procedural task.
 
-A row that cannot be used is set aside with its reason and never stops the reading; a source that cannot be used at
-all is an InputError.
+A row that cannot be used is set aside with its reason, and reading goes on. A source that cannot be used at all is an
+InputError.
 """
 
 import json
@@ -26,7 +26,7 @@ QUESTION_COLUMNS = ("question", "problem", "query", "prompt", "input", "instruct
 ANSWER_COLUMNS = ("answer", "gold", "final_answer", "target", "label", "expected", "output", "solution")
 
 _LONGEST_GOLD = 200
-"""A gold text longer than this, in characters, is a solution: the answer it states is what counts."""
+"""Characters. A longer gold text is taken for a solution, and the answer that it states for the gold answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Reject:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a source gave. `columns` says which columns were taken for what."""
+    """The questions of a source and its rows set aside. `columns` names the column taken for each role."""
 
     questions: list[Question] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
@@ -68,8 +68,8 @@ def load_questions(
     `OWNER/NAME[:CONFIG[:SPLIT]]`, `TASK:COUNT[:SEED[:SPLIT[:SIZES]]]` (arithmetic, countdown or logic; sizes such as 5
     or 3-4), or `reference:SPLIT[:TASK]`.
 
-    Columns that are not named are found by their usual names. Without `need_answer` a missing answer is no fault.
-    A question that occurs twice is kept once.
+    Columns that are not named are found by their usual names. Without `need_answer` answers may be missing. A question
+    that occurs twice is kept once. InputError if the source holds no usable question.
     """
     if limit is not None and limit < 1:
         raise InputError("--limit", f"must be at least 1, not {limit}")
@@ -108,13 +108,13 @@ def load_questions(
 
 
 Rows = list[tuple[int, Any]]
-"""(row number from 1, the row as an object or a BadRowError)."""
+"""Pairs of a row number, counted from 1, and the row, or a BadRowError for a row that cannot be read."""
 
 
 def keep_good(
     source: str, rows: Rows, convert: Callable[[dict[str, Any], int], Converted], rejects: list[Reject]
 ) -> Iterator[Converted]:
-    """`convert(row, number)` of every row that it accepts; the others go to `rejects`."""
+    """Yields `convert(row, number)` for every row that `convert` accepts; the others are appended to `rejects`."""
     for number, row in rows:
         try:
             if isinstance(row, BadRowError):
@@ -127,7 +127,7 @@ def keep_good(
 
 
 def read_rows(source: str) -> Rows:
-    """All rows of a file, folder or dataset id; unreadable ones as BadRowError."""
+    """All rows of a file, folder or dataset id. InputError if there is no such source."""
     path = Path(source)
     if path.is_file():
         if path.suffix in (".parquet", ".pq"):
@@ -182,24 +182,25 @@ def _dataset_rows(source: str) -> Rows:
 def find_column(
     source: str, row: dict[str, Any], role: str, named: str | None, usual: Iterable[str], *, optional: bool = False
 ) -> str | None:
-    """The column that plays `role`; InputError names the columns there are."""
-    there = ", ".join(map(repr, row)) or "none"
+    """The column for `role`: `named`, or the first of the `usual` names that there is; None if it is `optional` and
+    absent. InputError lists the columns if one is missing."""
+    columns = ", ".join(map(repr, row)) or "none"
     if named is not None:
         if named not in row:
-            raise InputError(source, f"there is no such column; the columns are {there}", field=named)
+            raise InputError(source, f"there is no such column; the columns are {columns}", field=named)
         return named
     found = next((name for name in usual if name in row), None)
     if found is None and not optional:
         raise InputError(
             source,
-            f"no column is called {' or '.join(usual)}; the columns are {there}. Name it with --{role}-column",
+            f"no column is called {' or '.join(usual)}; the columns are {columns}. Name it with --{role}-column",
             field=role,
         )
     return found
 
 
 def text_field(row: dict[str, Any], name: str | None) -> str:
-    """A text that is not blank; BadRowError else."""
+    """The text in column `name`. BadRowError if it is missing, blank or not a text."""
     value = row.get(name) if name is not None else None
     if value is None:
         raise BadRowError(name, "is missing")
@@ -211,7 +212,8 @@ def text_field(row: dict[str, Any], name: str | None) -> str:
 
 
 def gold_field(row: dict[str, Any], name: str | None, needed: bool = True) -> str:
-    """The gold answer as text; empty where it is missing and not needed."""
+    """The gold answer in column `name` as text; empty if it is missing and not needed. BadRowError if it cannot be
+    used."""
     value = row.get(name) if name is not None else None
     if value is None or (isinstance(value, str) and not value.strip()):
         if needed:
@@ -255,7 +257,7 @@ _TASKS: dict[str, tuple[Sequence[int], int, int]] = {
     "countdown": (countdown.USUAL_SIZES, countdown.MIN_NUMBERS, countdown.MAX_NUMBERS),
     "logic": (logic.USUAL_SIZES, logic.MIN_SIZE, logic.MAX_SIZE),
 }
-"""The sizes that a task's questions usually have, the smallest and the largest."""
+"""By task: the usual sizes of its questions, the smallest size and the largest."""
 
 
 def _procedural(source: str) -> list[Question]:
@@ -279,7 +281,7 @@ def _split(source: str, text: str) -> Split:
 def _sizes(source: str, text: str, fewest: int, most: int) -> Sequence[int]:
     first, _, last = text.partition("-")
     ends = [first, last or first]
-    if not all(own.isdecimal() for own in ends) or not fewest <= int(ends[0]) <= int(ends[1]) <= most:
+    if not all(end.isdecimal() for end in ends) or not fewest <= int(ends[0]) <= int(ends[1]) <= most:
         raise InputError(source, f"{text!r} are no sizes: a number or a range within {fewest}-{most} is needed")
     return range(int(ends[0]), int(ends[1]) + 1)
 

@@ -1,4 +1,4 @@
-"""What the benchmark computes, and that the README says what was recorded."""
+"""The figures that the benchmarks compute, and the README's section on recorded savings."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.labels import look, relabel, relabelled
+from benchmarks.labels import dm_figures, relabel, relabelled
+from benchmarks.out_of_distribution import measure
 from benchmarks.readme import write_section
 from benchmarks.repetition import Reader, padded, repeatable
 from benchmarks.savings import Answer, Run, compared, first_statement, markdown
-from benchmarks.shift import measure
 from drr import reference
 from drr.learn.distill_folder import close_folder, open_folder, shard_path
 from drr.learn.records import Rollout, read_rollouts, write_shard
@@ -48,13 +48,15 @@ def test_the_readme_says_what_was_recorded() -> None:
 
 
 def attempts(question: str, answers: list[str], difficulty: int = 2) -> list[Rollout]:
-    """One rollout per answer; gold says 3."""
+    """One rollout per answer; the gold answer is 3."""
     rollouts = []
-    for sample, own in enumerate(answers):
-        rollout = rollout_of(["x: 1+2=3.\n\n", f"So the answer is {own}.\n\n", "Let me check.\n\n", f"1+2={own}.\n\n"])
-        rollout.question, rollout.sample, rollout.answer, rollout.difficulty = question, sample, own, difficulty
-        rollout.forced = ["3", own, own, own]
-        rollout.now, rollout.later = [answer == "3" for answer in rollout.forced], own == "3"
+    for sample, stated in enumerate(answers):
+        rollout = rollout_of(
+            ["x: 1+2=3.\n\n", f"So the answer is {stated}.\n\n", "Let me check.\n\n", f"1+2={stated}.\n\n"]
+        )
+        rollout.question, rollout.sample, rollout.answer, rollout.difficulty = question, sample, stated, difficulty
+        rollout.forced = ["3", stated, stated, stated]
+        rollout.now, rollout.later = [answer == "3" for answer in rollout.forced], stated == "3"
         rollouts.append(rollout)
     return rollouts
 
@@ -63,7 +65,7 @@ def test_majority_labels_need_no_gold(tmp_path: Path) -> None:
     rollouts = [*attempts("a", ["3", "3", "4"]), *attempts("b", ["5", "3", "5.0"]), *attempts("c", ["1", "2", "3"])]
     found = relabelled(rollouts, is_correct)
     assert set(found) == {"a", "b"}
-    assert [own.later for own in found["b"]] == [True, False, True]
+    assert [rollout.later for rollout in found["b"]] == [True, False, True]
     assert found["b"][0].now == [False, True, True, True]
     settings = {"grader": "auto", "labels": "gold", "step_rule": "line", "reasoner": {"name": "r", "fingerprint": "f"}}
     manifest = open_folder(tmp_path / "gold", settings)
@@ -71,22 +73,22 @@ def test_majority_labels_need_no_gold(tmp_path: Path) -> None:
     close_folder(tmp_path / "gold", manifest, [])
     figures = relabel(tmp_path / "gold", tmp_path / "majority")
     assert figures == {"questions": 2, "without_majority": 1, "majority_right": 0.5, "same_later": 0.5}
-    assert {own.gold for own in read_rollouts(tmp_path / "majority")} == {"3", "5"}
+    assert {rollout.gold for rollout in read_rollouts(tmp_path / "majority")} == {"3", "5"}
 
 
-def test_dms_are_compared_and_shifted_on_recorded_rollouts() -> None:
-    easy = [own for number in range(400) for own in attempts(f"What is {number} + 1?", ["3"])]
-    hard = [own for number in range(40) for own in attempts(f"What is {number} + 2?", ["3", "4"], difficulty=8)]
+def test_dms_are_compared_and_their_certificates_tried_on_harder_questions() -> None:
+    easy = [rollout for number in range(400) for rollout in attempts(f"What is {number} + 1?", ["3"])]
+    hard = [rollout for number in range(40) for rollout in attempts(f"What is {number} + 2?", ["3", "4"], difficulty=8)]
     results = measure(reference.dm_folder(), [*easy, *hard], 4)
     assert results["certified_on"] < 400
-    assert {own["max_lost_correct"] for own in results["risks"]} >= {0.05, 0.1}
-    for own in results["risks"]:
-        assert own["hard"]["right"] == 40
-        assert own["hard"]["lost"] == 0
+    assert {risk["max_lost_correct"] for risk in results["risks"]} >= {0.05, 0.1}
+    for risk in results["risks"]:
+        assert risk["hard"]["right"] == 40
+        assert risk["hard"]["lost"] == 0
     assert results["drift"]["hard"]["responses"] == 80
     assert results["drift"]["hard"]["warned_after"] is None
     assert results["drift"]["easy, left out"]["responses"] + results["certified_on"] < 400
-    figures = look(reference.dm_folder(), hard)
+    figures = dm_figures(reference.dm_folder(), hard)
     assert figures["rules"]["default"]["lost_rate"] == pytest.approx(0.0)
     assert 0 <= figures["auroc"]["first"] <= 1
 
@@ -107,8 +109,8 @@ def test_padded_text_is_read_by_the_reasoner_itself() -> None:
     rollout = rollout_of(["gain: 12+30=42.\n\n", "So the answer is 42.\n\n"])
     rollout.question = "Tom has 12 apples. He finds 30 more. How many apples does Tom have now?"
     likely = reader.read(rollout)
-    assert [len(own or []) for own in likely.logprobs] == likely.step_tokens
-    assert min(value for own in likely.logprobs for value in own or []) > -3.0
+    assert [len(logprobs or []) for logprobs in likely.logprobs] == likely.step_tokens
+    assert min(value for logprobs in likely.logprobs for value in logprobs or []) > -3.0
     wrong = reader.read(padded(rollout_of(["gain: 12+30=97.\n\n", "12+30=42.\n\n"]), 1))
     assert min(wrong.logprobs[0] or []) < -3.0
     assert len(wrong.logprobs) == 3

@@ -1,4 +1,4 @@
-"""The evidence in the README is what was recorded."""
+"""The evidence benchmark; its section in the README shows what was recorded."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The load generator against a server whose delays are known."""
+"""The load generator, against a fake server with known delays."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from benchmarks import load
 from benchmarks.load_client import Load, Run, Sample, Target, _stolen, drive
-from benchmarks.load_report import Targets, figures, ratios
+from benchmarks.load_report import LatencyGoals, figures, ratios
 from drr.errors import InputError
 from tests.local_http import served
 
@@ -115,7 +115,7 @@ async def test_time_bounds_a_run_and_what_was_not_finished_has_failed() -> None:
 async def test_a_refusal_is_a_failed_request_with_its_reason() -> None:
     async with served(fake_server()) as url:
         run = await drive(Target("a", url, "tiny", {"seed": 666}), prompts(2), Load(clients=1))
-        found = figures(run, Targets())
+        found = figures(run, LatencyGoals())
         with pytest.raises(InputError, match="HTTP 400"):
             await load.measure([Target("a", url, "tiny", {"seed": 666})], prompts(2), [Load(clients=1)], 1)
     assert found["failed"] == 2
@@ -141,7 +141,7 @@ def test_figures_are_of_good_requests_only() -> None:
         Sample(due=2.0, first=4.0, end=5.0, gaps=[1.0], tokens=20),
         Sample(due=2.0, error="no"),
     ]
-    found = figures(Run("a", "2 clients", 5.0, samples, 0.25), Targets(ttft=1.0))
+    found = figures(Run("a", "2 clients", 5.0, samples, 0.25), LatencyGoals(ttft=1.0))
     assert found["requests"] == 3
     assert found["stolen"] == 0.25
     assert found["failed"] == 1
@@ -214,5 +214,5 @@ def test_datasets_of_vllm_bench_serve_are_taken(tmp_path: Path) -> None:
     options, rest = load.parse([*arguments, "--dataset-path", str(path), "--custom-output-len", "33"])
     found = load.requests_of(options, rest)
     assert len(found) == 4 * 5
-    assert len({own["seed"] for own in found}) == 20
-    assert all(own["max_tokens"] == 33 and own["messages"][0]["content"].startswith("What is ") for own in found)
+    assert len({body["seed"] for body in found}) == 20
+    assert all(body["max_tokens"] == 33 and body["messages"][0]["content"].startswith("What is ") for body in found)

@@ -1,4 +1,4 @@
-"""What the comparison with raw vLLM stands on: models that cost what they should, and the other way of judging."""
+"""The parts of the comparison with raw vLLM: random models, judging step by step, and recorded results."""
 
 import contextlib
 from argparse import Namespace
@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from benchmarks import beside_vllm
 from benchmarks.load_client import Run, Sample, Target
-from benchmarks.overhead import HALFWAY, _against, _halfway, section
+from benchmarks.overhead import HALFWAY, _against_stepwise, _halfway, section
 from benchmarks.random_models import Size, make_dm, make_reasoner
 from benchmarks.stepwise import StepwiseLoop
 from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
@@ -73,7 +73,7 @@ def test_step_by_step_is_compared_pair_by_pair() -> None:
         run_of("DRR, shadow", [10, 10], 1.0),
         run_of("step by step", [10, 10], 1.0),
     ]
-    assert _against(runs) == [2.0, 1.0]
+    assert _against_stepwise(runs) == [2.0, 1.0]
 
 
 def test_half_way_stops_after_half_of_the_boundaries_with_a_step_of_answer() -> None:
@@ -95,10 +95,10 @@ async def test_what_is_measured_again_is_replaced_and_the_rest_stays(tmp_path: P
     async def record(*found: tuple[int, int]) -> list[tuple[int, int]]:
         options = Namespace(out=tmp_path, split=False, found=found)
         with contextlib.suppress(RuntimeError):
-            await beside_vllm._record(options, measure, lambda own: (own["clients"],))
-        return [(own["clients"], own["figure"]) for own in beside_vllm.recorded(tmp_path)]
+            await beside_vllm._record(options, measure, lambda result: (result["clients"],))
+        return [(result["clients"], result["figure"]) for result in beside_vllm.read_results(tmp_path)]
 
-    assert beside_vllm.recorded(tmp_path) == []
+    assert beside_vllm.read_results(tmp_path) == []
     assert await record((48, 1), (1, 2), (16, 3)) == [(1, 2), (16, 3), (48, 1)]
     assert await record((16, 4)) == [(1, 2), (16, 4), (48, 1)]
     assert await record((8, 0), (1, 9)) == [(1, 2), (8, 0), (16, 4), (48, 1)], "what was found before an error is kept"

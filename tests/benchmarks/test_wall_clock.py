@@ -1,9 +1,9 @@
-"""What stopping is worth on the clock, from runs whose times, tokens and answers are known."""
+"""The wall-clock comparison, on runs whose times, tokens and answers are known."""
 
 import pytest
 
 from benchmarks.load_client import Run, Sample
-from benchmarks.load_report import Targets, figures, ratios
+from benchmarks.load_report import LatencyGoals, figures, ratios
 from benchmarks.wall_clock import _place, compared, section
 from drr.tasks import Question
 
@@ -11,7 +11,7 @@ QUESTIONS = [Question("?", str(number), "counting", 1) for number in range(4)]
 
 
 def run_of(target: str, seconds: float, tokens: int, answers: str) -> Run:
-    samples = [Sample(0.0, 0.1, seconds, [0.1], tokens, f"The answer is {own}.") for own in answers]
+    samples = [Sample(0.0, 0.1, seconds, [0.1], tokens, f"The answer is {answer}.") for answer in answers]
     return Run(target, "2 clients", seconds, samples, 0.25)
 
 
@@ -37,7 +37,7 @@ def test_a_server_is_exactly_as_good_as_itself() -> None:
 
 
 def test_the_section_says_what_was_measured() -> None:
-    own, raw = ([figures(run, Targets()) for run in runs] for runs in (OURS, RAW))
+    ours, raw = ([figures(run, LatencyGoals()) for run in runs] for runs in (OURS, RAW))
     measured = {
         "machine": "x, 2 cores",
         "cores": None,
@@ -46,8 +46,8 @@ def test_the_section_says_what_was_measured() -> None:
         "stream_interval": 8,
         "pairs": 2,
         "servers": {"raw vLLM": compared(RAW, RAW, QUESTIONS), "DRR, auto": compared(OURS, RAW, QUESTIONS)},
-        "ratios": {"DRR, auto": ratios(raw, own)},
-        "runs": {"raw vLLM": raw, "DRR, auto": own},
+        "ratios": {"DRR, auto": ratios(raw, ours)},
+        "runs": {"raw vLLM": raw, "DRR, auto": ours},
     }
     text = section([measured])
     assert "4 reference test questions, 2 clients, all servers with `--stream-interval 8`; x, 2 cores" in text
@@ -58,6 +58,6 @@ def test_the_section_says_what_was_measured() -> None:
 
 def test_most_clients_and_questions_come_first_and_every_load_has_its_place() -> None:
     loads = [(48, 500, 1), (48, 72, 1), (48, 500, 8), (16, 24, 1), (1, 4, 1)]
-    places = [_place({"clients": own[0], "questions": own[1], "stream_interval": own[2]}) for own in loads]
+    places = [_place({"clients": load[0], "questions": load[1], "stream_interval": load[2]}) for load in loads]
     assert len(set(places)) == len(loads)
     assert sorted(places) == places

@@ -1,4 +1,4 @@
-"""Certified thresholds: the test is exact, the order is fixed beforehand, the promise is kept."""
+"""Certified thresholds: tests are exact, their order is fixed beforehand, and the promise is kept on new questions."""
 
 from dataclasses import replace
 
@@ -96,16 +96,16 @@ def test_replayed_attempts_are_rejected_where_the_policy_would(
 ) -> None:
     policy = replace(rule.settings(), accept=accept)
     rollouts, scores = [], []
-    for number, (own, right) in enumerate(attempts):
-        rollout = rollout_of(["a\n\n"] * len(own))
-        rollout.sample, rollout.now, rollout.later = number, [right] * len(own), right
+    for number, (attempt, right) in enumerate(attempts):
+        rollout = rollout_of(["a\n\n"] * len(attempt))
+        rollout.sample, rollout.now, rollout.later = number, [right] * len(attempt), right
         rollouts.append(rollout)
-        scores.append(np.asarray(own))
+        scores.append(np.asarray(attempt))
     tokens, best, outcome = 0, (-1.0, False), None
-    for own, right in attempts:
-        seen = [Score(now, later) for now, later in own]
-        ends = len(own) - 1
-        for at in range(len(own)):
+    for attempt, right in attempts:
+        seen = [Score(now, later) for now, later in attempt]
+        ends = len(attempt) - 1
+        for at in range(len(attempt)):
             verdict = decide(policy, seen[: at + 1], closing=at == ends).verdict
             if verdict in (Verdict.STOP, Verdict.RETHINK) or at == ends:
                 break
@@ -113,7 +113,7 @@ def test_replayed_attempts_are_rejected_where_the_policy_would(
         if verdict is not Verdict.RETHINK:
             outcome = right
             break
-        best = max(best, (seen[at].p_now, right), key=lambda one: one[0])
+        best = max(best, (seen[at].p_now, right), key=lambda scored: scored[0])
     found = Replay(rollouts, scores).attempts(rule).think_again(accept, len(attempts))
     assert found.right.tolist() == [best[1] if outcome is None else outcome]
     assert found.tokens.tolist() == [tokens + 9]
@@ -130,32 +130,32 @@ def test_the_rule_for_thinking_again_is_accurate_first_and_cheap_second() -> Non
         for rule in (never, Rule(0.9), Rule(0.6))
         for accept in (0.2, 0.5, 0.8)
     ]
-    assert found["accuracy"] >= max(own.right.mean() for own in tried) - 0.006
+    assert found["accuracy"] >= max(outcome.right.mean() for outcome in tried) - 0.006
     once = replay.table([never])
     assert found["accuracy"] > once.full_right.mean() + 0.1
-    alike = [own.tokens.mean() for own in tried if own.right.mean() >= found["accuracy"]]
-    assert found["tokens"] <= min(alike, default=np.inf) + 0.1
+    as_accurate = [outcome.tokens.mean() for outcome in tried if outcome.right.mean() >= found["accuracy"]]
+    assert found["tokens"] <= min(as_accurate, default=np.inf) + 0.1
     assert choose_rethink(Replay(*population(40, 3)), [never], [0.5], [0.1]) is None
 
 
 def test_a_judge_that_costs_more_than_it_saves_still_has_a_default() -> None:
     rollouts, scores = population(60, 4)
-    dear = Replay(rollouts, scores, [[1000] * 12 for _ in rollouts]).table([Rule(0.3), Rule(None)])
-    assert dear.saved.max() < 0
-    order = order_rules(dear, dear.lost)
-    assert [dear.rules[own] for own in order] == [Rule(None)]
-    assert choose_default(dear, order, 1.0) == (order[0], True)
+    costly = Replay(rollouts, scores, [[1000] * 12 for _ in rollouts]).table([Rule(0.3), Rule(None)])
+    assert costly.saved.max() < 0
+    order = order_rules(costly, costly.lost)
+    assert [costly.rules[index] for index in order] == [Rule(None)]
+    assert choose_default(costly, order, 1.0) == (order[0], True)
 
 
-def test_a_dear_judge_can_still_promise_to_lose_nothing() -> None:
+def test_a_judge_that_costs_tokens_can_still_promise_to_lose_nothing() -> None:
     rollouts, scores = population(500, 4)
     rules = [Rule(level) for level in (0.3, 0.6, 0.9)] + [Rule(None)]
-    dear = Replay(rollouts, scores, [[1] * 12 for _ in rollouts]).table(rules)
-    assert dear.saved[3] < 0 < dear.saved[0]
-    order = order_rules(dear, dear.lost)
-    assert dear.rules[order[0]] == Rule(None)
-    certificates, _ = certify_all(dear, order, (0.01, 0.1))
-    assert [own.max_lost_correct for own in certificates] == [0.01, 0.1]
+    costly = Replay(rollouts, scores, [[1] * 12 for _ in rollouts]).table(rules)
+    assert costly.saved[3] < 0 < costly.saved[0]
+    order = order_rules(costly, costly.lost)
+    assert costly.rules[order[0]] == Rule(None)
+    certificates, _ = certify_all(costly, order, (0.01, 0.1))
+    assert [certificate.max_lost_correct for certificate in certificates] == [0.01, 0.1]
 
 
 def test_a_judge_that_can_wait_is_asked_at_the_end_where_nothing_ends_an_attempt_before() -> None:
@@ -163,7 +163,8 @@ def test_a_judge_that_can_wait_is_asked_at_the_end_where_nothing_ends_an_attempt
     probes = [list(range(1, 13)) for _ in rollouts]
     for rule, waits, differs in ((Rule(None), 12, True), (Rule(None, hopeless=-1.0), 78, False)):
         patient, asked = (
-            Replay(rollouts, scores, probes, can_wait=can_wait).attempts(rule) for can_wait in (True, False)
+            Replay(rollouts, scores, probes, needs_no_steps=needs_no_steps).attempts(rule)
+            for needs_no_steps in (True, False)
         )
         free = Replay(rollouts, scores).attempts(rule)
         assert set(patient.thought - free.thought) == {waits}
@@ -223,7 +224,7 @@ def test_too_few_questions_are_refused_with_the_number_needed() -> None:
     table = Replay(*population(150, 1)).table(candidate_rules()[::7])
     certificates, refused = certify_all(table, order_rules(table, table.lost), (0.01, 0.1))
     assert "needs at least 299" in refused["0.01"]
-    assert [own.max_lost_correct for own in certificates] == [0.1]
+    assert [certificate.max_lost_correct for certificate in certificates] == [0.1]
 
 
 def test_the_default_rule_keeps_its_promise_on_new_questions() -> None:
@@ -289,15 +290,15 @@ def calibration(*certificates: Certificate) -> Calibration:
 
 
 def test_the_largest_saving_within_the_risk_is_chosen() -> None:
-    own = calibration(certificate(0.01, 0.2), certificate(0.05, 0.4))
-    assert own.for_risk(0.005) is None
+    calibrated = calibration(certificate(0.01, 0.2), certificate(0.05, 0.4))
+    assert calibrated.for_risk(0.005) is None
     for risk, saved in ((0.01, 0.2), (0.03, 0.2), (0.05, 0.4), (0.5, 0.4)):
-        found = own.for_risk(risk)
+        found = calibrated.for_risk(risk)
         assert found is not None
         assert found.saved == saved
-    assert own.risks == [0.01, 0.05]
-    again = Calibration.from_json(own.to_json())
-    assert again == own
+    assert calibrated.risks == [0.01, 0.05]
+    again = Calibration.from_json(calibrated.to_json())
+    assert again == calibrated
     with pytest.raises(InputError, match="field calibration"):
         Calibration.from_json({"certificates": []})
 
@@ -305,7 +306,7 @@ def test_the_largest_saving_within_the_risk_is_chosen() -> None:
 def test_scores_are_cut_by_rollout() -> None:
     rollouts = [rollout_of(["a"]), rollout_of(["a", "b"])]
     data = flatten(rollouts, [np.zeros((1, 2)), np.ones((2, 2))])
-    assert [len(own) for own in by_rollout(np.arange(6.0).reshape(3, 2), data, 2)] == [1, 2]
+    assert [len(part) for part in by_rollout(np.arange(6.0).reshape(3, 2), data, 2)] == [1, 2]
 
 
 def test_drift_is_seen_and_its_absence_too() -> None:

@@ -1,4 +1,4 @@
-"""Recorded rollouts judged anew: as in service; and rules with a stated risk for scorers without a DM."""
+"""Judging recorded rollouts gives the scores of serving; scorers without a DM get rules with a stated risk."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +43,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def live_scores(name: str, rollout: Rollout) -> tuple[list[float | None], int]:
-    """What the scorer says while the same rollout is thought: scores, and tokens of its probes."""
+    """The scorer's scores while the same rollout is generated, and the tokens of its probes."""
     reasoner = FakeEngine(ASKED, skill=0.8).reasoner()
     prompt = user_prompt(TOKENIZER, rollout.question)
     params = SamplingParams(temperature=0.8, seed=draw_seed(0, rollout.question, str(rollout.sample)))
@@ -73,20 +73,20 @@ def test_a_recorded_rollout_is_judged_as_it_would_have_been_live(name: str, reco
     rollouts = read_rollouts(records)[:6]
     reasoner = FakeEngine(ASKED, skill=0.8).reasoner()
     judged = asyncio.run(rescore(training_free()[name], rollouts, reasoner))
-    for rollout, own in zip(rollouts, judged, strict=True):
+    for rollout, rescored in zip(rollouts, judged, strict=True):
         live, probed = asyncio.run(live_scores(name, rollout))
-        assert own.scores[:, 0].tolist() == pytest.approx(live)
-        assert sum(own.probes) == probed
-        assert (sum(own.probes) > 0) is (name in ("confidence", "answer_probe"))
+        assert rescored.scores[:, 0].tolist() == pytest.approx(live)
+        assert sum(rescored.probes) == probed
+        assert (sum(rescored.probes) > 0) is (name in ("confidence", "answer_probe"))
 
 
 def test_probes_are_paid_for_in_a_replay(records: Path) -> None:
     rollouts = read_rollouts(records)[:20]
-    scores = [np.full((len(own.steps), 2), 0.5) for own in rollouts]
+    scores = [np.full((len(rollout.steps), 2), 0.5) for rollout in rollouts]
     rules, _, _ = rules_from([np.full((3, 2), 0.7)])
-    free, paid = Replay(rollouts, scores), Replay(rollouts, scores, [[7] * len(own.steps) for own in rollouts])
+    free, paid = Replay(rollouts, scores), Replay(rollouts, scores, [[7] * len(rollout.steps) for rollout in rollouts])
     full = free.outcomes(rules[0])
-    assert (paid.outcomes(rules[0]).tokens - full.tokens).tolist() == [7 * len(own.steps) for own in rollouts]
+    assert (paid.outcomes(rules[0]).tokens - full.tokens).tolist() == [7 * len(rollout.steps) for rollout in rollouts]
     now = next(rule for rule in rules_from(scores)[0] if rule.patience == 2 and rule.threshold == 0.5)
     assert (paid.outcomes(now).tokens - free.outcomes(now).tokens).tolist() == [14] * len(rollouts)
 
@@ -95,7 +95,7 @@ def test_rules_stand_where_the_scores_do() -> None:
     rng = np.random.default_rng(0)
     scores = [0.97 + 0.03 * rng.random((8, 2)) for _ in range(200)]
     rules, accepts, give_ups = rules_from(scores)
-    seen = np.concatenate([own[:, 0] for own in scores])
+    seen = np.concatenate([rollout_scores[:, 0] for rollout_scores in scores])
     assert {rule.patience for rule in rules} == {1, 2, 3}
     assert Rule(None) in rules, "one rule stops nothing"
     stopping = sorted({rule.threshold for rule in rules if rule.threshold is not None})
@@ -114,10 +114,10 @@ def test_a_scorer_is_calibrated_by_the_command(records: Path, tmp_path: Path) ->
     assert set(cards) == {"logprob", "stated"}
     for card in cards.values():
         assert (card.reasoner, card.step_rule) == ("0123456789abcdef", "blank_line")
-        own = Calibration.from_json(card.calibration)
-        assert own.questions["test"] > 80
-        assert {mode: chosen["attempts"] for mode, chosen in own.rethink.items()} == {"auto": 2, "rethink": 2}
-        again = own.thinking_again("rethink")
+        calibration = Calibration.from_json(card.calibration)
+        assert calibration.questions["test"] > 80
+        assert {mode: chosen["attempts"] for mode, chosen in calibration.rethink.items()} == {"auto": 2, "rethink": 2}
+        again = calibration.thinking_again("rethink")
         assert again is not None
         assert again[0].threshold is None
     with pytest.raises(InputError, match="was calibrated on fake, not on this Reasoner"):

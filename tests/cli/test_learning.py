@@ -1,4 +1,4 @@
-"""The commands in a row, on a toy: records, a DM, its certificates, and what is said of them."""
+"""The commands one after the other, on toy models: records, a DM, its certificates, and what is printed about them."""
 
 import json
 import subprocess
@@ -82,14 +82,14 @@ def test_calibration_certifies_what_the_questions_allow(
     printed = capsys.readouterr().out
     card = DmCard.load(trained)
     assert card.calibration is not None
-    own = Calibration.from_json(card.calibration)
-    assert own.questions.keys() == {"temperature", "order", "test"}
-    assert sum(own.questions.values()) == 240 - len(before)
-    assert own.sampling == {"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024}
-    assert "needs at least 299" in own.refused["0.01"]
+    calibration = Calibration.from_json(card.calibration)
+    assert calibration.questions.keys() == {"temperature", "order", "test"}
+    assert sum(calibration.questions.values()) == 240 - len(before)
+    assert calibration.sampling == {"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024}
+    assert "needs at least 299" in calibration.refused["0.01"]
     assert "needs at least 299" in printed
-    assert own.risks in ([], [0.1])
-    threshold = own.default["rule"]["threshold"]
+    assert calibration.risks in ([], [0.1])
+    threshold = calibration.default["rule"]["threshold"]
     assert card.threshold == (1.0 if threshold is None else threshold)
     assert "## Calibration" in (trained / "README.md").read_text()
     assert main(["inspect", str(trained)]) == 0
@@ -177,7 +177,7 @@ def test_inspect_compares_live_scores(
 ) -> None:
     assert main(["calibrate", "--dm", str(trained), "--data", str(records), "--risk", "0.1"]) == 0
     shares = DmCard.load(trained).calibration["drift"]["shares"]  # type: ignore[index]
-    counts = [int(1000 * own) if index < share else 0 for index, own in enumerate(shares)]
+    counts = [int(1000 * bin_share) if index < share else 0 for index, bin_share in enumerate(shares)]
     text = "".join(f'{FIRST_SCORES_METRIC}_total{{bin="{index}"}} {count}\n' for index, count in enumerate(counts))
     body = f"# TYPE {FIRST_SCORES_METRIC} counter\n{text}"
 

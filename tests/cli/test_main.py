@@ -1,4 +1,4 @@
-"""The `drr` command itself: what it says of itself, and of what it cannot use."""
+"""The `drr` command: its version, its error messages, and commands of other packages."""
 
 import re
 from importlib.metadata import EntryPoint, entry_points
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drr.cli.main import BROUGHT_GROUP, main
+from drr.cli.main import PLUGIN_GROUP, main
 from tests.local_files import GOOD_JSONL
 
 
@@ -48,8 +48,8 @@ def test_the_versions_of_drr_and_vllm_are_told(capsys: pytest.CaptureFixture[str
 def test_commands_of_other_packages_get_their_arguments(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (own,) = entry_points(group=BROUGHT_GROUP, name="serve")
-    assert own.value == "server.launch:main"
+    (entry_point,) = entry_points(group=PLUGIN_GROUP, name="serve")
+    assert entry_point.value == "server.launch:main"
     monkeypatch.setattr(EntryPoint, "load", lambda self: lambda arguments: len(arguments))
     assert main(["serve", "--model", "m"]) == 2
     monkeypatch.setattr("drr.cli.main.entry_points", lambda **_: ())

@@ -1,4 +1,4 @@
-"""Strategies side by side, on a fake engine: every token counted, nothing run twice, honest figures."""
+"""Evaluation of strategies on a fake engine: every token is counted, nothing is run twice, figures are right."""
 
 import asyncio
 import io
@@ -16,10 +16,19 @@ from hypothesis import strategies as st
 from drr.cli import eval_command
 from drr.cli.main import main
 from drr.errors import InputError
-from drr.evaluate.report import ALL, Line, at_equal_tokens, best_mixture, figures, groups_of, judged, lines
-from drr.evaluate.run import EvalConfig, Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded
+from drr.evaluate.report import (
+    ALL,
+    StrategyArrays,
+    at_equal_tokens,
+    best_mixture,
+    figures,
+    groups_of,
+    judged,
+    strategy_arrays,
+)
+from drr.evaluate.run import EvalConfig, Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
 from drr.evaluate.selective import Judged, areas, coverage_curve
-from drr.evaluate.strategies import FULL, SAMPLES, Strategy, standard
+from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
 from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.scorer_card import ScorerCard
@@ -39,7 +48,7 @@ SCORERS = ["confidence", "answer_probe", "logprob"]
 
 
 def strategies() -> list[Strategy]:
-    everything = standard(SCORERS, {}, (2, 4))  # type: ignore[arg-type]
+    everything = all_strategies(SCORERS, {}, (2, 4))  # type: ignore[arg-type]
     wanted = (
         FULL,
         "4 samples",
@@ -51,26 +60,26 @@ def strategies() -> list[Strategy]:
         "judged by confidence",
         "oracle stop",
     )
-    return [own for own in everything if own.name in wanted]
+    return [strategy for strategy in everything if strategy.name in wanted]
 
 
 def run(out: Path, engine: FakeEngine, config: EvalConfig = CONFIG, asked: int = 10) -> None:
     evaluator = Evaluator(engine.reasoner(), dict(training_free()), is_correct, config)
-    asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded(config)))
+    asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded_settings(config)))
 
 
 def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_path: Path) -> None:
     engine = FakeEngine(ASKED, skill=0.85)
     run(tmp_path, engine)
     assert engine.running == 0
-    outcomes = {own.name: own for own in read_outcomes(tmp_path)}
-    assert set(outcomes) == {own.name for own in strategies()}
-    for own in outcomes.values():
-        samples = 4 if own.name == "4 samples" else 1
-        assert sorted((row.question, row.sample) for row in own.rows) == [
+    outcomes = {outcome.name: outcome for outcome in read_outcomes(tmp_path)}
+    assert set(outcomes) == {strategy.name for strategy in strategies()}
+    for outcome in outcomes.values():
+        samples = 4 if outcome.name == "4 samples" else 1
+        assert sorted((row.question, row.sample) for row in outcome.rows) == [
             (q, s) for q in range(10) for s in range(samples)
         ]
-        for row in own.rows:
+        for row in outcome.rows:
             assert row.right is is_correct(row.answer, ASKED[row.question].answer)
     full = {row.question: row for row in outcomes[FULL].rows if row.sample == 0}
     for row in outcomes["first stated answer"].rows:
@@ -99,7 +108,7 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
     changed = replace(strategies()[0], max_thinking_tokens=5)
     evaluator = Evaluator(again.reasoner(), dict(training_free()), is_correct, CONFIG)
     with pytest.raises(InputError, match="field max_thinking_tokens: was begun with None, not 5"):
-        asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded(CONFIG)))
+        asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded_settings(CONFIG)))
     with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
         run(tmp_path, again, EvalConfig(temperature=0.5))
     with pytest.raises(InputError, match="field questions"):
@@ -116,8 +125,13 @@ def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
         [("3", True, 0.2), ("4", False, 0.9), ("3", True, 0.3), ("5", False, 0.1)],
         [("7", False, 0.1), ("8", True, 0.8), ("7", False, 0.2), ("7", False, 0.3)],
     ]
-    rows = [row(q, s, *own[:2], 100, own[2]) for q, samples in enumerate(drawn) for s, own in enumerate(samples)]
-    found = {own.name: own for own in lines([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)}
+    rows = [
+        row(q, s, *sample[:2], 100, sample[2]) for q, samples in enumerate(drawn) for s, sample in enumerate(samples)
+    ]
+    found = {
+        strategy.name: strategy
+        for strategy in strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)
+    }
     assert found["self-consistency, 2"].right.tolist() == [1, 0], "where no two agree, the first"
     assert found["self-consistency, 4"].right.tolist() == [1, 0]
     assert found["best of 4 by DM"].right.tolist() == [0, 1]
@@ -128,16 +142,19 @@ def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
 
 def test_empty_answers_do_not_vote() -> None:
     rows = [row(0, sample, answer, answer == "3", 10, 0.5) for sample, answer in enumerate(["3", "", ""])]
-    found = {own.name: own for own in lines([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)}
+    found = {
+        strategy.name: strategy
+        for strategy in strategy_arrays([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)
+    }
     assert found["self-consistency, 3"].right.tolist() == [1]
 
 
 def test_figures_are_paired_with_full_thinking() -> None:
     rng = np.random.default_rng(0)
     right, tokens = (rng.random(400) < 0.7).astype(float), rng.integers(100, 300, 400).astype(float)
-    half = Line("half", "x", right, tokens / 2, tokens / 4, 1.0)
-    worse = Line("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, tokens, 1.0)
-    full, cheap, bad = figures([Line(FULL, "full", right, tokens, tokens / 2, 2.0), half, worse])
+    half = StrategyArrays("half", "x", right, tokens / 2, tokens / 4, 1.0)
+    worse = StrategyArrays("worse", "x", np.where(rng.random(400) < 0.1, 0.0, right), tokens, tokens, 1.0)
+    full, cheap, bad = figures([StrategyArrays(FULL, "full", right, tokens, tokens / 2, 2.0), half, worse])
     assert (full["gain_points"], full["gain_interval"], full["saved"]) == (0.0, [0.0, 0.0], 0.0)
     assert (cheap["saved"], cheap["saved_interval"], cheap["lost_correct"]) == (0.5, [0.5, 0.5], 0)
     assert bad["gain_interval"][1] < 0
@@ -164,10 +181,10 @@ CALIBRATION = Calibration(
 
 
 def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
-    found = standard(["dm", "entropy"], {"dm": CALIBRATION}, (2, 4))
-    names = [own.name for own in found]
+    found = all_strategies(["dm", "entropy"], {"dm": CALIBRATION}, (2, 4))
+    names = [strategy.name for strategy in found]
     assert len(set(names)) == len(names)
-    by_name = {own.name: own for own in found}
+    by_name = {strategy.name: strategy for strategy in found}
     assert by_name["dm, 1 % lost"].policy == PolicySettings(0.97)
     both = by_name["stop + rethink: dm, 4"]
     assert (both.policy.threshold, both.policy.hopeless, both.policy.accept) == (0.8, 0.5, 0.6)
@@ -193,7 +210,7 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert "self-consistency, 4" in printed
     results = json.loads((tmp_path / RESULTS_NAME).read_text())
     assert len(results["groups"][ALL]) == len(strategies()) - 2 + 6
-    assert [own["judge"] for own in results["selective"]] == ["confidence"]
+    assert [judge["judge"] for judge in results["selective"]] == ["confidence"]
     assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
     assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000
     text = (tmp_path / REPORT_NAME).read_text()
@@ -205,40 +222,47 @@ def test_groups_have_figures_of_their_own() -> None:
     rows = [row(q, 0, "3", q % 2 == 0, 100, 0.5) for q in range(60)]
     outcomes = [StrategyOutcomes(FULL, "full", 8.0, rows)]
     groups = groups_of(outcomes)
-    assert {name: len(own) for name, own in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
-    (line, *_) = lines(outcomes, is_correct)
-    even = figures([line.of(groups["even"])])[0]
+    assert {name: len(group) for name, group in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
+    (strategy, *_) = strategy_arrays(outcomes, is_correct)
+    even = figures([strategy.of(groups["even"])])[0]
     assert (even["accuracy"], even["thinking_tokens"]) == (1.0, 50.0)
-    assert figures([line.of(groups["odd"])])[0]["accuracy"] == 0.0
+    assert figures([strategy.of(groups["odd"])])[0]["accuracy"] == 0.0
     assert set(groups_of([StrategyOutcomes(FULL, "full", 8.0, rows[:30])])) == {ALL}, "15 questions are too few"
 
 
-def line(name: str, family: str, right: float, tokens: float, questions: int = 400) -> Line:
+def flat(name: str, family: str, right: float, tokens: float, questions: int = 400) -> StrategyArrays:
     rights = (np.arange(questions) < right * questions).astype(float)
-    return Line(name, family, rights, np.full(questions, tokens), np.full(questions, 10.0), 1.0)
+    return StrategyArrays(name, family, rights, np.full(questions, tokens), np.full(questions, 10.0), 1.0)
 
 
 def test_strategies_meet_at_equal_tokens() -> None:
     found = [
-        line(FULL, "full", 0.6, 100.0),
-        line("self-consistency, 2", "self-consistency", 0.6, 200.0),
-        line("self-consistency, 4", "self-consistency", 0.72, 400.0),
-        line("ours, 1", "ours", 0.65, 80.0),
-        line("ours, 2", "ours", 0.75, 200.0),
-        line("ours, 3", "ours", 0.75, 500.0),
+        flat(FULL, "full", 0.6, 100.0),
+        flat("self-consistency, 2", "self-consistency", 0.6, 200.0),
+        flat("self-consistency, 4", "self-consistency", 0.72, 400.0),
+        flat("ours, 1", "ours", 0.65, 80.0),
+        flat("ours, 2", "ours", 0.75, 200.0),
+        flat("ours, 3", "ours", 0.75, 500.0),
     ]
-    against = [own for own in at_equal_tokens(found, ["ours"]) if own["against"] == "self-consistency"]
-    met = [(own["their_tokens"], own["their_accuracy"]) for own in against]
-    assert met == [(100, 0.6), (200, 0.64), (400, 0.72)], "two samples are no better than a mixture of one and four"
-    assert [own["gain_points"] for own in against] == [5.0, 11.0, 3.0]
-    assert all(own["gain_interval"][0] < own["gain_points"] < own["gain_interval"][1] for own in against)
+    against = [
+        comparison for comparison in at_equal_tokens(found, ["ours"]) if comparison["against"] == "self-consistency"
+    ]
+    mixtures = [(comparison["their_tokens"], comparison["their_accuracy"]) for comparison in against]
+    assert mixtures == [(100, 0.6), (200, 0.64), (400, 0.72)], (
+        "two samples are no better than a mixture of one and four"
+    )
+    assert [comparison["gain_points"] for comparison in against] == [5.0, 11.0, 3.0]
+    assert all(
+        comparison["gain_interval"][0] < comparison["gain_points"] < comparison["gain_interval"][1]
+        for comparison in against
+    )
 
 
 @given(
     points=st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=8), wanted=st.integers(1, 60)
 )
 def test_the_best_mixture_is_no_worse_than_any_point_or_pair(points: list[tuple[int, float]], wanted: int) -> None:
-    tokens, right = (np.asarray([float(own[part]) for own in points]) for part in (0, 1))
+    tokens, right = (np.asarray([float(point[part]) for point in points]) for part in (0, 1))
     spent, reached = best_mixture(tokens, right, wanted)
     affordable = [r for t, r in points if t <= wanted]
     if not affordable:
@@ -274,7 +298,7 @@ def test_judges_are_compared_on_full_answers() -> None:
         StrategyOutcomes("2 samples", SAMPLES, 8.0, rows),
     ]
     found = judged([*outcomes, StrategyOutcomes(FULL, "full", 1.0, rows[::2])])
-    assert [own.name for own in found] == ["dm", "entropy"]
+    assert [judge.name for judge in found] == ["dm", "entropy"]
     assert found[0].belief.tolist() == pytest.approx([0, 0.1, 0.2, 0.3])
 
 
@@ -282,7 +306,7 @@ def test_a_strategys_whole_name_means_that_one_only(monkeypatch: pytest.MonkeyPa
     chosen: list[list[str]] = []
 
     async def look(*given: Any) -> None:
-        chosen.append([own.name for own in given[3]])
+        chosen.append([strategy.name for strategy in given[3]])
         raise InputError("here", "is enough")
 
     monkeypatch.setattr(eval_command, "_evaluate", look)

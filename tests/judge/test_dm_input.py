@@ -1,4 +1,4 @@
-"""One rendering for training and serving: growing prefixes, bounded length."""
+"""The DM's input is the same in training and serving; its ids grow by appending and have a bounded length."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""The DM's turn-taking within an attempt, and its end."""
+"""The DM judges one input of an attempt at a time, and stays unavailable once its classifier is gone."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.dm_logits import FOLDER, QUESTION, STEPS, inputs
 
 
 class SlowClassifier:
-    """Says how long the input is up to each end; answers when told to."""
+    """Gives as logit the length of the input up to each end, as soon as its gate is open."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[int, list[int]]] = []
@@ -51,12 +51,12 @@ async def test_boundaries_that_close_meanwhile_are_judged_together_afterwards() 
     classify = SlowClassifier()
     tasks = started(scorer_on(classify))
     await asyncio.sleep(0.01)
-    own = lengths()
-    assert classify.asked == [(own[0], own[:1])]
+    input_lengths = lengths()
+    assert classify.asked == [(input_lengths[0], input_lengths[:1])]
     classify.gate.set()
-    assert await asyncio.gather(*tasks) == [expected(length) for length in own]
+    assert await asyncio.gather(*tasks) == [expected(length) for length in input_lengths]
     assert len(classify.asked) <= 2
-    assert classify.asked[-1] == (own[-1], own[1:])
+    assert classify.asked[-1] == (input_lengths[-1], input_lengths[1:])
 
 
 async def test_a_boundary_that_is_given_up_does_not_hold_the_others_up() -> None:
@@ -68,19 +68,19 @@ async def test_a_boundary_that_is_given_up_does_not_hold_the_others_up() -> None
     await asyncio.sleep(0.01)
     classify.gate.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
-    own = lengths()
+    input_lengths = lengths()
     kept = [index for index in range(len(STEPS)) if index not in (0, 2)]
-    assert [found[index] for index in kept] == [expected(own[index]) for index in kept]
+    assert [found[index] for index in kept] == [expected(input_lengths[index]) for index in kept]
     assert all(isinstance(found[index], asyncio.CancelledError) for index in (0, 2))
 
 
 async def test_where_old_steps_are_dropped_each_boundary_is_judged_on_its_own_input() -> None:
-    own = lengths(max_tokens=96)
-    assert own != sorted(own), "the room is too small for all steps"
+    input_lengths = lengths(max_tokens=96)
+    assert input_lengths != sorted(input_lengths), "the room is too small for all steps"
     classify = SlowClassifier()
     tasks = started(scorer_on(classify, max_tokens=96))
     classify.gate.set()
-    assert await asyncio.gather(*tasks) == [expected(length) for length in own]
+    assert await asyncio.gather(*tasks) == [expected(length) for length in input_lengths]
     assert all(ends == sorted(ends) and ends[-1] == length for length, ends in classify.asked)
 
 
@@ -95,8 +95,8 @@ async def test_the_death_of_the_classifier_is_told_once_and_it_is_not_asked_agai
 
     scorer = DmScorer("dm", dead, AutoTokenizer.from_pretrained(FOLDER), load_dm_head(FOLDER), 1024, told.append)
     found = await asyncio.gather(scorer.logits([1], [1]), scorer.logits([2], [1]), return_exceptions=True)
-    assert [type(own) for own in found] == [ScorerUnavailableError] * 2
-    assert (scorer.dead, [str(own) for own in told]) == (True, ["its engine is gone"])
+    assert [type(error) for error in found] == [ScorerUnavailableError] * 2
+    assert (scorer.dead, [str(error) for error in told]) == (True, ["its engine is gone"])
     with pytest.raises(ScorerUnavailableError):
         await scorer.logits([3], [1])
     assert asked == 2

@@ -1,4 +1,4 @@
-"""A process reward model as a scorer: attempts that outgrow it, and its end."""
+"""A process reward model as a scorer: attempts that are too long for it, and a model that is gone."""
 
 import asyncio
 

@@ -17,12 +17,12 @@ SCORERS = training_free()
 
 
 def token(text: str, p: float = 1.0, others: dict[str, float] | None = None) -> ProbedToken:
-    likeliest = {text: math.log(p), **{other: math.log(own) for other, own in (others or {}).items()}}
+    likeliest = {text: math.log(p), **{other: math.log(probability) for other, probability in (others or {}).items()}}
     return ProbedToken(text, math.log(p), likeliest, 2 if text == "</think>" else 50)
 
 
 class FakeProbe:
-    """Plays its replies in turn; a context that ends in 99 is a critique."""
+    """Returns its replies one after the other: critiques for contexts that end in 99, else answers."""
 
     form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
 

@@ -1,4 +1,4 @@
-"""Distillation: every boundary forced and graded, mixed questions rolled out more, nothing lost to a kill."""
+"""Distillation: every boundary is forced and graded, mixed questions get more rollouts, and a kill loses nothing."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from drr import reference
 from drr.cli.main import main
+from drr.engine.formats import choose_format
 from drr.engine.open_reasoner import known_format
 from drr.errors import InputError
 from drr.judge.dm_folder import fingerprint
@@ -49,20 +50,36 @@ def test_every_boundary_is_forced_and_graded(tmp_path: Path) -> None:
         assert rollout.now == [is_correct(answer or "", rollout.gold) for answer in rollout.forced]
         assert rollout.later == is_correct(rollout.answer, rollout.gold)
         assert rollout.thinking_tokens == sum(rollout.step_tokens)
-        assert [len(own or []) for own in rollout.logprobs] == rollout.step_tokens
+        assert [len(logprobs or []) for logprobs in rollout.logprobs] == rollout.step_tokens
         assert all(features is not None for features in behaviour_features(rollout))
     assert manifest.complete
     assert manifest.counts["rollouts"] == len(rollouts)
     assert manifest.counts["boundaries"] == sum(len(rollout.steps) for rollout in rollouts)
 
 
+def test_a_chain_of_thought_without_markers_is_forced_by_the_cue(tmp_path: Path) -> None:
+    cue = "\n\nTherefore, the final answer is"
+    tokenizer = AutoTokenizer.from_pretrained(reference.reasoner_folder())
+    tokenizer.chat_template = "{{ messages[0].content }}"
+    form = choose_format(tokenizer, "", cue).form
+    assert form.turn_holds_answer, "a template that knows no markers"
+    engine = FakeEngine(ASKED, form=form)
+    distil(ASKED, tmp_path, DistillConfig(rollouts=2, extra_rollouts=0), engine)
+    for rollout in read_rollouts(tmp_path):
+        assert [step.split()[0] for step in rollout.steps] == ["so:", "It", "The"]
+        assert rollout.now == [is_correct(answer or "", rollout.gold) for answer in rollout.forced]
+        assert rollout.later == is_correct(rollout.answer, rollout.gold)
+        assert rollout.total_tokens == rollout.thinking_tokens + 1, "the chain holds its answer; the turn has an end"
+        assert all((answer or "").lstrip("-").isdigit() for answer in rollout.forced)
+
+
 def test_questions_with_mixed_outcomes_get_more_rollouts(tmp_path: Path) -> None:
     distil(ASKED, tmp_path, CONFIG)
     sizes = set()
-    for own in by_question(read_rollouts(tmp_path)).values():
-        mixed = len({rollout.later for rollout in own[:3]}) == 2
-        assert len(own) == (5 if mixed else 3)
-        sizes.add(len(own))
+    for rollouts in by_question(read_rollouts(tmp_path)).values():
+        mixed = len({rollout.later for rollout in rollouts[:3]}) == 2
+        assert len(rollouts) == (5 if mixed else 3)
+        sizes.add(len(rollouts))
     assert sizes == {3, 5}
 
 
@@ -71,7 +88,7 @@ def test_without_gold_answers_the_majority_stands_in(tmp_path: Path) -> None:
     distil(
         nameless, tmp_path, DistillConfig(rollouts=6, extra_rollouts=0, labels="consistency"), FakeEngine(ASKED, 0.7)
     )
-    agreed = {question: own[0].gold for question, own in by_question(read_rollouts(tmp_path)).items()}
+    agreed = {question: rollouts[0].gold for question, rollouts in by_question(read_rollouts(tmp_path)).items()}
     right = [agreed[question.text] == question.answer for question in ASKED if question.text in agreed]
     assert len(right) >= 10
     assert sum(right) >= 0.8 * len(right)
@@ -84,12 +101,14 @@ def test_questions_that_cannot_be_graded_or_read_are_set_aside(tmp_path: Path) -
     manifest = asyncio.run(distill(engine.reasoner(reasoner_limit), [*ASKED, long], tmp_path, CONFIG))
     assert manifest.counts["questions"] == len(ASKED)
     rejected = [json.loads(line) for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
-    assert [(own["source"], own["row"], own["field"]) for own in rejected] == [("questions", 13, "question")]
+    assert [(reject["source"], reject["row"], reject["field"]) for reject in rejected] == [
+        ("questions", 13, "question")
+    ]
     assert "tokens long" in rejected[0]["reason"]
 
 
 def test_a_question_that_is_set_aside_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
-    rows = ["broken", *(json.dumps({"question": own.text, "answer": own.answer}) for own in ASKED[:2])]
+    rows = ["broken", *(json.dumps({"question": question.text, "answer": question.answer}) for question in ASKED[:2])]
     rows.append(json.dumps({"question": "What is " + "1 + " * 400 + "1?", "answer": "401"}))
     source = tmp_path / "questions.jsonl"
     source.write_text("\n".join(rows))
@@ -98,7 +117,7 @@ def test_a_question_that_is_set_aside_is_named_by_its_row_in_the_file(tmp_path: 
     work = distill(reasoner, loaded.questions, out, CONFIG, rejects=loaded.rejects, source=str(source))
     assert asyncio.run(work).counts["rejected"] == 2
     rejected = [json.loads(line) for line in (out / REJECTED_NAME).read_text().splitlines()]
-    assert [(own["source"], own["row"]) for own in rejected] == [(str(source), 1), (str(source), 4)]
+    assert [(reject["source"], reject["row"]) for reject in rejected] == [(str(source), 1), (str(source), 4)]
 
 
 def test_a_folder_of_other_settings_is_refused(tmp_path: Path) -> None:
@@ -135,7 +154,10 @@ def test_a_reasoner_that_cannot_be_asked_is_refused() -> None:
     assert known_format(plain, "").close_text == "</think>"
     with pytest.raises(InputError, match=r"--reasoning-parser: vLLM knows no 'nix'; it knows .*qwen3"):
         known_format(plain, "nix")
-    for parser, said in (("mistral", "does not fit this Reasoner"), ("hunyuan_a13b", "does not say how thinking is marked")):
+    for parser, said in (
+        ("mistral", "does not fit this Reasoner"),
+        ("hunyuan_a13b", "does not say how thinking is marked"),
+    ):
         with pytest.raises(InputError, match=f"--reasoning-parser: {parser} {said}"):
             known_format(plain, parser)
     plain.chat_template = None
@@ -147,7 +169,7 @@ def test_a_finished_folder_is_shown_without_an_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reasoner, rows, out = reference.reasoner_folder(), tmp_path / "q.jsonl", tmp_path / "records"
-    rows.write_text("\n".join(json.dumps({"question": own.text, "answer": own.answer}) for own in ASKED))
+    rows.write_text("\n".join(json.dumps({"question": question.text, "answer": question.answer}) for question in ASKED))
     config = DistillConfig(rollouts=2, extra_rollouts=0)
     engine = replace(FakeEngine(ASKED).reasoner(), name=reasoner.name, fingerprint=fingerprint(reasoner))
     asyncio.run(distill(engine, load_questions(str(rows)).questions, out, config))

@@ -1,4 +1,4 @@
-"""Records give back what was written; recorded solutions become records; damaged files are named."""
+"""Records are read as they were written, recorded solutions become records, and damaged files are named."""
 
 from pathlib import Path
 
@@ -27,10 +27,13 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
         {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": "no"},
     )
     rollouts, rejects = load_recorded(source, StepRule("line"), is_correct)
-    assert [own.steps for own in rollouts] == [["1+1=2\n", "2+1=3\n", "A: 3"], ["A: 4"]]
-    assert [own.now for own in rollouts] == [[None, None, True], [False]]
-    assert [(own.sample, own.later, own.answer) for own in rollouts] == [(0, True, "A: 3"), (1, False, "A: 4")]
-    assert [(own.row, own.field) for own in rejects] == [(3, "is_correct")]
+    assert [rollout.steps for rollout in rollouts] == [["1+1=2\n", "2+1=3\n", "A: 3"], ["A: 4"]]
+    assert [rollout.now for rollout in rollouts] == [[None, None, True], [False]]
+    assert [(rollout.sample, rollout.later, rollout.answer) for rollout in rollouts] == [
+        (0, True, "A: 3"),
+        (1, False, "A: 4"),
+    ]
+    assert [(reject.row, reject.field) for reject in rejects] == [(3, "is_correct")]
     graded = lines(tmp_path / "g.jsonl", {"question": "a?", "answer": "3", "solution": "The answer is 3."})
     assert load_recorded(graded, StepRule("line"), is_correct)[0][0].later
 
@@ -52,7 +55,7 @@ def test_shards_give_back_what_was_written(tmp_path: Path) -> None:
 
 
 def corrupted(data: st.DataObject, good: bytes) -> bytes:
-    """`good` with some bytes overwritten, removed or put in."""
+    """`good` with some bytes overwritten, removed or inserted."""
     changed = bytearray(good)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, max(0, len(changed) - 1)))
@@ -112,4 +115,4 @@ def test_a_shard_whose_column_names_are_damaged_is_named(good_files: dict[str, b
         except InputError as error:
             said.append(str(error))
     assert len(said) > 500
-    assert all(own.startswith(str(tmp_path)) for own in said)
+    assert all(message.startswith(str(tmp_path)) for message in said)

@@ -1,4 +1,4 @@
-"""The text classifier, the head, and the figures that tell what they are worth."""
+"""The text classifier, the head, and the figures that measure them."""
 
 import json
 from dataclasses import replace
@@ -52,7 +52,7 @@ def questions(data: Boundaries) -> list[str]:
 
 
 def served(head: FusionHead, data: Boundaries) -> np.ndarray:
-    """[N, 2] what serving computes, boundary by boundary."""
+    """[N, 2] the probabilities that serving computes, boundary by boundary."""
     scores = [
         head.score((now, later), None if np.isnan(features).any() else features.tolist())
         for (now, later), features in zip(data.text_logits, data.features, strict=True)
@@ -64,12 +64,12 @@ def test_the_fused_head_beats_both_of_its_parts_and_is_calibrated() -> None:
     train, calibration, test = synthetic(3000, 0), synthetic(2000, 1), synthetic(2000, 2)
     fused = with_temperatures(fit_head(train, questions(train), steps=200), calibration)
     alone = with_temperatures(fit_head(train, questions(train), steps=200, use=FEATURE_NAMES), calibration)
-    own = auroc(probabilities(fused, test)[:, 0], test.now)
+    fused_auroc = auroc(probabilities(fused, test)[:, 0], test.now)
     behaviour, text = auroc(probabilities(alone, test)[:, 0], test.now), auroc(test.text_logits[:, 0], test.now)
-    assert own is not None
+    assert fused_auroc is not None
     assert behaviour is not None
     assert text is not None
-    assert own > max(behaviour, text) + 0.05
+    assert fused_auroc > max(behaviour, text) + 0.05
     assert ece(probabilities(fused, test)[:, 0], test.now) < 0.05
 
 
@@ -178,7 +178,7 @@ def test_labels_are_weighed_so_that_right_and_wrong_count_alike() -> None:
 
 
 def lessons(count: int) -> list[Rollout]:
-    """Attempts that are right where their last step says so."""
+    """Attempts whose last step shows whether they are right."""
     rollouts = []
     for number in range(count):
         right = number % 2 == 0
@@ -252,7 +252,7 @@ def test_a_head_for_other_labels_is_begun_anew(tmp_path: Path) -> None:
 def test_freezing_leaves_the_added_layers_and_the_head_to_train(tmp_path: Path) -> None:
     backbone = str(tiny(tmp_path / "backbone", "causal"))
     model, _ = load_backbone(backbone, TrainConfig(extra_layers=2, freeze=True))
-    trained = {name for name, own in model.plain.named_parameters() if own.requires_grad}
+    trained = {name for name, parameter in model.plain.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[2] for name in trained if "layers" in name} == {"2", "3"}
     assert {name for name in trained if "layers" not in name} == {"model.norm.weight", "score.weight"}
     with pytest.raises(InputError, match="--freeze"):

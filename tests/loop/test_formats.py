@@ -91,7 +91,7 @@ def test_a_plain_chain_is_always_open_and_what_is_given_of_it_is_thinking() -> N
     assert PLAIN.start([USER, WORD, HEADER, WORD]).prefilled == (WORD,)
     assert PLAIN.turn_holds_answer
     assert PLAIN.close_part is Part.ANSWER
-    assert PLAIN.answer_prefix == "\n\nThe answer is"
+    assert PLAIN.answer_prefix == "The answer is"
 
 
 # Scanners ------------------------------------------------------------------------------------------------------

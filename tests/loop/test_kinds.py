@@ -153,6 +153,32 @@ async def test_a_stopped_chain_is_finished_by_the_answer_cue() -> None:
     check(found, reasoner)
 
 
+async def test_a_chain_that_is_stopped_where_it_states_its_answer_is_asked_for_nothing() -> None:
+    reasoner = FakeReasoner(("a", "\n\n", "The answer is 4.", "\n\n", "Let", " me", " check", ""))
+    found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.95]), PLAIN))
+    assert found.text(Part.THINKING, Part.ANSWER) == "a\n\nThe answer is 4.\n\n"
+    assert (found.outcome.stop_cause, found.finish) == (StopCause.DM_STOP, ("stop", None))
+    assert found.outcome.injected_tokens == 0
+    assert len(reasoner.segments) == 1
+    check(found, reasoner)
+
+
+async def test_a_placeholder_is_no_answer() -> None:
+    reasoner = FakeReasoner(("The answer is N.", "\n\n", "b", ""), answer=(" 4", ""))
+    found = await shown(loop_of(reasoner, FakeScorer([0.95]), PLAIN))
+    assert found.text(Part.ANSWER) == CUE + " 4"
+
+
+async def test_the_cue_does_not_double_a_line_break() -> None:
+    reasoner = FakeReasoner(CHAIN, answer=(" 4", ""))
+    words = reasoner.vocabulary
+    form = replace(PLAIN, joined_ids=(9,), decode=lambda ids: words.text([own for own in ids if own >= 10]))
+    found = await shown(loop_of(reasoner, FakeScorer([0.95]), form))
+    assert found.parts == [(Part.THINKING, "ab\n\n"), (Part.ANSWER, CUE.lstrip("\n") + " 4")]
+    assert reasoner.segments[-1].ids[-1] == 9
+    assert reasoner.segments[-1].ids[-2] == words.token("\n\n").id
+
+
 async def test_a_chain_without_room_is_finished_by_the_cue() -> None:
     reasoner = FakeReasoner(CHAIN, answer=(" 4", ""))
     found = await shown(loop_of(reasoner, None, PLAIN, replace(SETTINGS, max_thinking_tokens=4)))

@@ -1,6 +1,7 @@
 """The segmenter: whole tokens, the same steps however the text is cut."""
 
 import itertools
+import time
 
 import pytest
 from hypothesis import given
@@ -66,6 +67,26 @@ def test_sentences_end_before_the_white_space_that_follows() -> None:
         " No!",
         "\nx",
     ]
+
+
+def test_a_sentence_may_end_in_the_token_that_breaks_the_line() -> None:
+    assert [step.text for step in steps_of(["It", " is", " 3", ".\n\n", "No", ".\n", "x"], "sentence")] == [
+        "It is 3.\n\n",
+        "No.\n",
+        "x",
+    ]
+
+
+def test_the_number_of_a_list_item_ends_no_sentence() -> None:
+    pieces = ["1", ".", " First", ".\n", "2", ".", " Then", " 12", ".", " So", "\n", "10", ".", " x"]
+    assert [step.text for step in steps_of(pieces, "sentence")] == ["1. First.\n", "2. Then 12.", " So\n10. x"]
+
+
+def test_a_flood_of_blank_lines_costs_no_more_than_its_length() -> None:
+    segmenter = StepSegmenter(StepRule())
+    started = time.perf_counter()
+    assert all(segmenter.feed("\n") is None for _ in range(200_000)), "nothing has been said yet"
+    assert time.perf_counter() - started < 5
 
 
 def test_markers_are_whole_words_at_a_step_start() -> None:

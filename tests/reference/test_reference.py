@@ -1,4 +1,4 @@
-"""The shipped models: small, loadable, made for each other, and as good as their cards say; and their recipe."""
+"""The shipped models are small, loadable, made for each other and as good as their cards say; their recipe works."""
 
 import json
 import math

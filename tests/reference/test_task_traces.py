@@ -1,4 +1,4 @@
-"""Training documents for search, logic and critique: true where they teach, silent where they slip."""
+"""Training documents for search, logic and critique: what carries training loss is right, and slips carry none."""
 
 import itertools
 import random
@@ -42,7 +42,7 @@ def test_searches_calculate_rightly_and_end_in_a_solution(seed: int, size: int) 
     for step in thinking.split("\n\n"):
         if step.endswith(" no.") and not step.startswith("Check"):
             made = step.rsplit(";", 2)[-2]
-            assert not any(own.endswith(f"={puzzle.target}") for own in made.split())
+            assert not any(equation.endswith(f"={puzzle.target}") for equation in made.split())
         if step.startswith("Check"):
             assert step.endswith("yes.") is (int(_SUM.findall(step)[-1][3]) == puzzle.target)
 
@@ -62,8 +62,8 @@ def test_some_searches_claim_a_false_find_and_find_it_out() -> None:
         puzzle = countdown.make_puzzle(random.Random(seed), 4)
         thinking = text_of(search_document(random.Random(seed), puzzle, FULL)).split(THINK_CLOSE)[0]
         steps = thinking.split("\n\n")
-        for own, after in itertools.pairwise(steps):
-            stated = stated_answer(own + "\n\n")
+        for step, after in itertools.pairwise(steps):
+            stated = stated_answer(step + "\n\n")
             if stated is not None and not is_correct(stated, puzzle.question.answer):
                 found += 1
                 assert after.startswith("Check: ")
@@ -92,15 +92,15 @@ def test_logic_teaches_right_conclusions_only(seed: int, size: int) -> None:
     assert is_correct(answer, puzzle.letter)
     assert stated_answer(thinking) == puzzle.letter
     taught = learned(document)
-    true = {f"{inference.told}: {inference.concluded}." for inference in puzzle.inferences}
+    true = {f"{inference.premise}: {inference.conclusion}." for inference in puzzle.inferences}
     for inference in puzzle.inferences:
-        for wrong in {f"{inference.told}: {wrong}." for wrong in inference.wrong} - true:
+        for wrong in {f"{inference.premise}: {wrong}." for wrong in inference.wrong} - true:
             assert wrong not in taught
     assert set(re.findall(r"answer is ([A-D])", taught)) == {puzzle.letter}
     chosen = re.findall(r": ([^:]+)\.\n\nThat is ([^:.]+) ([A-D])\. So", thinking)
     assert chosen
-    for concluded, text, letter in chosen:
-        assert f" {text} " in f" {concluded} "
+    for conclusion, text, letter in chosen:
+        assert f" {text} " in f" {conclusion} "
         assert re.search(rf" {text} {letter}[,.]", puzzle.question.text)
 
 
@@ -142,14 +142,14 @@ def test_right_and_wrong_proposals_come_alike() -> None:
 def test_every_task_and_critiques_take_their_shares() -> None:
     documents = training_documents(random.Random(0), LATE_MIXTURE, TaskShares(0.5, 0.25, 0.25, critique=0.2))
     drawn = [next(documents) for _ in range(600)]
-    critiques = [own for own in drawn if "Proposed answer:" in own.question]
+    critiques = [document for document in drawn if "Proposed answer:" in document.question]
     assert 0.14 < len(critiques) / len(drawn) < 0.27
-    asked = [own.question for own in drawn if own not in critiques]
+    asked = [document.question for document in drawn if document not in critiques]
     searches = sum("to make" in text and text.startswith("Use ") for text in asked)
     choices = sum(" A, " in text for text in asked)
     assert 0.19 < searches / len(asked) < 0.31
     assert 0.19 < choices / len(asked) < 0.31
-    assert {split_of(own.question.partition("\n\nProposed answer:")[0]) for own in drawn} == {Split.TRAIN}
+    assert {split_of(document.question.partition("\n\nProposed answer:")[0]) for document in drawn} == {Split.TRAIN}
 
 
 def test_a_run_may_look_letters_up() -> None:

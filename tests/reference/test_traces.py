@@ -1,4 +1,4 @@
-"""Training documents: true where they teach, silent where they slip."""
+"""Training documents: what carries training loss is right, and slips carry none."""
 
 import random
 import re
@@ -123,10 +123,10 @@ def test_noisy_documents_teach_surprise_and_nothing_else() -> None:
     clean, mixed, noisy = batch(0.0), batch(0.5), batch(1.0)
     assert (noisy.labels == -100).all()
     assert 0 < (mixed.labels != -100).sum() < (clean.labels != -100).sum()
-    assert noisy.thought.any()
-    assert not noisy.thought[noisy.ids == tokenizer.pad_token_id].any()
-    assert not noisy.thought[:, 0].any()  # a document begins with its question
-    assert ((clean.labels == -100) | clean.thought).all()
+    assert noisy.assistant.any()
+    assert not noisy.assistant[noisy.ids == tokenizer.pad_token_id].any()
+    assert not noisy.assistant[:, 0].any()  # a document begins with its question
+    assert ((clean.labels == -100) | clean.assistant).all()
 
 
 def test_pretraining_goes_on_from_a_model_deeper_and_learns_surprise(tmp_path: Path) -> None:
@@ -138,6 +138,6 @@ def test_pretraining_goes_on_from_a_model_deeper_and_learns_surprise(tmp_path: P
     before, after = (AutoModelForCausalLM.from_pretrained(folder) for folder in (start, tmp_path))
     assert after.config.num_hidden_layers == before.config.num_hidden_layers + 1
     assert figures["tokens"] == 2 * 256 * 3
-    assert figures["parameters"] == sum(own.numel() for own in after.parameters())
+    assert figures["parameters"] == sum(parameter.numel() for parameter in after.parameters())
     ids = torch.tensor([[5, 6, 7]])
     assert not torch.allclose(before(ids).logits.float(), after(ids).logits.float())

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 
+from drr import reference
 from server import arguments
 from server.arguments import parse_args
 from server.engine import ThinkingEngine
+from server.launch import reasoning_format
 from server.ranks import Ranks
 
 MODEL = ["--model", "some/model"]
@@ -126,3 +128,20 @@ def test_all_engine_requests_of_a_response_stay_on_one_rank() -> None:
 def test_one_engine_needs_no_rank() -> None:
     with Unstarted(1)._pinned({}) as options:
         assert options == {}
+
+
+@pytest.mark.parametrize("judge", [[], ["--drr-scorer", "logprob"]])
+def test_a_reasoning_parser_that_is_named_is_used(judge: list[str]) -> None:
+    model = str(reference.reasoner_folder())
+    named = parse_args(["--model", model, "--reasoning-parser", "qwen3", *judge])
+    assert reasoning_format(named).kind == "marker tokens"  # type: ignore[union-attr]
+    assert "qwen3" in (named.reasoning_parser, named.structured_outputs_config.reasoning_parser)
+    assert "deepseek_r1" not in (named.reasoning_parser, named.structured_outputs_config.reasoning_parser)
+    unnamed = parse_args(["--model", model, *judge])
+    reasoning_format(unnamed)
+    assert unnamed.structured_outputs_config.reasoning_parser == "deepseek_r1"
+
+
+def test_a_parser_that_marks_nothing_is_vllms_own_business_without_a_judge() -> None:
+    plain = parse_args(["--model", str(reference.reasoner_folder()), "--reasoning-parser", "hunyuan_a13b"])
+    assert reasoning_format(plain) is None

@@ -6,12 +6,9 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ import numpy as np
 import openai
 import psutil
 import pytest
-from transformers import AutoTokenizer
 
 from drr import reference
 from drr.certify.calibrate import by_rollout
@@ -36,77 +32,7 @@ from drr.learn.records import read_rollouts
 from drr.loop.rule import Rule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
-
-MODEL = "drr-reference"
-QUESTION = (
-    "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. Then the number grows to 4 times what it "
-    "was. He finds 46 more. He sells 5 boxes of 9 apples each. How many apples does Tom have now?"
-)
-MESSAGES: Any = [{"role": "user", "content": QUESTION}]
-
-
-@dataclass
-class Server:
-    url: str
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    @functools.cached_property
-    def sdk(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0)
-
-    def ask(self, **fields: Any) -> Any:
-        drr = fields.pop("drr", None)
-        extra = {**fields.pop("extra_body", {}), **({"drr": drr} if drr is not None else {})}
-        fields = {"model": MODEL, "messages": MESSAGES, "seed": 1, **fields}
-        return self.sdk.chat.completions.create(**fields, extra_body=extra)
-
-    def metric(self, name: str) -> float:
-        text = httpx.get(f"{self.url}/metrics").text
-        return sum(float(value) for value in re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE))
-
-
-def start(log: Path, *arguments: str) -> Server:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "drr.cli", "serve", "--host", "127.0.0.1", "--port", str(port), *arguments]
-    with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
-    server = Server(f"http://127.0.0.1:{port}", process, log)
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/health").status_code == 200:
-                return server
-        except httpx.TransportError:
-            time.sleep(0.25)
-    stop(server)
-    raise AssertionError(f"no server: {log.read_text()[-3000:]}")
-
-
-def stop(server: Server) -> int:
-    server.sdk.close()
-    server.process.send_signal(signal.SIGTERM)
-    try:
-        return server.process.wait(30)
-    except subprocess.TimeoutExpired:
-        server.process.kill()
-        raise
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    # Machines that stand still for seconds must not change verdicts here; lateness has tests of its own.
-    running = start(tmp_path_factory.mktemp("server") / "log", "--dm-deadline-ms", "60000")
-    yield running
-    stop(running)
-
-
-@pytest.fixture(scope="module")
-def greedy(server: Server) -> Any:
-    """A response that nobody judged."""
-    return server.ask(temperature=0, drr={"mode": "off"})
+from tests.server.running import MESSAGES, MODEL, Server, start, stop
 
 
 def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None:
@@ -295,14 +221,13 @@ def test_a_grammar_holds_for_an_answer_that_begins_before_its_reserve(server: Se
 
 
 def test_choices_think_for_themselves(server: Server) -> None:
-    # Hot enough for different thoughts; a second <think> among them is read differently by vLLM's two parsers.
-    think = AutoTokenizer.from_pretrained(reference.reasoner_folder()).convert_tokens_to_ids("<think>")
-    asked = {"n": 3, "temperature": 1.6, "logit_bias": {str(think): -100}}
+    asked = {"n": 3, "temperature": 1.6}  # hot enough for different thoughts
     response = server.ask(**asked)
     assert len(response.choices) == len(response.drr["choices"]) == 3
     assert len({choice.message.reasoning for choice in response.choices}) > 1
     thinking = sum(choice["thinking_tokens"] for choice in response.drr["choices"])
-    assert response.usage.completion_tokens_details.reasoning_tokens == thinking
+    discarded = sum(choice["discarded_tokens"] for choice in response.drr["choices"])
+    assert response.usage.completion_tokens_details.reasoning_tokens == thinking + discarded
     streamed: dict[int, str] = {}
     for chunk in server.ask(**asked, stream=True):
         for choice in chunk.choices:
@@ -315,7 +240,8 @@ def test_log_probabilities_cover_every_visible_token(server: Server) -> None:
     response = server.ask(logprobs=True, top_logprobs=2, drr={"threshold": 0.0, "min_steps": 2})
     entries = response.choices[0].logprobs.content
     drr = response.drr
-    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"] + drr["injected_tokens"]
+    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"]
+    assert all(entry.top_logprobs and entry.logprob > -9999 for entry in entries), "put-in tokens were never sampled"
     assert "".join(entry.token for entry in entries[: drr["thinking_tokens"]]) == response.choices[0].message.reasoning
 
 
@@ -327,11 +253,14 @@ def test_stop_strings_cut_the_answer_and_not_the_thinking(server: Server, thresh
     assert response.choices[0].stop_reason == "."
 
 
-def test_min_tokens_and_penalties_survive_a_stop(server: Server) -> None:
-    response = server.ask(
-        drr={"threshold": 0.0}, frequency_penalty=0.3, presence_penalty=0.3, extra_body={"min_tokens": 60}
-    )
-    assert response.usage.completion_tokens >= 60
+def test_penalties_survive_a_stop_and_min_tokens_ask_for_nothing_behind_it(server: Server) -> None:
+    asked: dict[str, Any] = {"drr": {"threshold": 0.0}, "temperature": 0, "frequency_penalty": 0.3}
+    plain = server.ask(**asked, presence_penalty=0.3)
+    least = server.ask(**asked, presence_penalty=0.3, extra_body={"min_tokens": 60})
+    assert plain.drr["stop_cause"] == least.drr["stop_cause"] == "dm_stop"
+    assert least.choices[0].message.content == plain.choices[0].message.content
+    full = server.ask(temperature=0, drr={"mode": "off"}, extra_body={"min_tokens": 400})
+    assert full.usage.completion_tokens >= 400
 
 
 def test_a_nudge_refuses_the_close(server: Server) -> None:
@@ -533,6 +462,9 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         (["--drr-calibration", "/nowhere"], "/nowhere: holds no calibrated scorers"),
         (["--prm", str(reference.dm_folder())], "--prm: "),
         (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
+        (["--reasoning-parser", "bogus"], "--reasoning-parser: vLLM knows no 'bogus'"),
+        (["--reasoning-parser", "mistral"], "--reasoning-parser: mistral does not fit this Reasoner"),
+        (["--reasoning-parser", "hunyuan_a13b", "--drr-scorer", "logprob"], "--reasoning-parser: hunyuan_a13b does not"),
         (
             ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
             "DM drr-reference-dm was trained on steps",

@@ -1,4 +1,4 @@
-"""Answers compared as mathematics, choices and text."""
+"""Grading: answers compared as mathematics, as choices and as text."""
 
 from pathlib import Path
 

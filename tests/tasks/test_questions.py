@@ -1,4 +1,4 @@
-"""The procedural questions: solvable as stated, and never in two splits."""
+"""Generated questions can be solved as stated, and none is in two splits."""
 
 import random
 import re
@@ -81,7 +81,7 @@ def test_countdown_answers_are_checked_and_never_run(text: str, right: bool) -> 
 
 
 def solved(puzzle: logic.Puzzle) -> str:
-    """The answer by reading the question alone."""
+    """The answer to the puzzle, from the question alone."""
     text = puzzle.question.text
     if puzzle.question.family == "row":
         person = re.findall(r"(\w+) is first", text)[0]
@@ -114,7 +114,7 @@ def test_logic_puzzles_are_solved_by_what_they_tell(seed: int, size: int) -> Non
     assert len(set(puzzle.options.values())) == len(puzzle.options)
     assert is_correct(f"The answer is {puzzle.letter}.", puzzle.question.answer)
     last = puzzle.inferences[-1]
-    assert last.concluded not in last.wrong
+    assert last.conclusion not in last.wrong
     assert re.search(rf" {solved(puzzle)} {puzzle.letter}[,.]", puzzle.question.text)
     ends = [text.split()[-1][-1] for text in puzzle.options.values()]
     assert puzzle.question.family != "walk" or len(set(ends)) == len(ends) == 4
@@ -161,9 +161,9 @@ def test_reference_questions_are_fixed_and_balanced() -> None:
     for question in test:
         task, level = question.family.split(", ")
         sizes = LEVELS[task][level]
-        # Who stands last but one is found with one inference less.
+        # Asking for the last but one in a row takes one inference less.
         assert min(sizes) - (task == "logic") <= question.difficulty <= max(sizes)
     logic = reference_questions(Split.TEST, 5, tasks=["logic"], levels=["hard"])
     assert [question.family for question in logic] == ["logic, hard"] * 5
     assert {question.text for question in logic} < {question.text for question in test}
-    assert not [own for own in reference_questions(Split.TRAIN) if own.family.endswith("ood")]
+    assert not [question for question in reference_questions(Split.TRAIN) if question.family.endswith("ood")]

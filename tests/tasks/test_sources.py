@@ -1,4 +1,4 @@
-"""Questions from files of any kind, good rows kept, bad rows set aside with the reason."""
+"""Questions from files of any kind: good rows are kept, bad rows are set aside with the reason."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_json_lines_with_usual_columns(tmp_path: Path) -> None:
         tmp_path / "q.jsonl", {"problem": "1+1?", "answer": 2}, {"problem": "1+2?", "answer": "So 1+2=3.\n#### 3"}
     )
     loaded = load_questions(source)
-    assert [(own.text, own.answer) for own in loaded.questions] == [("1+1?", "2"), ("1+2?", "3")]
+    assert [(question.text, question.answer) for question in loaded.questions] == [("1+1?", "2"), ("1+2?", "3")]
     assert loaded.columns == {"question": "problem", "answer": "answer"}
 
 
@@ -39,8 +39,8 @@ def test_bad_rows_are_set_aside_with_row_field_and_reason(tmp_path: Path) -> Non
         {"question": "also good?", "answer": 2.0},
     )
     loaded = load_questions(source)
-    assert [(own.text, own.answer) for own in loaded.questions] == [("good?", "1"), ("also good?", "2")]
-    found = [(own.row, own.field, own.reason.split(":")[0]) for own in loaded.rejects]
+    assert [(question.text, question.answer) for question in loaded.questions] == [("good?", "1"), ("also good?", "2")]
+    found = [(reject.row, reject.field, reject.reason.split(":")[0]) for reject in loaded.rejects]
     assert found == [
         (2, None, "is not JSON"),
         (3, "question", "is empty"),
@@ -57,7 +57,7 @@ def test_bad_rows_are_set_aside_with_row_field_and_reason(tmp_path: Path) -> Non
 
 def test_answers_may_be_missing_where_none_is_needed(tmp_path: Path) -> None:
     source = lines(tmp_path / "q.jsonl", {"question": "a?"}, {"question": "b?", "answer": None})
-    assert [own.answer for own in load_questions(source, need_answer=False).questions] == ["", ""]
+    assert [question.answer for question in load_questions(source, need_answer=False).questions] == ["", ""]
     with pytest.raises(InputError, match="field answer: no column is called answer"):
         load_questions(source)
 
@@ -78,10 +78,10 @@ def test_parquet_folders_and_tasks(tmp_path: Path) -> None:
     folder = tmp_path / "dataset"
     folder.mkdir()
     datasets.Dataset.from_dict(rows).to_json(folder / "train.jsonl")
-    assert [own.answer for own in load_questions(str(folder)).questions] == ["1", "2"]
+    assert [question.answer for question in load_questions(str(folder)).questions] == ["1", "2"]
     for task in ("arithmetic", "countdown", "logic"):
         assert len(load_questions(f"{task}:5").questions) == 5
-    assert {own.split for own in load_questions("logic:9:1:validation").questions} == {Split.VALIDATION}
+    assert {question.split for question in load_questions("logic:9:1:validation").questions} == {Split.VALIDATION}
     for bad in ("countdown", "countdown:0", "countdown:x", "logic:5:1:exam", "logic:5:1:test:2"):
         with pytest.raises(InputError, match=bad):
             load_questions(bad)
@@ -104,5 +104,5 @@ def test_a_limit_below_one_and_broken_text_in_any_column_are_refused(tmp_path: P
     with pytest.raises(InputError, match="--limit"):
         load_questions(source, limit=0)
     loaded = load_questions(source)
-    assert [own.text for own in loaded.questions] == ["2+2?"]
+    assert [question.text for question in loaded.questions] == ["2+2?"]
     assert (loaded.rejects[0].row, loaded.rejects[0].field) == (1, "family")

@@ -1,1 +1,1 @@
-"""Who can judge a step boundary: the DM, a process reward model, and scorers that need no training."""
+"""Scorers of step boundaries: the DM, a process reward model, and scorers that need no training."""

@@ -7,28 +7,27 @@ from drr.judge.scorers.probed import ProbingScorer, ProbingSession
 from drr.loop.probing import ProbedToken
 from drr.loop.stated import answer_in
 
-_WANTED = 4
+_FULL_RUN = 4
 
 
 class AnswerProbeScorer(ProbingScorer):
-    """The share, of the last four boundaries, at whose end the same answer is forced in a row as now; 1 once it has
-    been the same four times."""
+    """How many boundaries in a row, this one included, have forced the same answer, up to four, divided by four."""
 
     id = "answer_probe"
 
     async def judge(self, session: ProbingSession, index: int, forced: Sequence[ProbedToken]) -> float:
-        own, run = _plain(await session.answers[index]), 1
-        while run < _WANTED and index - run in session.answers:
+        answer, run = _plain(await session.answers[index]), 1
+        while run < _FULL_RUN and index - run in session.answers:
             try:
                 before = await asyncio.shield(session.answers[index - run])
             except asyncio.CancelledError:
                 if not session.answers[index - run].cancelled():
                     raise
-                break  # that boundary's probe failed: nothing is known of its answer
-            if _plain(before) != own:
+                break  # that boundary's probe failed, so its answer is unknown
+            if _plain(before) != answer:
                 break
             run += 1
-        return run / _WANTED
+        return run / _FULL_RUN
 
 
 def _plain(answer: str) -> str:

@@ -1,4 +1,4 @@
-"""Confidence: how likely the Reasoner finds the answer that it gives when forced (DEER, arXiv 2504.15895; CRew)."""
+"""Confidence: how probable the Reasoner finds the answer that it is forced to give (DEER, arXiv 2504.15895; CRew)."""
 
 import math
 from collections.abc import Sequence

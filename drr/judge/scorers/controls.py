@@ -1,4 +1,4 @@
-"""Controls: what a scorer achieves that knows nothing, or next to nothing."""
+"""Controls: scorers that know nothing or almost nothing, for comparison with real judges."""
 
 import math
 import random
@@ -9,11 +9,11 @@ from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary
 from drr.loop.stated import stated_answer
 
-_STEPS = 16.0
+_STEP_SCALE = 16.0
 
 
 class RandomScorer:
-    """Evenly distributed numbers; another sequence for every attempt."""
+    """Uniformly distributed random numbers, a different sequence for every attempt."""
 
     id = "random"
 
@@ -34,7 +34,7 @@ class _RandomSession:
 
 
 class StepIndexScorer:
-    """1 - exp(-steps/16): the later the surer."""
+    """1 - exp(-steps/16): grows with the number of steps."""
 
     id = "step_index"
 
@@ -42,12 +42,12 @@ class StepIndexScorer:
         return self
 
     async def score(self, boundary: Boundary) -> Score:
-        value = 1 - math.exp(-(boundary.index + 1) / _STEPS)
+        value = 1 - math.exp(-(boundary.index + 1) / _STEP_SCALE)
         return Score(value, value)
 
 
 class StatedScorer:
-    """1 where the step states an answer, else 0: stop at the first one."""
+    """1 if the step states an answer, else 0. A threshold of 1 stops at the first stated answer."""
 
     id = "stated"
 
@@ -60,10 +60,10 @@ class StatedScorer:
 
 
 class LogprobScorer:
-    """The geometric mean of the attempt's token probabilities so far: the Reasoner's confidence that costs nothing.
+    """The geometric mean of the attempt's token probabilities so far. It costs no tokens.
 
-    Its negative logarithm estimates, without bias, the mean entropy of the thinking's tokens, which is what
-    phase-entropy rewards look at (PEAR, arXiv 2510.08026).
+    Its negative logarithm is an unbiased estimate of the mean entropy of the thinking's tokens, which phase-entropy
+    rewards use (PEAR, arXiv 2510.08026).
     """
 
     id = "logprob"

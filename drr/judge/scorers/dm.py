@@ -1,8 +1,8 @@
-"""The DM as a scorer: a text classifier for the question and the steps, the fusion head for the rest.
+"""The DM as a scorer: a text classifier reads the question and the steps, and the fusion head makes the score.
 
-Where the classifier runs is not known here. A causal one pools the last token, so a longer context reuses the shorter
-one's prefix cache and a boundary costs only its own step. One input per attempt is under way at a time: two at once
-would compute what they share twice. Boundaries that close meanwhile are judged together afterwards, in one pass.
+This module does not know where the classifier runs. A causal classifier pools the last token, so with a prefix cache a
+boundary costs no more than its own step. Each attempt has one input under way at a time, because two at once would both
+compute the part that they share. Boundaries that close in the meantime are then judged together, in one pass.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary, ScorerUnavailableError
 
 Logits = tuple[float, float]
-"""The classifier's raw (now, later)."""
+"""The classifier's raw logits (now, later)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """Logits at the ends that were asked for; how many tokens were computed and how many cached, None if unknown."""
+    """Logits at the requested ends, and how many tokens were computed and how many cached (None if unknown)."""
 
     logits: list[Logits]
     computed: int | None = None
@@ -29,15 +29,16 @@ class Classified:
 
 
 Classify = Callable[[list[int], Sequence[int], str | None], Awaitable[Classified]]
-"""An input, the ends in it whose logits are wanted (counts of its first ids, none less than the one before), and the
-salt of the prefix cache that it may use (None for the one that all share). ScorerUnavailableError once it will never answer again."""
+"""Called with the ids of an input, the ends in it whose logits are wanted (each a number of leading ids, in ascending
+order), and the salt of the prefix cache (None for the cache that all share). ScorerUnavailableError once the classifier
+will never answer again."""
 
 
 class DmScorer:
     """Scores boundaries with the DM.
 
-    The death of its classifier is reported through `on_death`, once; from then on every score fails at once.
-    `on_tokens` is told how many tokens of an input were computed and how many cached.
+    `on_death` is called once, when the classifier becomes unavailable; from then on every score fails immediately.
+    `on_tokens` is called with how many tokens of an input were computed and how many were cached.
     """
 
     def __init__(
@@ -59,19 +60,19 @@ class DmScorer:
         return DmSession(self, DmInput(self._tokenizer, question, self._max_tokens), cache_salt)
 
     async def logits(self, ids: list[int], ends: Sequence[int], cache_salt: str | None = None) -> list[Logits]:
-        """The classifier's raw logits at these ends of an input; ScorerUnavailableError once there is none any more."""
+        """The classifier's raw logits at these ends of an input. ScorerUnavailableError once it is unavailable."""
         if self.dead:
             raise ScorerUnavailableError(self.id)
         try:
-            found = await self._classify(ids, ends, cache_salt)
+            classified = await self._classify(ids, ends, cache_salt)
         except ScorerUnavailableError as error:
             if not self.dead:
                 self.dead = True
                 self._on_death(error)
             raise
-        if found.computed is not None and found.cached is not None:
-            self._on_tokens(found.computed, found.cached)
-        return found.logits
+        if classified.computed is not None and classified.cached is not None:
+            self._on_tokens(classified.computed, classified.cached)
+        return classified.logits
 
     def fuse(self, logits: Logits, features: list[float] | None) -> Score:
         return self._head.score(logits, features)
@@ -79,14 +80,14 @@ class DmScorer:
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A boundary to be judged: the input up to it, and its logits once they are known."""
+    """A boundary that waits for its logits: the ids of the input up to it, and the logits once they are known."""
 
     ids: list[int]
     logits: Logits | None = None
 
 
 class DmSession:
-    """One attempt's boundaries."""
+    """Scores the boundaries of one attempt."""
 
     def __init__(self, scorer: DmScorer, context: DmInput, cache_salt: str | None = None) -> None:
         self._scorer, self._context, self._cache_salt = scorer, context, cache_salt
@@ -96,19 +97,21 @@ class DmSession:
     async def score(self, boundary: Boundary) -> Score:
         for step in boundary.steps:
             ids = self._context.append(step)
-        own = _Waiting(ids)
-        self._waiting.append(own)
+        waiting = _Waiting(ids)
+        self._waiting.append(waiting)
         try:
             async with self._turn:
-                logits = own.logits or await self._judge(own)
+                logits = waiting.logits or await self._judge(waiting)
         finally:
-            self._waiting.remove(own)
+            self._waiting.remove(waiting)
         return self._scorer.fuse(logits, boundary.features)
 
     async def _judge(self, first: _Waiting) -> Logits:
-        """Judge this boundary, and with it those behind it that wait already."""
-        together = [own for own in self._waiting if own.ids[: len(first.ids)] == first.ids]
-        found = await self._scorer.logits(together[-1].ids, [len(own.ids) for own in together], self._cache_salt)
-        for own, logits in zip(together, found, strict=True):
-            own.logits = logits
-        return found[0]
+        """Judge `first`, and in the same pass the waiting boundaries whose input begins with that of `first`."""
+        together = [waiting for waiting in self._waiting if waiting.ids[: len(first.ids)] == first.ids]
+        all_logits = await self._scorer.logits(
+            together[-1].ids, [len(waiting.ids) for waiting in together], self._cache_salt
+        )
+        for waiting, logits in zip(together, all_logits, strict=True):
+            waiting.logits = logits
+        return all_logits[0]

@@ -1,4 +1,4 @@
-"""Entropy: how many answers the Reasoner sees when forced (EAT, arXiv 2509.26522)."""
+"""Entropy: how undecided the Reasoner is about the answer that it is forced to give (EAT, arXiv 2509.26522)."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from drr.loop.probing import ProbedToken
 
 
 class EntropyScorer(ProbingScorer):
-    """exp(-H), H the greatest entropy, in nats, of any token of the forced answer.
+    """exp(-H), where H is the greatest entropy, in nats, of any token of the forced answer.
 
-    The likeliest tokens are all that engines report; what is left of the probability counts as one more token.
+    Engines report the likeliest tokens only; the rest of the probability counts as one more token.
     """
 
     id = "entropy"
@@ -21,7 +21,7 @@ class EntropyScorer(ProbingScorer):
 
 
 def entropy(token: ProbedToken) -> float:
-    """In nats, of the distribution that the token was drawn from."""
+    """Entropy, in nats, of the distribution that the token was drawn from."""
     known = [math.exp(logprob) for logprob in token.likeliest.values()]
     rest = max(0.0, 1.0 - sum(known))
     return -sum(p * math.log(p) for p in (*known, rest) if p > 0)

@@ -1,4 +1,4 @@
-"""What the scorers that ask the Reasoner for an answer at every boundary share."""
+"""The common part of the scorers that ask the Reasoner for an answer at every boundary."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -9,12 +9,11 @@ from drr.loop.probing import Probe, ProbedToken, text_of
 from drr.loop.scoring import Boundary, ScorerUnavailableError
 
 ANSWER_TOKENS = 32
-"""Most tokens of a forced answer; longer ones are judged by their beginning."""
+"""The most tokens of a forced answer; of a longer one only the beginning is judged."""
 
 
 class ProbingScorer(ABC):
-    """Scores by an answer forced at the boundary; `id` names it. Alternatives of each token are fetched where
-    `likeliest` asks for them."""
+    """Scores a boundary by the answer forced there. `likeliest` is how many alternatives are fetched per token."""
 
     id: str
     likeliest = 0
@@ -30,7 +29,8 @@ class ProbingScorer(ABC):
 
 
 class ProbingSession:
-    """One attempt. `answers[i]` will be the answer forced at boundary i."""
+    """Scores the boundaries of one attempt. `answers[i]` is a future of the answer forced at boundary i, cancelled if
+    the probe fails."""
 
     def __init__(self, scorer: ProbingScorer, question: str, probe: Probe) -> None:
         self._scorer, self.question, self.probe = scorer, question, probe
@@ -41,7 +41,7 @@ class ProbingSession:
         try:
             form, context = self.probe.form, boundary.context()
             ids = [*context, *form.close_behind(context)[0]]
-            stop = ("\n",) if form.answer_prefix else ()  # nothing but the answer cue keeps it from thinking on
+            stop = ("\n",) if form.answer_prefix else ()  # only the answer cue keeps it from thinking on
             forced = await self.probe.complete(ids, ANSWER_TOKENS, self._scorer.likeliest, stop)
             answer.set_result(form.answer_prefix + text_of(forced))
         finally:

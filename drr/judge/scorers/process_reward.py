@@ -1,8 +1,8 @@
-"""A public process reward model as a scorer (Qwen2.5-Math-PRM, arXiv 2501.07301, and what is made like it).
+"""A public process reward model as a scorer (Qwen2.5-Math-PRM, arXiv 2501.07301, and models of the same kind).
 
 Such a model reads the question and all steps so far, each followed by a separator token, and gives at every separator
-the probability that the step before it is right. An attempt is as good as its worst step. No prefix cache is read where
-all separators are pooled: every boundary costs the whole attempt so far.
+the probability that the step before it is right. The score is that of the worst step. Pooling at all separators cannot
+use the prefix cache, so every boundary costs the whole attempt so far.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary, ScorerUnavailableError
 
 SEPARATOR = "<extra_0>"
-"""Ends a step in the input of the Qwen2.5-Math-PRM models."""
+"""The token that ends a step in the input of the Qwen2.5-Math-PRM models."""
 
 Rewards = Callable[[list[int]], Awaitable[list[float]]]
-"""An input; at every separator in it, the probability that the step before it is right. ScorerUnavailableError once the
-model will never answer again."""
+"""Called with the ids of an input; returns for every separator in it the probability that the step before is right.
+ScorerUnavailableError once the model will never answer again."""
 
 _SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -26,7 +26,7 @@ _SYSTEM = "Please reason step by step, and put your final answer within \\boxed{
 class ProcessRewardScorer:
     """Scores boundaries by the lowest step reward so far; `rewards` asks the model, whose tokenizer is `tokenizer`.
 
-    `max_tokens` is the model's context: an attempt that outgrows it keeps its last score.
+    `max_tokens` is the model's context: an attempt that grows longer than that keeps the last score that it had.
     """
 
     id = "prm"
@@ -41,7 +41,7 @@ class ProcessRewardScorer:
         return ProcessRewardSession(self, question)
 
     def render(self, question: str, steps: list[str]) -> list[int]:
-        """The model's input: a conversation whose reply is the steps, a separator behind each."""
+        """The ids of the model's input: a conversation whose reply is the steps, each followed by a separator."""
         messages = [
             {"role": "system", "content": _SYSTEM},
             {"role": "user", "content": question},
@@ -52,7 +52,7 @@ class ProcessRewardScorer:
         return ids
 
     async def rewards(self, ids: list[int]) -> list[float]:
-        """Every step's probability of being right; ScorerUnavailableError once the model is gone."""
+        """Every step's probability of being right. ScorerUnavailableError once the model is unavailable."""
         if self.dead:
             raise ScorerUnavailableError(self.id)
         try:
@@ -67,7 +67,7 @@ class ProcessRewardScorer:
 
 
 class ProcessRewardSession:
-    """One attempt's boundaries."""
+    """Scores the boundaries of one attempt."""
 
     def __init__(self, scorer: ProcessRewardScorer, question: str) -> None:
         self._scorer, self._question = scorer, question
@@ -77,12 +77,12 @@ class ProcessRewardSession:
     async def score(self, boundary: Boundary) -> Score:
         self._steps.extend(boundary.steps)
         before = self._newest
-        own = self._newest = asyncio.get_running_loop().create_future()
+        lowest = self._newest = asyncio.get_running_loop().create_future()
         try:
-            own.set_result(await self._lowest(before))
+            lowest.set_result(await self._lowest(before))
         finally:
-            own.cancel()  # where there is no result: nothing is known here
-        return Score(own.result(), own.result())
+            lowest.cancel()  # does nothing if there is a result; else tells later boundaries that there is none
+        return Score(lowest.result(), lowest.result())
 
     async def _lowest(self, before: "asyncio.Future[float] | None") -> float:
         ids = self._scorer.render(self._question, self._steps)

@@ -35,21 +35,22 @@ THRESHOLDS: dict[str, float] = {
     "step_index": 0.8,
     "stated": 1.0,
 }
-"""Scores that stop thinking where nobody says otherwise: the papers' own where they give one, and no promise."""
+"""Default thresholds on p_now at which thinking stops. They come from the papers where those give one, and promise
+nothing about the risk."""
 
 NEED_NO_STEPS = ("confidence", "entropy", "self_critique", "critique")
-"""Scorers that say the same of the end of an attempt whatever came before: where nothing else counts, they can be asked
-there only, and cost no more than they have to."""
+"""Scorers whose score at the end of an attempt does not depend on the boundaries before it. Where only the end counts,
+asking them there alone saves tokens."""
 
 LEAST_ACCEPTED = 0.5
-"""The p_now below which an attempt is rejected where nobody says otherwise."""
+"""The default p_now below which an attempt is rejected."""
 
 ACCEPTS: dict[str, float] = {"logprob": 0.98, "answer_probe": 0.75}
-"""The same, for scorers whose scores are far from probabilities."""
+"""Replaces LEAST_ACCEPTED for scorers whose scores are far from probabilities."""
 
 
 def training_free() -> dict[str, Scorer]:
-    """One scorer of every kind that needs no DM."""
+    """One scorer of every kind that needs no DM, by name."""
     scorers: list[Scorer] = [
         ConfidenceScorer(),
         LogprobScorer(),

@@ -1,4 +1,4 @@
-"""Self-critique: the Reasoner itself is asked whether its answer is right (Self-Refine, Reflexion)."""
+"""Self-critique: the Reasoner is asked whether its own answer is right (Self-Refine, Reflexion)."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ _YES, _NO = "yes", "no"
 
 
 def critique_question(question: str, proposed: str) -> str:
-    """What the Reasoner is asked."""
+    """The message that asks the Reasoner whether `proposed` answers `question`."""
     return f"{question}\n\nProposed answer: {proposed}\n\nIs this answer right? Answer yes or no."
 
 
 class SelfCritiqueScorer(ProbingScorer):
-    """The probability of yes against no in the Reasoner's verdict on its forced answer; 0.5 where it gives neither.
+    """P(yes) / (P(yes) + P(no)) in the Reasoner's verdict on its forced answer; 0.5 if it says neither.
 
-    With `thinks` it works its verdict out first: a generated critique, which costs what thinking costs.
+    With `thinks` the Reasoner thinks before its verdict, which costs as many tokens as thinking does.
     """
 
     def __init__(self, *, thinks: bool = False) -> None:
@@ -51,8 +51,8 @@ def yes_share(verdict: Sequence[ProbedToken]) -> float:
 
 
 def _verdict(probe: Probe, prompt_ids: Sequence[int], reply: Sequence[ProbedToken]) -> Sequence[ProbedToken]:
-    """The tokens in which to look for the verdict: those behind the thinking, or, where the thinking is not set apart,
-    the last ones first; none where the thinking did not end."""
+    """The tokens in which to look for the verdict, in this order: those after the thinking; in a format that does not
+    mark where thinking ends, all tokens from the last to the first; none if the thinking did not end."""
     behind = probe.form.behind_thinking(prompt_ids, [Token(token.id, token.text) for token in reply])
     if behind is None:
         return ()

@@ -1,9 +1,9 @@
-"""What a certificate is worth on harder questions than it was made for, and whether the drift index says so.
+"""Out of distribution: does a certificate hold on harder questions than it was made for, and does the drift index warn?
 
 The DM's rules are certified on recorded rollouts of easy questions (at most EASY operations) that its training never
-saw, then looked at on easy questions left out and on all harder ones.
+saw. Then they are tested on easy questions that were left out, and on all harder questions.
 
-    python -m benchmarks.shift --dm DM --data RECORDS [--easy 4] [--out benchmarks/results/shift.json]
+    python -m benchmarks.out_of_distribution --dm DM --data RECORDS [--easy 4] [--out benchmarks/results/shift.json]
 """
 
 import argparse
@@ -27,73 +27,80 @@ from drr.learn.fusion import with_temperatures
 from drr.learn.records import Rollout, question_key, read_rollouts, share_of
 
 _LEFT_OUT_SHARE = 0.35
+_LEFT_OUT_SALT = "shift"  # decides which questions are left out: another salt would make other figures
 
 
 def measure(dm: Path, rollouts: Sequence[Rollout], easy_at_most: int) -> dict[str, Any]:
-    """Certify on easy questions, look at easy ones left out and at hard ones; everything that is reported."""
+    """Certify on easy questions and test on left-out easy ones and on hard ones. Returns all figures as plain data;
+    InputError if there are no fresh easy or no fresh hard questions."""
     card, trained_on = DmCard.load(dm), read_trained_on(dm)
-    fresh = [own for own in rollouts if own.steps and question_key(own.question) not in trained_on]
-    hard = [own for own in fresh if own.difficulty > easy_at_most]
-    easy = [own for own in fresh if own.difficulty <= easy_at_most]
-    left_out = [own for own in easy if share_of(own.question, "shift") < _LEFT_OUT_SHARE]
-    for name, own in (("at most", easy), ("above", hard)):
-        if not own:
+    fresh = [rollout for rollout in rollouts if rollout.steps and question_key(rollout.question) not in trained_on]
+    hard = [rollout for rollout in fresh if rollout.difficulty > easy_at_most]
+    easy = [rollout for rollout in fresh if rollout.difficulty <= easy_at_most]
+    left_out = [rollout for rollout in easy if share_of(rollout.question, _LEFT_OUT_SALT) < _LEFT_OUT_SHARE]
+    for name, group in (("at most", easy), ("above", hard)):
+        if not group:
             raise InputError(str(dm), f"no fresh question takes {name} {easy_at_most} operations", field="--easy")
-    kept = split_for_calibration(
-        [own for own in easy if share_of(own.question, "shift") >= _LEFT_OUT_SHARE], trained_on
+    certifying = split_for_calibration(
+        [rollout for rollout in easy if share_of(rollout.question, _LEFT_OUT_SALT) >= _LEFT_OUT_SHARE], trained_on
     )
 
-    def scored(own: Sequence[Rollout], note: str) -> Any:
-        return score_boundaries(own, dm, card.max_tokens, note)
+    def scored(part: Sequence[Rollout], note: str) -> Any:
+        return score_boundaries(part, dm, card.max_tokens, note)
 
-    head = with_temperatures(load_dm_head(dm), scored(kept.temperature, "Temperatures"))
+    head = with_temperatures(load_dm_head(dm), scored(certifying.temperature, "Temperatures"))
     rules = candidate_rules()
-    ordering = replay_of(kept.order, scored(kept.order, "Order"), head).table(rules)
+    ordering = replay_of(certifying.order, scored(certifying.order, "Order"), head).table(rules)
     order = order_rules(ordering, ordering.lost)
-    test = replay_of(kept.test, scored(kept.test, "Tests"), head)
+    test = replay_of(certifying.test, scored(certifying.test, "Tests"), head)
     table, histogram = test.table(rules), drift_histogram(test.first_p_later())
     sides = {
-        name: replay_of(own, scored(own, name), head) for name, own in (("easy, left out", left_out), ("hard", hard))
+        name: replay_of(part, scored(part, name), head) for name, part in (("easy, left out", left_out), ("hard", hard))
     }
-    tables = {name: own.table(rules) for name, own in sides.items()}
+    tables = {name: side.table(rules) for name, side in sides.items()}
     risks = []
     for risk in RISKS:
-        found = certify(table, order, risk)
-        if found is not None:
-            at = rules.index(found.rule)
-            risks.append({"max_lost_correct": risk, **{name: _look(own, at) for name, own in tables.items()}})
+        certificate = certify(table, order, risk)
+        if certificate is not None:
+            index = rules.index(certificate.rule)
+            risks.append(
+                {
+                    "max_lost_correct": risk,
+                    **{name: _rule_outcome(side_table, index) for name, side_table in tables.items()},
+                }
+            )
     return {
         "easy_at_most": easy_at_most,
-        "certified_on": len(kept.test),
+        "certified_on": len(certifying.test),
         "risks": risks,
-        "drift": {name: _drift(own, histogram) for name, own in sides.items()},
+        "drift": {name: _drift(side, histogram) for name, side in sides.items()},
     }
 
 
-def _look(table: RuleTable, rule: int) -> dict[str, Any]:
-    once = table.of(table.first_of_each_question())
-    lost, right = int(once.lost[rule]), int(once.full_right.sum())
+def _rule_outcome(table: RuleTable, rule: int) -> dict[str, Any]:
+    first_rollouts = table.of(table.first_of_each_question())
+    lost, right = int(first_rollouts.lost[rule]), int(first_rollouts.full_right.sum())
     return {
         "lost": lost,
         "right": right,
         "lost_rate": round(lost / max(1, right), 4),
         "at_least": round(surely_at_least(lost, right), 4),
-        "saved": round(float(once.saved[rule]), 4),
-        "accuracy_change_points": round(float(once.accuracy_change[rule]), 2),
+        "saved": round(float(first_rollouts.saved[rule]), 4),
+        "accuracy_change_points": round(float(first_rollouts.accuracy_change[rule]), 2),
     }
 
 
 def _drift(replay: Replay, histogram: dict[str, list[float]]) -> dict[str, Any]:
-    watch, first_said = DriftWatch(histogram), None
+    watch, warned_after = DriftWatch(histogram), None
     for value in replay.first_p_later():
         watch.observe(float(value))
-        if first_said is None and watch.drifted:
-            first_said = watch.responses
+        if warned_after is None and watch.drifted:
+            warned_after = watch.responses
     return {
         "index": round(watch.index, 3),
         "limit": DRIFT_LIMIT,
         "responses": watch.responses,
-        "warned_after": first_said,
+        "warned_after": warned_after,
         "least_responses": LEAST_RESPONSES,
     }
 
@@ -108,11 +115,11 @@ def show(results: dict[str, Any]) -> None:
     grid = Table()
     for column in ("lost at most", "questions", "lost", "rate", "surely at least", "saved", "accuracy"):
         grid.add_column(column, justify="right")
-    for own in results["risks"]:
+    for risk in results["risks"]:
         for name in results["drift"]:
-            side = own[name]
+            side = risk[name]
             grid.add_row(
-                f"{100 * own['max_lost_correct']:g} %",
+                f"{100 * risk['max_lost_correct']:g} %",
                 name,
                 f"{side['lost']} of {side['right']}",
                 f"{100 * side['lost_rate']:.1f} %",
@@ -121,9 +128,9 @@ def show(results: dict[str, Any]) -> None:
                 f"{side['accuracy_change_points']:+.1f}",
             )
     console.print(grid)
-    for name, own in results["drift"].items():
-        said = "no warning" if own["warned_after"] is None else f"warns after {own['warned_after']} responses"
-        console.print(f"drift index of {name}: {own['index']} (limit {own['limit']}), {said}", highlight=False)
+    for name, drift in results["drift"].items():
+        warning = "no warning" if drift["warned_after"] is None else f"warns after {drift['warned_after']} responses"
+        console.print(f"drift index of {name}: {drift['index']} (limit {drift['limit']}), {warning}", highlight=False)
 
 
 def main() -> None:

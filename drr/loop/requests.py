@@ -1,0 +1,94 @@
+"""The engine requests of one attempt, one at a time: opened within its allowance, counted, ended for certain.
+
+It knows neither steps nor verdicts; what a request brings goes into the loop's mailbox.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from drr.loop.allowance import Allowance
+from drr.loop.judging import PendingBoundary
+from drr.loop.pumps import Ended
+from drr.loop.reasoner import Delta, Phase, Reasoner, Segment
+from drr.loop.response import LoopSettings, Outcome, Spent
+from drr.loop.segments import SegmentStream
+
+Message = Delta | Ended | PendingBoundary
+"""What the loop waits for: output of an engine request, its end, or a boundary that has something to resolve."""
+
+
+class EngineRequests:
+    """Those of one attempt behind a prompt. Generated and discarded tokens are counted in `outcome`."""
+
+    def __init__(
+        self,
+        reasoner: Reasoner,
+        settings: LoopSettings,
+        prompt_ids: Sequence[int],
+        outcome: Outcome,
+        spent: Spent,
+        *,
+        marker_tokens: int,
+        sharing: int,
+    ) -> None:
+        """`spent` is the account of all attempts; `sharing` of them divide what is left of it. `marker_tokens` close
+        the thinking."""
+        self.mailbox: asyncio.Queue[Message] = asyncio.Queue()
+        self.cut = False
+        """Whether the thinking was ended from outside."""
+        self._prompt_ids, self._outcome = list(prompt_ids), outcome
+        self._stream = SegmentStream(reasoner, self.mailbox.put_nowait)
+        self._allowance = Allowance(
+            settings, spent, prompt_tokens=len(prompt_ids), marker_tokens=marker_tokens, sharing=sharing
+        )
+        self._phase, self._number = Phase.THINK, 0
+
+    def may_think(self, output: int, tokens: int = 1) -> bool:
+        """Whether this many more thinking tokens may follow an output of `output` tokens."""
+        return self._allowance.may_think(output, tokens)
+
+    @property
+    def may_be_continued(self) -> bool:
+        """Whether the request has generated all that it was allowed, and can go on exactly where it ended."""
+        return self._phase is Phase.THINK and self._allowance.kept
+
+    def room(self, output: int) -> int:
+        """How many tokens may follow an output of `output` tokens, those kept free for the answer included."""
+        return self._allowance.room(output)
+
+    def count(self, tokens: int) -> None:
+        """The running request has generated these."""
+        self._outcome.generated_tokens += tokens
+        self._allowance.count(tokens)
+
+    def open(self, phase: Phase, carried: Sequence[int], *, answering: bool) -> bool:
+        """Begin a request behind an output of `carried` tokens; False where there is no room for one. The request
+        before must have been closed."""
+        output = len(carried)
+        limit = self._allowance.room(output) if answering else self._allowance.next_share(output)
+        if limit < 1:
+            return False
+        segment = Segment(phase, self._number, [*self._prompt_ids, *carried], carried, limit, cut=self.cut)
+        self._number, self._phase = self._number + 1, phase
+        self._allowance.grant(limit)
+        self._stream.open(segment)
+        return True
+
+    async def close(self) -> None:
+        """End the running request; what it generated and nobody has taken yet counts as discarded."""
+        await self._stream.close()
+        scored: list[PendingBoundary] = []
+        while not self.mailbox.empty():
+            message = self.mailbox.get_nowait()
+            if isinstance(message, PendingBoundary):
+                scored.append(message)
+            elif isinstance(message, Delta):
+                self.discard(len(message.tokens))
+        self._allowance.grant(0)
+        for pending in scored:
+            self.mailbox.put_nowait(pending)
+
+    def discard(self, tokens: int) -> None:
+        """The running request has generated these in vain."""
+        self.count(tokens)
+        self._outcome.discarded_tokens += tokens
