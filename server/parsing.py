@@ -7,7 +7,7 @@ call inside the answer is left to vLLM's tool parser, and an answer in channels 
 from collections.abc import Sequence
 from typing import Any
 
-from drr.loop.formats import Channels, ReasoningFormat, TurnState
+from drr.loop.formats import Channels, ReasoningFormat, TurnState, behind_last
 from server.plan import PLAN_KEY, ResponsePlan, Told
 from server.vllm_api import DeltaMessage, FunctionCall, OpenAIServingChat, Parser, ParserManager
 
@@ -167,13 +167,11 @@ def phase_parser(handler: OpenAIServingChat, form: ReasoningFormat, tool_parser:
 
 
 def _message_header(form: Channels, ids: list[int]) -> list[int]:
-    """The header that ends these markers, without the beginning of an assistant's message: where vLLM's parser begins."""
-    size = len(form.header)
-    for end in range(len(ids), size - 1, -1):
-        if size and tuple(ids[end - size : end]) == form.header:
-            return ids[end:]
-    channel = form.ids["channel"]
-    return ids[ids.index(channel) :] if channel in ids else list(ids)
+    """The header that ends these markers as vLLM's parser wants it: without the beginning of an assistant's turn."""
+    begins = behind_last(ids, form.header)
+    if begins is None:
+        begins = ids.index(form.ids["channel"]) if form.ids["channel"] in ids else 0
+    return ids[begins:]
 
 
 def _joined(deltas: list[DeltaMessage]) -> DeltaMessage | None:

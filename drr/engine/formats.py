@@ -174,8 +174,8 @@ def assistant_header(tokenizer: Any, opening: str = "") -> tuple[int, ...]:
 
 
 def tool_header(tokenizer: Any, opening: str = "") -> tuple[int, ...]:
-    """The ids between a tool's result and the turn behind it, up to the marker `opening`, where the chat template begins
-    that turn without the header of one; else empty."""
+    """The ids between a tool's result and the turn behind it, up to the marker `opening`, where the chat template has
+    that turn begin without the header of one; else empty."""
     header = _decoder(tokenizer)(assistant_header(tokenizer, opening))
     for content, arguments in itertools.product((None, ""), ({}, "{}")):  # templates want the one or the other
         call = {"id": "call00001", "type": "function", "function": {"name": "f", "arguments": arguments}}

@@ -336,7 +336,7 @@ class ThinkingLoop:
         if self._settings.policy.accept is not None:
             self._pending.close(nudges=self._outcome.nudges)  # what was cut off is judged before it is answered from
         self._move(Move.END)
-        self._pending.force(len(self._trace), StopCause.BUDGET)
+        self._pending.force(self._intake.settled_end, StopCause.BUDGET)  # half a marker is no thinking
 
     async def _pass_boundaries(self) -> None:
         """Act on every boundary whose verdict can be given, in order."""

@@ -158,7 +158,7 @@ class ReasoningFormat(ABC):
 
     def _turn_begins(self, prompt_ids: Sequence[int]) -> int | None:
         """Index of the first token of the last assistant turn; None where nothing tells."""
-        begins = [_behind_last(prompt_ids, header) for header in (self.header, self.tool_header)]
+        begins = [behind_last(prompt_ids, header) for header in (self.header, self.tool_header)]
         return max((own for own in begins if own is not None), default=None)
 
     def _prefilled(self, ids: Sequence[int]) -> tuple[int, ...]:
@@ -299,7 +299,7 @@ class PlainChain(ReasoningFormat):
         return TurnStart(TurnState.OPEN, () if begins is None else self._prefilled(prompt_ids[begins:]))
 
 
-def _behind_last(ids: Sequence[int], header: tuple[int, ...]) -> int | None:
+def behind_last(ids: Sequence[int], header: tuple[int, ...]) -> int | None:
     """Index behind the last `header` in `ids`; None where there is none."""
     if not header:
         return None

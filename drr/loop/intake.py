@@ -58,6 +58,7 @@ class Intake:
         self._scanner = form.closing() if start.state is TurnState.OPEN else form.opening()
         self.prefilled_steps: list[str] = []
         """The steps of thinking that the prompt holds already, the one in progress last."""
+        self._left_out = 0
         if start.prefilled and form.decode is not None:
             self._prefill(start.prefilled, form)
 
@@ -95,6 +96,7 @@ class Intake:
             return self._close(found)
         if not has_room:
             trace.tokens.pop()
+            self._left_out = 1
             return False
         if self._scanner.silent:
             trace.share(len(trace) - 1, [(Part.MARKER, token.text)])
@@ -114,6 +116,7 @@ class Intake:
 
     def go_on_thinking(self) -> None:
         """A close has been taken back: look for the next one."""
+        self._left_out = 0
         self.trace.answer_from = None
         self._scanner = self._form.closing()
 
@@ -178,8 +181,13 @@ class Intake:
         return self._segmenter.finish()
 
     @property
+    def settled_end(self) -> int:
+        """Where the thinking ends without what may be the beginning of a marker."""
+        return min(len(self.trace), len(self.trace) + self._left_out - self._scanner.held)
+
+    @property
     def undecided_from(self) -> int:
         """The first token of the thinking that may yet turn out to be a marker, or part of the next step."""
-        end = len(self.trace) - self._scanner.held
+        end = self.settled_end
         held_from = self._segmenter.held_from
         return end if held_from is None else min(end, held_from)

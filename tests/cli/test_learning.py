@@ -26,6 +26,9 @@ from tests.tiny_models import tiny
 ASKED = questions(9, Split.TRAIN, 240)
 
 
+pytestmark = pytest.mark.timeout(1200)  # trains a DM; minutes where others use the cores
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learning") / "records"

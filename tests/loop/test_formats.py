@@ -1,6 +1,7 @@
 """Reasoning formats: where a turn stands, and how its markers are found whatever the tokens cut."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from drr.loop.formats import MarkerTokens, Part, PlainChain, ReasoningFormat, Te
 from drr.loop.reasoner import Token
 from drr.loop.scanners import Found, IdScanner, Mark, Scanner, TextScanner
 
-HEADER, OPEN, CLOSE, WORD, BLANK, USER, TOOL = 100, 1, 2, 50, 51, 101, 3
+HEADER, OPEN, CLOSE, WORD, BLANK, USER, TOOL, RESULT = 100, 1, 2, 50, 51, 101, 3, 102
 _TEXTS = {HEADER: "<|assistant|>", OPEN: "<think>", CLOSE: "</think>", WORD: "word", BLANK: "\n", USER: "<|user|>"}
 
 
@@ -62,6 +63,16 @@ def test_without_a_known_turn_the_last_marker_decides_and_text_does_not() -> Non
     assert form.start([WORD]).state is TurnState.UNDECIDED
     assert form.start([WORD, OPEN, WORD]).state is TurnState.OPEN
     assert form.start([OPEN, WORD, CLOSE, WORD]).state is TurnState.CLOSED
+
+
+@pytest.mark.parametrize("form", [MARKERS, TEXT, PLAIN])
+def test_a_turn_may_begin_behind_a_tools_result_without_a_header(form: ReasoningFormat) -> None:
+    form = replace(form, tool_header=(RESULT, USER))
+    known = TurnState.OPEN if isinstance(form, PlainChain) else TurnState.UNDECIDED
+    prompt = [USER, WORD, HEADER, OPEN, WORD, CLOSE, WORD, CLOSE, RESULT, USER]
+    assert (form.start(prompt).state, form.start(prompt).prefilled) == (known, ())
+    assert form.start([*prompt, OPEN]).state is TurnState.OPEN
+    assert form.start([*prompt, USER, WORD, HEADER]).state is known
 
 
 def test_a_prompt_is_made_to_think_or_to_answer_at_once() -> None:

@@ -126,6 +126,18 @@ async def test_an_empty_thought_whose_markers_are_merged_is_empty() -> None:
     check(found, reasoner)
 
 
+@pytest.mark.parametrize("budget", [5, 6, 7])
+async def test_a_budget_that_runs_out_inside_a_marker_leaves_no_half_of_it(budget: int) -> None:
+    reasoner = FakeReasoner(("<", "think", ">", "a", "b.", "\n\n", "c.", "</", "think", ">", "no", ""))
+    found = await shown(loop_of(reasoner, None, TEXT, replace(SETTINGS, max_thinking_tokens=budget)))
+    assert "</" not in found.text(Part.THINKING)
+    assert found.text(Part.ANSWER) in ("The answer is 4", "no")
+    if found.outcome.stop_cause is StopCause.BUDGET:
+        assert reasoner.segments[-1].ids[-2:] == [7, 8]
+        assert reasoner.segments[-1].ids[-3] == reasoner.vocabulary.token("c.").id
+    check(found, reasoner)
+
+
 # Plain chain of thought ----------------------------------------------------------------------------------------
 
 PLAIN = PlainChain(close_ids=(8, 9), close_text=CUE)
@@ -365,6 +377,36 @@ async def test_an_answer_without_thinking_is_an_answer(header: tuple[str, ...], 
     found = await shown(loop_of(reasoner, FakeScorer([0.1]), form, prompt=HARMONY_PROMPT))
     assert found.text(Part.THINKING) == ""
     assert found.text(Part.ANSWER).endswith(text)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ("<|channel|>", "commentary", " to=functions.f", " json"),
+        (" to=functions.f", "<|channel|>", "commentary", " json"),
+        ("<|channel|>", "analysis", " to=functions.f", " json"),
+    ],
+)
+async def test_a_call_behind_the_thinking_ends_it_and_its_header_is_a_marker(header: tuple[str, ...]) -> None:
+    form, vocabulary = harmony()
+    reasoner = FakeReasoner((*ANALYSIS, *header, "<|message|>", "{}", ""), vocabulary=vocabulary)
+    found = await shown(loop_of(reasoner, FakeScorer([0.1]), form, prompt=HARMONY_PROMPT))
+    assert (found.text(Part.THINKING), found.text(Part.ANSWER)) == ("a\n\nb", "{}")
+    assert found.text(Part.MARKER).endswith("".join(header) + "<|message|>")
+    assert (len(reasoner.segments), found.outcome.injected_tokens) == (1, 0)
+    check(found, reasoner)
+
+
+@pytest.mark.parametrize("recipient", ["", " to=python"])
+async def test_headers_inside_the_thinking_are_markers_and_nobody_judges_them(recipient: str) -> None:
+    form, vocabulary = harmony()
+    more = ("<|channel|>", "analysis", recipient or " ", "<|message|>", "c", "\n\n", "d", *ANALYSIS[6:])
+    words = (*ANALYSIS, *more, "<|channel|>", "final", "<|message|>", "It is 4", "")
+    reasoner, scorer = FakeReasoner(words, vocabulary=vocabulary), FakeScorer([0.1])
+    found = await shown(loop_of(reasoner, scorer, form, prompt=HARMONY_PROMPT))
+    assert (found.text(Part.THINKING), found.text(Part.ANSWER)) == ("a\n\nbc\n\nd", "It is 4")
+    assert [boundary.text for boundary in scorer.seen] == ["a\n\n", "bc\n\n", "d"]
+    check(found, reasoner)
 
 
 # Given thinking ------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def test_another_build_in_the_same_folder_is_refused(tmp_path: Path, quick: bool
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_recipe_runs_from_nothing_and_continues_where_it_stopped(tmp_path: Path) -> None:
     out = tmp_path / "build"
     _build(out)

@@ -36,7 +36,7 @@ from server.vllm_api import (
 from tests.fakes import FakeScorer
 
 MAX_MODEL_LEN = 8192
-MODEL_CONFIG: Any = SimpleNamespace(max_model_len=MAX_MODEL_LEN)
+MODEL_CONFIG: Any = SimpleNamespace(max_model_len=MAX_MODEL_LEN, architecture="Played")
 
 
 @dataclass
@@ -160,14 +160,11 @@ class Player:
         **asked: Any,
     ) -> tuple[Shown, Script]:
         """What a client sees of a response, and what the Reasoner was asked for."""
-        sizes = groups if isinstance(groups, random.Random) else None
-        script = Script(
-            self.tokenizer,
-            prompt,
-            thought,
-            answered,
-            (lambda: sizes.randint(1, 9)) if sizes is not None else (lambda: groups),  # type: ignore[return-value]
-        )
+
+        def size() -> int:
+            return groups.randint(1, 9) if isinstance(groups, random.Random) else groups
+
+        script = Script(self.tokenizer, prompt, thought, answered, size)
         engine = thinking_engine(self.tokenizer, self.form, scores, script, self.monkeypatch)
         assert engine.drr is not None
         request = ChatCompletionRequest(

@@ -10,7 +10,7 @@ import json
 import lzma
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ TOOLS = [
 ]
 CALL = '<tool_call>\n{"name": "count", "arguments": {"what": "apples\\n\\nbags"}}\n</tool_call>'
 CALLED = [("count", {"what": "apples\n\nbags"})]
-GROUPS = (1, 3, 8)
+SIZES = (1, 3, 8)
+"""Tokens in an output of the engine."""
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -180,7 +181,7 @@ CASES = walk()
 every_case = pytest.mark.parametrize("case", CASES)
 
 
-def cases_where(told: Any) -> Any:
+def cases_where(told: Callable[[Case], Any]) -> pytest.MarkDecorator:
     """Those of the cases for which `told` holds."""
     return pytest.mark.parametrize("case", [case for case in CASES if told(case.values[0])])
 
@@ -205,10 +206,12 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Plays a turn to a client that streams and to one that does not, in outputs of several sizes; what they see has to
     be the same."""
 
-    async def played(case: Case, *turn: Any, tool_parser: str | None = None, **asked: Any) -> tuple[Shown, Script]:
+    async def played(
+        case: Case, *turn: Any, sizes: Sequence[int] = (3,), tool_parser: str | None = None, **asked: Any
+    ) -> tuple[Shown, Script]:
         player = Player(case.tokenizer, case.form, case.parser, monkeypatch, tool_parser)
         first: tuple[Shown, Script] | None = None
-        for groups in GROUPS:
+        for groups in sizes:
             for stream in (True, False):
                 found = await player.shown(*turn, stream=stream, groups=groups, **asked)
                 first = first or found
@@ -237,7 +240,7 @@ def drr_cue(case: Case) -> str:
 
 @every_case
 async def test_a_natural_end_tells_the_thinking_from_the_answer(case: Case, play: Any) -> None:
-    shown, script = await play(case, case.prompt(), case.turn())
+    shown, script = await play(case, case.prompt(), case.turn(), sizes=SIZES)
     assert len(script.asked) == 1
     if isinstance(case.form, PlainChain):
         assert (shown.reasoning, shown.content) == ("", THINKING + ANSWER)
@@ -249,7 +252,7 @@ async def test_a_natural_end_tells_the_thinking_from_the_answer(case: Case, play
 @every_case
 async def test_a_stop_closes_the_thinking_at_its_boundary_and_the_answer_is_content(case: Case, play: Any) -> None:
     prompt = case.prompt()
-    shown, script = await play(case, prompt, case.turn(), case.ended(FORCED), scores=(0.95,))
+    shown, script = await play(case, prompt, case.turn(), case.ended(FORCED), sizes=SIZES, scores=(0.95,))
     thinking, content = ("", KEPT + drr_cue(case)) if isinstance(case.form, PlainChain) else (case.lead + KEPT, "")
     assert (shown.reasoning, shown.content) == (thinking, content + FORCED)
     assert shown.outcome.stop_cause is StopCause.DM_STOP
@@ -392,11 +395,13 @@ async def test_an_answer_without_any_thinking_is_content(case: Case, play: Any) 
 @cases_where(lambda case: isinstance(case.form, MarkerTokens) and case.form.tool_ids)
 async def test_a_tool_call_in_the_thinking_ends_it_and_stays_whole(case: Case, play: Any) -> None:
     turn = case.ended(case.opening + "\n" + KEPT + "I count." + CALL)
-    shown, script = await play(case, case.prompt(), turn)
+    shown, script = await play(case, case.prompt(), turn, sizes=SIZES)
     assert (shown.reasoning, shown.content) == ("\n" + KEPT + "I count.", CALL)
     assert len(script.asked) == 1
     assert shown.outcome.injected_tokens == 0
-    called, _ = await play(case, case.prompt(), turn, tool_parser="hermes", tools=TOOLS, scores=(0.1, 0.1, 0.95))
+    called, _ = await play(
+        case, case.prompt(), turn, sizes=SIZES, tool_parser="hermes", tools=TOOLS, scores=(0.1, 0.1, 0.95)
+    )
     assert (called.reasoning, called.content) == ("\n" + KEPT + "I count.", "")
     assert arguments_of(called) == CALLED
 
@@ -425,7 +430,9 @@ async def test_a_tool_call_of_deepseeks_ends_a_plain_chain(case: Case, play: Any
         + "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"  # noqa: RUF001
     )
     turn = case.ended(KEPT + call)
-    shown, script = await play(case, case.prompt(), turn, tool_parser="deepseek_v3", tools=TOOLS, scores=(0.1, 0.95))
+    shown, script = await play(
+        case, case.prompt(), turn, sizes=SIZES, tool_parser="deepseek_v3", tools=TOOLS, scores=(0.1, 0.95)
+    )
     assert (shown.reasoning, shown.content) == ("", KEPT)
     assert arguments_of(shown) == CALLED
     assert len(script.asked) == 1
@@ -454,7 +461,7 @@ async def test_a_call_of_a_function_is_a_tool_call_in_any_channel(
     case: Case, header: str, before: str, play: Any
 ) -> None:
     turn = case.ids(before + header + "<|message|>" + _ARGUMENTS + "<|call|>")
-    shown, script = await play(case, case.prompt(), turn, tool_parser="openai", tools=TOOLS)
+    shown, script = await play(case, case.prompt(), turn, sizes=SIZES, tool_parser="openai", tools=TOOLS)
     assert (shown.reasoning, shown.content) == (THINKING if before else "", "")
     assert arguments_of(shown) == CALLED
     assert len(script.asked) == 1

@@ -464,7 +464,10 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
         (["--reasoning-parser", "bogus"], "--reasoning-parser: vLLM knows no 'bogus'"),
         (["--reasoning-parser", "mistral"], "--reasoning-parser: mistral does not fit this Reasoner"),
-        (["--reasoning-parser", "hunyuan_a13b", "--drr-scorer", "logprob"], "--reasoning-parser: hunyuan_a13b does not"),
+        (
+            ["--reasoning-parser", "hunyuan_a13b", "--drr-scorer", "logprob"],
+            "--reasoning-parser: hunyuan_a13b does not",
+        ),
         (
             ["--dm", str(reference.dm_folder()), "--drr-step-rule", "sentence"],
             "DM drr-reference-dm was trained on steps",
