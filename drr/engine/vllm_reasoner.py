@@ -123,11 +123,13 @@ def segment_params(
 
 def attempt_params(params: SamplingParams, number: int, temperature: float) -> SamplingParams:
     """The sampling parameters of a later attempt: noise of its own, and noise at all where the request has none
-    (a greedy attempt repeated is the same attempt)."""
+    (a greedy attempt repeated is the same attempt). A greedy request is answered the same every time: its later
+    attempts draw from a seed that their number gives."""
     adapted = params.clone()
-    if adapted.seed is not None:
+    greedy = adapted.temperature < _GREEDY
+    if adapted.seed is not None or greedy:
         adapted.seed = random.Random(f"{adapted.seed}/attempt/{number}").getrandbits(62)
-    if adapted.temperature < _GREEDY:
+    if greedy:
         adapted.temperature = temperature
     return adapted
 

@@ -154,7 +154,7 @@ class Evaluator:
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             attempt_sampling = attempt_params(params, number, config.temperature) if number else params
-            if number and attempt_sampling.seed is None:
+            if number and params.seed is None:
                 attempt_sampling.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
             name = f"{request_id}-{number}"
             return reasoner.reasoner(ids, attempt_sampling, name), reasoner.probe(name)

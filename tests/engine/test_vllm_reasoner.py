@@ -131,6 +131,9 @@ def test_later_attempts_have_noise_of_their_own() -> None:
     assert first.temperature == seeded.temperature
     greedy = SamplingParams(temperature=0.0)
     assert attempt_params(greedy, 1, 0.9).temperature == 0.9
+    again = [attempt_params(greedy, number, 0.9).seed for number in (1, 1, 2)]
+    assert again[0] == again[1] != again[2], "a greedy request is answered the same every time"
+    assert attempt_params(SamplingParams(temperature=0.7), 1, 0.9).seed is None
     assert greedy.temperature == 0.0
 
 

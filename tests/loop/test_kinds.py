@@ -409,6 +409,20 @@ async def test_headers_inside_the_thinking_are_markers_and_nobody_judges_them(re
     check(found, reasoner)
 
 
+# Lateness ------------------------------------------------------------------------------------------------------
+
+
+async def test_what_lateness_may_have_cost_is_told() -> None:
+    form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
+    words = ("<think>", "a", "\n\n", "b", "c", "\n\n", "d", "\n\n", "</think>", "4", "")
+    late = replace(SETTINGS, deadline=0.01)
+    found = await shown(loop_of(FakeReasoner(words), FakeScorer([None, 0.1, 0.1, 0.1]), form, late))
+    assert found.outcome.late == 1
+    assert found.outcome.late_tokens == 5, "what was thought behind the boundary whose verdict came too late"
+    in_time = await shown(loop_of(FakeReasoner(words), FakeScorer([0.1]), form))
+    assert in_time.outcome.late_tokens == 0
+
+
 # Given thinking ------------------------------------------------------------------------------------------------
 
 
