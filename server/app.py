@@ -20,10 +20,11 @@ from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
 from server.chat import DrrChat
-from server.engine import DrrRuntime, ThinkingEngine
+from server.engine import ThinkingEngine
 from server.engines import Dm, weights_of
 from server.middleware import RefuseDrrElsewhere
 from server.routes import own_routes
+from server.runtime import DrrRuntime
 from server.settings import Defaults, Insertions
 from server.vllm_api import AsyncLLM, build_app, init_app_state
 

@@ -13,11 +13,11 @@ from fastapi import Request
 
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
-from server.engine import DrrRuntime
 from server.parsing import phase_parser
 from server.plan import PLAN_KEY, ResponsePlan, Tools
 from server.report import correct_usage, response_report, risk_object, step_object
 from server.resolve import resolve
+from server.runtime import DrrRuntime
 from server.schema import DrrError, DrrRequest, Mode
 from server.settings import Settings
 from server.vllm_api import (

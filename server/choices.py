@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
@@ -11,10 +11,8 @@ from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
 from drr.loop.response import Event, LoopSettings
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
+from server.runtime import DrrRuntime
 from server.vllm_api import SamplingParams
-
-if TYPE_CHECKING:
-    from server.engine import DrrRuntime
 
 
 class Loop(Protocol):
@@ -38,7 +36,7 @@ class ChoiceMaker:
 
     def __init__(
         self,
-        runtime: "DrrRuntime",
+        runtime: DrrRuntime,
         generate: Generate,
         tokenizer: Any,
         max_model_len: int,

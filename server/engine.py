@@ -6,38 +6,22 @@ stop texts must spare the thinking; all others pass straight to vLLM.
 
 import contextlib
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from drr.engine.vllm_reasoner import Generate
-from drr.judge.drift import DriftWatch
-from drr.loop.formats import PlainChain, ReasoningFormat
+from drr.loop.formats import PlainChain
 from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
 from drr.loop.response import Emit, Event, Finished, StepReport
-from drr.loop.scoring import Scorer
-from drr.loop.steps import StepRule
 from server import metrics
 from server.assembler import OutputAssembler
 from server.choices import ChoiceMaker
 from server.plan import PLAN_KEY, ResponsePlan
 from server.ranks import Ranks
 from server.resolve import resolve
+from server.runtime import DrrRuntime
 from server.schema import DrrRequest
-from server.settings import Defaults
 from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams
-
-
-@dataclass(slots=True)
-class DrrRuntime:
-    """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output."""
-
-    form: ReasoningFormat | None
-    rule: StepRule
-    scorers: dict[str, Scorer]
-    defaults: Defaults
-    drift: DriftWatch | None = None
-    tool_texts: tuple[str, ...] = ()
 
 
 class ThinkingEngine(AsyncLLM):

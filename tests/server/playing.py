@@ -19,10 +19,11 @@ from drr.loop.formats import Channels, PlainChain, ReasoningFormat
 from drr.loop.response import Outcome
 from drr.loop.rule import Rule
 from drr.loop.steps import StepRule
-from server.engine import DrrRuntime, ThinkingEngine
+from server.engine import ThinkingEngine
 from server.parsing import PhaseParser, phase_parser
 from server.plan import PLAN_KEY, ResponsePlan, Tools
 from server.resolve import resolve
+from server.runtime import DrrRuntime
 from server.schema import DrrRequest
 from server.settings import Defaults
 from server.vllm_api import (

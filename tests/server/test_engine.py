@@ -17,9 +17,10 @@ from drr.judge.scorers.registry import training_free
 from drr.loop.rule import Rule
 from drr.loop.steps import StepRule
 from server import metrics
-from server.engine import DrrRuntime, ThinkingEngine
+from server.engine import ThinkingEngine
 from server.plan import PLAN_KEY, ResponsePlan
 from server.resolve import resolve
+from server.runtime import DrrRuntime
 from server.schema import DrrRequest
 from server.settings import Defaults
 

@@ -1,0 +1,21 @@
+"""What the loop needs of a server beside a request."""
+
+from dataclasses import dataclass
+
+from drr.judge.drift import DriftWatch
+from drr.loop.formats import ReasoningFormat
+from drr.loop.scoring import Scorer
+from drr.loop.steps import StepRule
+from server.settings import Defaults
+
+
+@dataclass(slots=True)
+class DrrRuntime:
+    """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output."""
+
+    form: ReasoningFormat | None
+    rule: StepRule
+    scorers: dict[str, Scorer]
+    defaults: Defaults
+    drift: DriftWatch | None = None
+    tool_texts: tuple[str, ...] = ()
