@@ -124,9 +124,9 @@ class DrrChat:
 
 def _tools(request: ChatCompletionRequest) -> Tools:
     choice = request.tool_choice
-    if not request.tools or choice in (None, "none"):
-        return "none" if not request.tools or choice == "none" else "may"
-    return "may" if choice == "auto" else "must"
+    if not request.tools or choice == "none":
+        return "none"
+    return "may" if choice in (None, "auto") else "must"
 
 
 def _complete(response: ChatCompletionResponse, plan: ResponsePlan) -> None:

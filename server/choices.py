@@ -102,9 +102,8 @@ class ChoiceMaker:
         apart, tools = plan.settings.thinking_in == "reasoning", self._runtime.tool_texts
         # What has to be a grammar's text, or a tool call, from its first word on is no chain of thought. Nor is one
         # taken for it that may be a tool call which nobody would recognise.
-        if (params.structured_outputs is not None and not apart) or (plan.tools != "none" and not tools):
-            return form, TurnStart(TurnState.CLOSED)
-        if plan.tools == "must":
+        is_grammar = params.structured_outputs is not None and not apart
+        if is_grammar or plan.tools == "must" or (plan.tools == "may" and not tools):
             return form, TurnStart(TurnState.CLOSED)
         form = replace(
             form,

@@ -435,7 +435,7 @@ class ThinkingLoop:
         thought = self._trace.started
         await self._accept()
         form, trace = self._form, self._trace
-        ids, text = form.skip_ids, form.skip_text
+        ids, text = form.skip_ids, form.close_text
         if thought or not ids:
             trace.end_thinking(trace.thinking_to)
             ids, text = form.close_behind(trace.context(len(trace)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from drr.loop.reasoner import Token
-from drr.loop.scanners import ChannelScanner, EitherScanner, IdScanner, Mark, OpeningScanner, Scanner, TextScanner
+from drr.loop.scanners import ChannelScanner, IdScanner, Mark, OpeningScanner, Scanner, TextScanner
 
 Decode = Callable[[Sequence[int]], str]
 """Token ids to text, special tokens included."""
@@ -84,11 +84,6 @@ class ReasoningFormat(ABC):
     def close_part(self) -> Part:
         """What the closing tokens are to a client."""
         return Part.MARKER
-
-    @property
-    def skip_text(self) -> str:
-        """The text of `skip_ids`."""
-        return self.close_text
 
     @property
     def turn_holds_answer(self) -> bool:
@@ -260,11 +255,6 @@ class PlainChain(ReasoningFormat):
         return Part.ANSWER
 
     @property
-    def skip_text(self) -> str:
-        """The text of `skip_ids`."""
-        return self.close_text
-
-    @property
     def turn_holds_answer(self) -> bool:
         return not self.answer_apart
 
@@ -283,7 +273,7 @@ class PlainChain(ReasoningFormat):
 
     def closing(self) -> Scanner:
         marks = {**dict.fromkeys(self.tool_texts, Mark.TOOL_CALL), **dict.fromkeys(self.stops, Mark.STOPS)}
-        return TextScanner(marks) if marks else EitherScanner()
+        return TextScanner(marks)
 
     def answer_at_once(self, prompt_ids: Sequence[int]) -> list[int]:
         """As it is: there is no thinking that could be closed."""

@@ -60,13 +60,12 @@ class Intake:
         """The steps of thinking that the prompt holds already, the one in progress last."""
         self._left_out = 0
         if start.prefilled and form.decode is not None:
-            self._prefill(start.prefilled, form)
+            self._prefill(form.decode(start.prefilled))
 
-    def _prefill(self, ids: Sequence[int], form: ReasoningFormat) -> None:
+    def _prefill(self, text: str) -> None:
         """Cut the thinking that the prompt holds into steps: the last of them may go on in the output."""
-        assert form.decode is not None
         segmenter = StepSegmenter(self._rule)
-        found = [segmenter.feed(piece) for piece in _PIECES.findall(form.decode(ids))]
+        found = [segmenter.feed(piece) for piece in _PIECES.findall(text)]
         self.prefilled_steps = [step.text for step in (*found, segmenter.finish()) if step is not None]
 
     # Tokens ------------------------------------------------------------------------------------------------

@@ -54,21 +54,6 @@ class Scanner(Protocol):
     def feed(self, token: Token) -> Found | None: ...
 
 
-class EitherScanner:
-    """Finds the first of what several scanners look for; with none, nothing at all."""
-
-    silent = False
-
-    def __init__(self, *scanners: Scanner) -> None:
-        self._scanners = scanners
-        self.held = 0
-
-    def feed(self, token: Token) -> Found | None:
-        found = [mark for mark in [scanner.feed(token) for scanner in self._scanners] if mark is not None]
-        self.held = max((scanner.held for scanner in self._scanners), default=0)
-        return max(found, key=lambda mark: mark.tokens, default=None)
-
-
 class IdScanner:
     """Finds sequences of token ids that no tokenizer would cut in another way."""
 
@@ -100,7 +85,7 @@ class IdScanner:
 
 
 class TextScanner:
-    """Finds texts, wherever the tokens cut them."""
+    """Finds texts, wherever the tokens cut them; with none to find, nothing."""
 
     silent = False
 
@@ -178,21 +163,21 @@ class ChannelScanner:
     def __init__(
         self, ids: Mapping[str, int], thinking: str, read: Callable[[int], Token], *, in_thinking: bool
     ) -> None:
-        self._ids, self._thinking, self._read = ids, thinking, read
+        self._message, self._thinking, self._read = ids["message"], thinking, read
+        self._borders = (ids["end"], ids["start"], ids["channel"])
         self._in_thinking = in_thinking
         self._header: list[str] | None = None if in_thinking else []
         self.held = 0
         self.silent = False
 
     def feed(self, token: Token) -> Found | None:
-        borders = (self._ids["end"], self._ids["start"], self._ids["channel"])
-        self.silent = self._header is not None or token.id in borders
+        self.silent = self._header is not None or token.id in self._borders
         if not self.silent:
             return None
         if self._header is None:
             self._header = []
         self.held += 1
-        if token.id != self._ids["message"]:
+        if token.id != self._message:
             self._header.append(self._read(token.id).text)
             return None
         header, tokens = "".join(self._header), self.held
