@@ -15,7 +15,7 @@ from typing import Any
 from drr.loop.features import BehaviourFeatures
 from drr.loop.policy import Verdict
 from drr.loop.reasoner import Phase, Reasoner, Segment
-from drr.loop.response import Event, Finished, LoopSettings, Outcome, Spent, StepReport
+from drr.loop.response import Event, Finished, LoopSettings, Outcome, StepReport
 from drr.loop.scoring import Boundary, Scorer
 from drr.loop.steps import StepRule, StepSegmenter
 from drr.loop.trace import Trace
@@ -40,7 +40,7 @@ class StepwiseLoop:
         self._reasoner, self._session, self._rule = reasoner, scorer.session(question), rule
         self._prompt_ids, self._max_tokens = list(prompt_ids), settings.max_tokens
         self._outcome = Outcome()
-        self._trace, self._segmenter = Trace(prompt_ids, Spent()), StepSegmenter(rule)
+        self._trace, self._segmenter = Trace(prompt_ids), StepSegmenter(rule)
         self._features = BehaviourFeatures()
 
     async def run(self) -> AsyncGenerator[Event, None]:

@@ -1,57 +1,76 @@
-"""How much an attempt may still generate: by its own limits, and by those that it shares with a response's others."""
+"""How much an attempt may still generate: by its own limits, and by those that it shares with a response's others.
 
-from drr.loop.response import LoopSettings, Spent
+Everything is decided by token positions: what an attempt may do depends on what was kept, and not on when a verdict
+came.
+"""
+
+from dataclasses import dataclass
+
+from drr.loop.policy import StopCause
+from drr.loop.response import LoopSettings, Spent, Used
+
+
+@dataclass(slots=True)
+class Share:
+    """The most that one of several attempts at the same time may generate and think; None where nothing limits the
+    latter."""
+
+    generated: int
+    thought: int | None
 
 
 class Allowance:
-    """One attempt's. `spent` is the account of all attempts; `sharing` of them, this one and those that begin right
-    after it, divide what is left of it."""
+    """One attempt's. `others` is what the response's other attempts have used up; whoever holds it may change it.
+    `share` bounds an attempt that runs beside others."""
 
-    def __init__(
-        self, settings: LoopSettings, spent: Spent, *, prompt_tokens: int, marker_tokens: int, sharing: int
-    ) -> None:
+    def __init__(self, settings: LoopSettings, others: Spent, *, prompt_tokens: int, marker_tokens: int) -> None:
         """`marker_tokens` close the thinking."""
-        self._settings, self._spent, self._sharing = settings, spent, sharing
+        self.share: Share | None = None
+        self._settings, self._others = settings, others
         self._prompt_tokens, self._marker_tokens = prompt_tokens, marker_tokens
         self._thinking_room, self._attempt_room = settings.thinking_room, settings.attempt_room(prompt_tokens)
-        self._granted = 0
 
-    def grant(self, tokens: int) -> None:
-        """This attempt's engine request may generate so many from now on."""
-        self._spent.granted += tokens - self._granted
-        self._granted = tokens
+    def forbidden_by(self, used: Used, tokens: int = 1) -> StopCause | None:
+        """What forbids so many more thinking tokens; None where they may follow."""
+        thought = self._thoughts_left(used)
+        if thought is not None and tokens > thought:
+            return self._settings.thinking_limit
+        room = self._attempt_room
+        if room is not None and used.output + tokens + self._marker_tokens > room:
+            return StopCause.CONTEXT_LENGTH
+        if tokens > self._thinking_left(used):
+            return self._no_room
+        return None
 
-    def count(self, tokens: int) -> None:
-        """Its engine request has generated these."""
-        self._spent.generated += tokens
-        self.grant(self._granted - tokens)
-
-    @property
-    def kept(self) -> bool:
-        """Whether all that was granted has been generated."""
-        return self._granted == 0
-
-    def may_think(self, output: int, tokens: int = 1) -> bool:
-        """Whether this many more thinking tokens may follow an output of `output` tokens."""
-        limit, room = self._settings.max_thinking_tokens, self._attempt_room
-        return (
-            (limit is None or self._spent.thought + tokens <= limit)
-            and (room is None or output + tokens + self._marker_tokens <= room)
-            and tokens <= self._left(self._thinking_room)
-        )
-
-    def room(self, output: int) -> int:
-        """How many tokens may follow an output of `output` tokens, those kept free for the answer included."""
-        room = self._left(self._settings.max_tokens)
+    def room(self, used: Used) -> int:
+        """How many tokens may follow, those kept free for the answer included."""
+        reserve = self._settings.max_tokens - self._thinking_room  # which is there, whatever was cut away
+        room = max(self._settings.max_tokens - self._others.generated - used.generated, reserve - used.answered)
         if self._settings.context_limit is not None:
-            room = min(room, self._settings.context_limit - self._prompt_tokens - output)
+            room = min(room, self._settings.context_limit - self._prompt_tokens - used.output)
         return room
 
-    def next_share(self, output: int) -> int:
-        """How many tokens a request that thinks may generate behind an output of `output` tokens."""
-        share = self._left(self._thinking_room) // self._sharing
-        self._sharing = 1  # those that begin after this one have begun when it asks again
-        return min(self.room(output), share)
+    def to_think(self, used: Used, markers: int) -> int:
+        """How many tokens a request that thinks may generate; `markers` of them may be no thinking."""
+        room = min(self.room(used), self._thinking_left(used))
+        thought = self._thoughts_left(used)
+        return room if thought is None else min(room, thought + markers)
 
-    def _left(self, tokens: int) -> int:
-        return tokens - self._spent.generated - (self._spent.granted - self._granted)
+    @property
+    def _no_room(self) -> StopCause:
+        """Which limit `max_tokens` stands for: a client that names none may fill the context."""
+        limit = self._settings.context_limit
+        fills_context = limit is not None and self._settings.max_tokens >= limit - self._prompt_tokens
+        return StopCause.CONTEXT_LENGTH if fills_context else StopCause.ANSWER_RESERVE
+
+    def _thinking_left(self, used: Used) -> int:
+        left = self._thinking_room - self._others.generated - used.generated
+        return left if self.share is None else min(left, self.share.generated - used.generated)
+
+    def _thoughts_left(self, used: Used) -> int | None:
+        limit = self._settings.max_thinking_tokens
+        if limit is None:
+            return None
+        left = limit - self._others.thought - used.thought
+        share = None if self.share is None else self.share.thought
+        return left if share is None else min(left, share - used.thought)

@@ -8,24 +8,29 @@ prefix cache makes cheap. The thinking's request may not generate what is kept f
 that gets that far goes on in another request, and so does thinking that was allowed only its share, where others have
 left it theirs.
 
+What is decided depends on token positions only, as long as verdicts keep their deadline: a boundary is passed when the
+token behind it is known (the Reasoner may close its thinking right there), and limits count what is kept.
+
 A scorer that is late, failing or dead never fails a request: without a score the verdict is to continue. This module
 drives engine requests; it neither finds steps (`intake`) nor judges them (`pending`, `policy`).
 """
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
+from dataclasses import replace
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
 from drr.loop.judging import Judge, PendingBoundary
 from drr.loop.pending import PendingBoundaries
-from drr.loop.policy import Decision, Score, StopCause, Verdict
+from drr.loop.policy import Decision, Score, StopCause, Verdict, limit
 from drr.loop.probing import Probe
 from drr.loop.pumps import Ended
+from drr.loop.race import Racer
 from drr.loop.reasoner import Delta, Phase, Reasoner, Token
 from drr.loop.requests import EngineRequests, Message
-from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent
+from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, Used
 from drr.loop.scoring import Scorer
 from drr.loop.stages import TRANSITIONS, Move, Stage
 from drr.loop.stated import states_value
@@ -47,37 +52,38 @@ class ThinkingLoop:
         prompt_ids: Sequence[int],
         question: str,
         *,
-        spent: Spent | None = None,
+        others: Spent | None = None,
         attempt: int = 0,
-        sharing: int = 1,
-        on_accept: Callable[[], Awaitable[None]] | None = None,
         probe: Probe | None = None,
         start: TurnStart | None = None,
     ) -> None:
-        """`spent` is shared by all attempts of a response, whose number this is `attempt`. `sharing` attempts, this one
-        and those that begin right after it, divide the room that is left. `on_accept` is awaited when the thinking
-        stands, before the answer's request. `probe` is for scorers that ask the Reasoner. `start` is where the prompt
-        leaves off, where the caller knows better than the format can tell."""
+        """This is `attempt` number so many of a response, and `others` what its other attempts have used up. `probe`
+        is for scorers that ask the Reasoner. `start` is where the prompt leaves off, where the caller knows better than
+        the format can tell."""
         self._form, self._settings = form, settings
-        self._probe, self._on_accept = probe, on_accept
-        self._outcome, spent = Outcome(), spent or Spent()
+        self._probe = probe
+        self._racer: Racer | None = None
+        self._outcome = Outcome()
         self._requests = EngineRequests(
             reasoner,
             settings,
             prompt_ids,
             self._outcome,
-            spent,
+            others or Spent(),
             marker_tokens=len(form.close_ids),
-            sharing=sharing,
         )
         self._mailbox = self._requests.mailbox
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
         self._start = start or form.start(prompt_ids)
-        self._intake = Intake(form, rule, prompt_ids, spent, self._start)
+        self._intake = Intake(form, rule, prompt_ids, self._start)
         self._trace = self._intake.trace
         self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
         self._stage = Stage.UNDECIDED
         self._before_answer = False
+        self._out_of_room = False
+        """Whether the thinking's request has generated all that it was allowed."""
+        self._cuts = 0
+        """How many times the output was cut back, or a stream given up whose rest was of no use."""
         self._rejected: Score | None = None
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
@@ -94,9 +100,19 @@ class ThinkingLoop:
         return self._pending.newest_score
 
     @property
+    def used(self) -> Used:
+        """How far it has come."""
+        return self._used()
+
+    @property
     def thinking(self) -> tuple[Token, ...]:
         """What has been thought and kept, the opening marker included where the Reasoner made it."""
         return self._trace.thinking
+
+    def enter(self, racer: Racer) -> None:
+        """Run beside other attempts, and answer only if this one wins. To be called before `run`."""
+        self._racer = racer
+        self._requests.share_room(racer.share)
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The attempt's events, in order; the last one is Finished, or Rejected. Engine errors are raised as they
@@ -116,6 +132,8 @@ class ThinkingLoop:
             await start
             while True:
                 await self._pass_boundaries()
+                if self._racer is not None:
+                    self._racer.passed(self._decided_to())
                 self._release()
                 while self._events:
                     yield self._events.popleft()
@@ -123,6 +141,11 @@ class ThinkingLoop:
                     self._count_up()
                     yield Rejected(self._rejected)
                     return
+                if self._out_of_room and not self._pending:
+                    self._out_of_room = False
+                    if not await self._go_on():
+                        self._cut_off()
+                    continue
                 if self._finish is not None and not self._pending:
                     if self._finish == _LENGTH and await self._answer_goes_on():
                         continue
@@ -139,6 +162,7 @@ class ThinkingLoop:
     async def _begin(self) -> None:
         state = self._start.state
         if state is TurnState.CLOSED:
+            self._outcome.stop_cause = StopCause.NO_THINKING
             self._move(Move.ACCEPT)
             self._trace.end_thinking(0)
             self._open_answer()
@@ -149,7 +173,7 @@ class ThinkingLoop:
             self._open_stream(Phase.THINK)
             return
         self._move(Move.END)
-        self._pending.force(len(self._trace), StopCause.BUDGET)
+        self._pending.force(len(self._trace), self._limit())
 
     def _begin_thinking(self) -> None:
         self._move(Move.OPEN)
@@ -160,12 +184,33 @@ class ThinkingLoop:
 
     def _has_room(self) -> bool:
         """Whether another thinking token may be generated."""
-        return self._requests.may_think(len(self._trace))
+        return self._requests.forbidden_by(self._used()) is None
+
+    def _used(self, end: int | None = None) -> Used:
+        """How far it has come, or had come with the first `end` tokens of its output."""
+        used = self._trace.used(end)
+        set_aside = max(self._cuts * self._settings.lookahead, self._outcome.discarded_tokens)
+        return replace(used, generated=used.generated + set_aside)
+
+    def _limit(self) -> StopCause:
+        """What ends thinking that may not go on; the engine itself has no limit but the model's context."""
+        return self._requests.forbidden_by(self._used()) or StopCause.CONTEXT_LENGTH
+
+    def _decided_to(self) -> int:
+        """The position before which nothing is left to decide."""
+        waiting = self._pending.first
+        end = self._intake.undecided_from if self._stage is Stage.THINKING else len(self._trace)
+        return end if waiting is None else min(end, waiting.end)
 
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        if not self._requests.open(phase, self._trace.carried, answering=self._stage is Stage.ANSWERING):
+        trace, form = self._trace, self._form
+        markers = 1 if form.turn_holds_answer else len(form.close_ids)
+        if self._stage is Stage.UNDECIDED:
+            markers += max(1, len(form.open_ids))
+        answering = self._stage is Stage.ANSWERING
+        if not self._requests.open(phase, trace.carried, self._used(), answering=answering, markers=markers):
             self._finish = _LENGTH
 
     def _open_answer(self) -> None:
@@ -180,8 +225,9 @@ class ThinkingLoop:
         if not self._requests.may_be_continued:
             return False
         await self._requests.close()
-        # Another attempt may have taken the room during any await: none may come between this look and the request.
-        room = self._has_room() if self._stage is Stage.THINKING else self._requests.room(len(self._trace)) > 0
+        if self._stage is Stage.THINKING and self._racer is not None and not self._has_room():
+            await self._racer.more(self._used())
+        room = self._has_room() if self._stage is Stage.THINKING else self._requests.room(self._used()) > 0
         if room:
             self._open_stream(Phase.THINK)
         return room
@@ -218,6 +264,7 @@ class ThinkingLoop:
                 blank = delta.tokens[: words[0]]
                 self._requests.count(len(blank))
                 self._trace.tokens.extend(blank)
+                self._cuts += 1
                 await self._give_up_rest(len(delta.tokens) - words[0])
                 self._open_stream(Phase.ANSWER)
                 return
@@ -249,14 +296,17 @@ class ThinkingLoop:
     async def _stream_finished(self, delta: Delta) -> None:
         """The thinking's request has come to its end."""
         assert delta.finish_reason is not None
-        if not self._ends_without_answer(delta):
+        if self._stage is Stage.UNDECIDED and delta.finish_reason == "length":
+            await self._requests.close()
+            self._open_stream(Phase.THINK)
+        elif not self._ends_without_answer(delta):
             self._finish = self._finish or (delta.finish_reason, delta.stop_reason)
         elif delta.finish_reason != "length":
             self._pending.close(nudges=self._outcome.nudges)
             self._move(Move.END)
             self._pending.force(len(self._trace), StopCause.NATURAL)
-        elif not await self._go_on():
-            self._cut_off()
+        else:
+            self._out_of_room = True
 
     def _ends_without_answer(self, delta: Delta) -> bool:
         """Whether this delta ends the thinking's stream too soon: an answer has to follow in another."""
@@ -294,14 +344,18 @@ class ThinkingLoop:
             case ThinkingOpened():
                 self._move(Move.OPEN)
             case NoThinking():
+                self._outcome.stop_cause = StopCause.NO_THINKING
                 self._move(Move.SKIP)
                 self._pending.pass_unjudged(0)
             case StepClosed(step):
                 self._pending.add(step, nudges=self._outcome.nudges)
-            case ThinkingClosed(stop):
+            case ThinkingClosed(stop, tool_call):
                 self._move(Move.CLOSE)
                 self._pending.close(nudges=self._outcome.nudges)
+                if tool_call:
+                    self._outcome.stop_cause = StopCause.TOOL_CALL
                 if stop is not None:
+                    self._outcome.stop_cause = StopCause.STOP_STRING
                     self._finish = ("stop", stop)
             case False:
                 return False
@@ -335,12 +389,13 @@ class ThinkingLoop:
         """The thinking has no more room."""
         if self._settings.policy.accept is not None:
             self._pending.close(nudges=self._outcome.nudges)  # what was cut off is judged before it is answered from
+        cause = self._limit()
         self._move(Move.END)
-        self._pending.force(self._intake.settled_end, StopCause.BUDGET)  # half a marker is no thinking
+        self._pending.force(self._intake.settled_end, cause)  # half a marker is no thinking
 
     async def _pass_boundaries(self) -> None:
         """Act on every boundary whose verdict can be given, in order."""
-        while (pending := self._pending.next_resolved()) is not None:
+        while self._passable() and (pending := self._pending.next_resolved()) is not None:
             if pending.forced is not None:
                 await self._settle(pending.end, pending.forced)
                 return
@@ -353,11 +408,18 @@ class ThinkingLoop:
             if pending.step_tokens:
                 self._report(pending, decision)
             if not self._settings.policy.acts:
-                decision = Decision(Verdict.CONTINUE)
+                ends = closes_here is not None or pending.closing
+                decision = limit(self._settings.policy, 0 if ends else len(self._pending.scores))
             elif closes_here is not None:
                 pending = self._pending.drop_first()  # and would have been stopped: its close is not refused
             if await self._follow(pending, decision):
                 return
+
+    def _passable(self) -> bool:
+        """Whether what follows the first boundary is known: a close there by the Reasoner itself is no stop."""
+        first = self._pending.first
+        running = self._stage is Stage.THINKING and self._finish is None and not self._out_of_room
+        return first is None or not running or self._intake.settled_end > first.end
 
     async def _follow(self, pending: PendingBoundary, decision: Decision) -> bool:
         """Act on a verdict; whether it ended the thinking."""
@@ -379,7 +441,13 @@ class ThinkingLoop:
 
     def _may_nudge(self, end: int) -> bool:
         """Whether there is room for the cue and some thinking behind `end`."""
-        return self._requests.may_think(end, 1 + len(self._settings.nudge_cue_ids))
+        used = self._used(end)
+        used = replace(used, generated=used.generated + self._settings.lookahead)
+        return self._requests.forbidden_by(used, self._nudge_tokens) is None
+
+    @property
+    def _nudge_tokens(self) -> int:
+        return 1 + len(self._settings.nudge_cue_ids)
 
     def _report(self, pending: PendingBoundary, decision: Decision) -> None:
         report = self._pending.report(pending, decision)
@@ -390,10 +458,11 @@ class ThinkingLoop:
 
     async def _cut(self, end: int) -> None:
         """End the stream and drop everything behind `end`."""
+        self._cuts += 1
         await self._requests.close()
         self._pending.clear()
         self._outcome.discarded_tokens += self._trace.cut(end)
-        self._finish = None
+        self._finish, self._out_of_room = None, False
 
     async def _settle(self, end: int, cause: StopCause) -> None:
         """There will be no more thinking: answer, or reject what there is."""
@@ -423,7 +492,7 @@ class ThinkingLoop:
 
     async def _answer_after_all(self, cause: StopCause) -> None:
         """Answer from a rejected attempt: with what its turn held already, or else from its thinking."""
-        self._rejected = None
+        self._rejected = self._racer = None
         if self._finish is not None:
             self._outcome.stop_cause = cause
             await self._accept()
@@ -444,10 +513,12 @@ class ThinkingLoop:
 
     async def _nudge(self, end: int) -> None:
         await self._cut(end)
-        if not self._may_nudge(end):  # what came while the stream was being ended has used the room up
-            await self._settle(end, StopCause.BUDGET)
+        forbidden_by = self._requests.forbidden_by(self._used(), self._nudge_tokens)
+        if forbidden_by is not None:  # more came before the verdict than is set aside for that
+            await self._settle(end, forbidden_by)
             return
         self._outcome.nudges += 1
+        self._outcome.stop_cause = StopCause.NATURAL
         self._move(Move.NUDGE)
         self._intake.go_on_thinking()
         for position, token_id in enumerate(self._settings.nudge_cue_ids):
@@ -469,12 +540,12 @@ class ThinkingLoop:
             return
         self._move(Move.ACCEPT)
         self._events.append(Accepted())
-        if self._on_accept is not None:
-            await self._on_accept()
+        if self._racer is not None:
+            await self._racer.stands(self._trace.thinking_to)
 
     def _count_up(self) -> None:
         outcome, trace = self._outcome, self._trace
-        outcome.thinking_tokens = trace.thinking_to - trace.thinking_from
+        outcome.thinking_tokens = trace.used().thought
         outcome.late, outcome.failed = self._judge.late, self._judge.failed
         late_from = self._pending.late_from
         outcome.late_tokens = 0 if late_from is None else max(0, trace.thinking_to - late_from)
@@ -484,5 +555,5 @@ class ThinkingLoop:
         self._count_up()
         outcome = self._outcome
         if self._judge.lost and outcome.stop_cause is StopCause.NATURAL:
-            outcome.stop_cause = StopCause.DM_UNAVAILABLE
+            outcome.stop_cause = StopCause.JUDGE_UNAVAILABLE
         return Finished(outcome, finish_reason, stop_reason)

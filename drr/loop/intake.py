@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.reasoner import Token
-from drr.loop.response import Spent
 from drr.loop.scanners import Found, Mark
 from drr.loop.steps import Step, StepRule, StepSegmenter
 from drr.loop.trace import Trace
@@ -38,9 +37,11 @@ class StepClosed:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingClosed:
-    """The Reasoner ended its thinking; `stop` is the client's stop text that did it, where one did."""
+    """The Reasoner ended its thinking; `stop` is the client's stop text that did it, where one did, and `tool_call`
+    tells whether a tool call did."""
 
     stop: str | None = None
+    tool_call: bool = False
 
 
 IntakeEvent = ThinkingOpened | NoThinking | StepClosed | ThinkingClosed
@@ -49,10 +50,8 @@ IntakeEvent = ThinkingOpened | NoThinking | StepClosed | ThinkingClosed
 class Intake:
     """One attempt's. `start` is where its prompt leaves off."""
 
-    def __init__(
-        self, form: ReasoningFormat, rule: StepRule, prompt_ids: Sequence[int], spent: Spent, start: TurnStart
-    ) -> None:
-        self.trace = Trace(prompt_ids, spent)
+    def __init__(self, form: ReasoningFormat, rule: StepRule, prompt_ids: Sequence[int], start: TurnStart) -> None:
+        self.trace = Trace(prompt_ids)
         self._form, self._rule = form, rule
         self._segmenter = StepSegmenter(rule)
         self._scanner = form.closing() if start.state is TurnState.OPEN else form.opening()
@@ -130,7 +129,7 @@ class Intake:
             if found.before:
                 trace.share(marker_from, [(Part.THINKING, found.before), (Part.ANSWER, self._rest(marker_from, found))])
             trace.end_thinking(marker_from, answer_from=marker_from)
-            return ThinkingClosed()
+            return ThinkingClosed(tool_call=True)
         stopped = found.mark is Mark.STOPS
         self._share(found, Part.THINKING, Part.MARKER if stopped else Part.ANSWER)
         trace.end_thinking(marker_from)

@@ -41,6 +41,11 @@ class PendingBoundaries:
         """Whether an attempt that ends here is rejected."""
         return self._settings.policy.acts and rejects(self._settings.policy, self.scores)
 
+    @property
+    def first(self) -> PendingBoundary | None:
+        """The first that waits."""
+        return self._queue[0] if self._queue else None
+
     def release_limit(self) -> int | None:
         """The token that no release may pass, or None."""
         return next((pending.end for pending in self._queue if pending.holds), None)
@@ -60,7 +65,7 @@ class PendingBoundaries:
             self._have_judged(closing=True, nudges=nudges)
         else:
             end = self._intake.trace.thinking_to
-            holds = self._holds(closing=True, nudges=nudges)
+            holds = self._holds(len(self.scores), closing=True, nudges=nudges)
             self._queue.append(PendingBoundary(end, closing=True, holds=holds, resolved=True))
 
     def pass_unjudged(self, end: int) -> None:
@@ -83,15 +88,18 @@ class PendingBoundaries:
         unjudged, self._unjudged = self._unjudged, Unjudged()
         trace = self._intake.trace
         end = trace.thinking_to if closing else unjudged.steps[-1].end
-        holds = self._holds(closing=closing, nudges=nudges)
+        index = len(self.scores) + sum(waiting.step_tokens > 0 for waiting in self._queue)
+        holds = self._holds(index, closing=closing, nudges=nudges)
         text = "".join(step.text for step in unjudged.steps)
         pending = PendingBoundary(end, unjudged.tokens, text, closing=closing, holds=holds)
         self._queue.append(pending)
-        index = len(self.scores) + sum(waiting.step_tokens > 0 for waiting in self._queue) - 1
         self._judge.submit(pending, unjudged.boundary(index, lambda: trace.context(end)))
 
-    def _holds(self, *, closing: bool, nudges: int) -> bool:
+    def _holds(self, index: int, *, closing: bool, nudges: int) -> bool:
+        """Whether tokens behind a boundary, the `index`-th from 0, may have to be taken back."""
         policy = self._settings.policy
+        if not closing and policy.max_steps is not None and index + 1 >= policy.max_steps:
+            return True
         if not policy.acts or not self._judge.available:
             return False
         return not closing or policy.accept is not None or nudges < policy.nudge

@@ -15,19 +15,54 @@ class Verdict(StrEnum):
 
 
 class StopCause(StrEnum):
-    """Why the thinking of a response ended."""
+    """Why the thinking of a response ended. A limit is called as the field that set it."""
 
     NATURAL = "natural"
-    DM_STOP = "dm_stop"
-    BUDGET = "budget"
-    MAX_TOKENS = "max_tokens"
-    """The response was cut off by `max_tokens` in the middle of its thinking."""
+    """The Reasoner ended it."""
+    NO_THINKING = "no_thinking"
+    """There was none: the prompt had closed it, or the Reasoner began with its answer."""
+    TOOL_CALL = "tool_call"
+    STOP_STRING = "stop_string"
+    """One of the client's stop texts ended a chain of thought that is shown as content."""
+    SURE = "sure"
+    """The judge's p_now reached the threshold."""
+    HOPELESS = "hopeless"
+    """The judge's p_later was at most `hopeless`."""
+    NO_GAIN = "no_gain"
+    """The judge's p_later exceeded p_now by no more than `min_gain`."""
     MAX_STEPS = "max_steps"
-    DM_UNAVAILABLE = "dm_unavailable"
-    OFF = "off"
-    UNCERTIFIED = "uncertified"
+    MAX_THINKING_TOKENS = "max_thinking_tokens"
+    THINKING_TOKEN_BUDGET = "thinking_token_budget"
+    """vLLM's own limit."""
+    ANSWER_RESERVE = "answer_reserve"
+    """What was left of `max_tokens` is kept for the answer."""
+    CONTEXT_LENGTH = "context_length"
+    """What was left of the model's context is kept for the answer."""
+    MAX_TOKENS = "max_tokens"
+    """The response was cut off in the middle of its thinking; there is no answer."""
     RETHINK_LIMIT = "rethink_limit"
+    """Every attempt that `max_rethinks` allows was rejected."""
+    RETHINK_ROOM = "rethink_room"
+    """Every attempt was rejected, and the limits leave no room for another."""
     ABSTAINED = "abstained"
+    JUDGE_UNAVAILABLE = "judge_unavailable"
+    UNCERTIFIED = "uncertified"
+    """No rule is certified for the risk that was asked for: the thinking ran in full."""
+    OFF = "off"
+    """Nobody judged, and nothing limited the thinking."""
+
+
+LIMITS = frozenset(
+    {
+        StopCause.MAX_STEPS,
+        StopCause.MAX_THINKING_TOKENS,
+        StopCause.THINKING_TOKEN_BUDGET,
+        StopCause.ANSWER_RESERVE,
+        StopCause.CONTEXT_LENGTH,
+        StopCause.MAX_TOKENS,
+    }
+)
+"""Causes that cut the thinking, whatever a judge thinks of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +85,7 @@ class PolicySettings:
     how many boundaries in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops
     unconditionally. A close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An
     attempt that ends, or that thinking will not help any more, is rejected where p_now is below `accept` (None: never).
-    `acts` is False in shadow mode.
+    Without `acts` (shadow mode) nothing but `max_steps` has an effect.
     """
 
     threshold: float | None = 0.9
@@ -112,10 +147,10 @@ def decide(
         known = [score for score in recent if score is not None]
         sure = settings.threshold
         if sure is not None and len(known) == len(recent) and all(score.p_now >= sure for score in known):
-            return Decision(Verdict.STOP, StopCause.DM_STOP)
+            return Decision(Verdict.STOP, StopCause.SURE)
         if len(known) == len(recent) and all(_will_not_help(settings, score) for score in known):
             rejected = rejects(settings, scores)
-            return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.DM_STOP)
+            return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, _no_help(settings, known[-1]))
     if settings.max_steps is not None and len(scores) >= settings.max_steps:
         rejected = rejects(settings, scores)
         return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.MAX_STEPS)
@@ -126,6 +161,18 @@ def rejects(settings: PolicySettings, scores: Sequence[Score | None]) -> bool:
     """Whether an attempt that ends here is rejected. One without a score is not: nobody has anything against it."""
     newest = scores[-1] if scores else None
     return settings.accept is not None and newest is not None and newest.p_now < settings.accept
+
+
+def limit(settings: PolicySettings, boundaries: int) -> Decision:
+    """The verdict behind so many boundaries where the judge's opinion does not count."""
+    if settings.max_steps is not None and boundaries >= settings.max_steps:
+        return Decision(Verdict.STOP, StopCause.MAX_STEPS)
+    return _CONTINUE
+
+
+def _no_help(settings: PolicySettings, score: Score) -> StopCause:
+    hopeless = settings.hopeless is not None and score.p_later <= settings.hopeless
+    return StopCause.HOPELESS if hopeless else StopCause.NO_GAIN
 
 
 def _will_not_help(settings: PolicySettings, score: Score) -> bool:

@@ -6,11 +6,12 @@ It knows neither steps nor verdicts; what a request brings goes into the loop's 
 import asyncio
 from collections.abc import Sequence
 
-from drr.loop.allowance import Allowance
+from drr.loop.allowance import Allowance, Share
 from drr.loop.judging import PendingBoundary
+from drr.loop.policy import StopCause
 from drr.loop.pumps import Ended
 from drr.loop.reasoner import Delta, Phase, Reasoner, Segment
-from drr.loop.response import LoopSettings, Outcome, Spent
+from drr.loop.response import LoopSettings, Outcome, Spent, Used
 from drr.loop.segments import SegmentStream
 
 Message = Delta | Ended | PendingBoundary
@@ -26,51 +27,50 @@ class EngineRequests:
         settings: LoopSettings,
         prompt_ids: Sequence[int],
         outcome: Outcome,
-        spent: Spent,
+        others: Spent,
         *,
         marker_tokens: int,
-        sharing: int,
     ) -> None:
-        """`spent` is the account of all attempts; `sharing` of them divide what is left of it. `marker_tokens` close
-        the thinking."""
+        """`others` is what other attempts have used up. `marker_tokens` close the thinking."""
         self.mailbox: asyncio.Queue[Message] = asyncio.Queue()
         self.cut = False
         """Whether the thinking was ended from outside."""
         self._prompt_ids, self._outcome = list(prompt_ids), outcome
         self._stream = SegmentStream(reasoner, self.mailbox.put_nowait)
-        self._allowance = Allowance(
-            settings, spent, prompt_tokens=len(prompt_ids), marker_tokens=marker_tokens, sharing=sharing
-        )
-        self._phase, self._number = Phase.THINK, 0
+        self._allowance = Allowance(settings, others, prompt_tokens=len(prompt_ids), marker_tokens=marker_tokens)
+        self._phase, self._number, self._left = Phase.THINK, 0, 0
 
-    def may_think(self, output: int, tokens: int = 1) -> bool:
-        """Whether this many more thinking tokens may follow an output of `output` tokens."""
-        return self._allowance.may_think(output, tokens)
+    def share_room(self, share: Share) -> None:
+        """Bound an attempt that runs beside others."""
+        self._allowance.share = share
+
+    def forbidden_by(self, used: Used, tokens: int = 1) -> StopCause | None:
+        """What forbids so many more thinking tokens; None where they may follow."""
+        return self._allowance.forbidden_by(used, tokens)
 
     @property
     def may_be_continued(self) -> bool:
         """Whether the request has generated all that it was allowed, and can go on exactly where it ended."""
-        return self._phase is Phase.THINK and self._allowance.kept
+        return self._phase is Phase.THINK and self._left == 0
 
-    def room(self, output: int) -> int:
-        """How many tokens may follow an output of `output` tokens, those kept free for the answer included."""
-        return self._allowance.room(output)
+    def room(self, used: Used) -> int:
+        """How many tokens may follow, those kept free for the answer included."""
+        return self._allowance.room(used)
 
     def count(self, tokens: int) -> None:
         """The running request has generated these."""
         self._outcome.generated_tokens += tokens
-        self._allowance.count(tokens)
+        self._left -= tokens
 
-    def open(self, phase: Phase, carried: Sequence[int], *, answering: bool) -> bool:
+    def open(self, phase: Phase, carried: Sequence[int], used: Used, *, answering: bool, markers: int) -> bool:
         """Begin a request behind an output of `carried` tokens; False where there is no room for one. The request
-        before must have been closed."""
-        output = len(carried)
-        limit = self._allowance.room(output) if answering else self._allowance.next_share(output)
+        before must have been closed. Unless `answering` it may generate no more than may be thought, and so many
+        `markers` around that."""
+        limit = self._allowance.room(used) if answering else self._allowance.to_think(used, markers)
         if limit < 1:
             return False
         segment = Segment(phase, self._number, [*self._prompt_ids, *carried], carried, limit, cut=self.cut)
-        self._number, self._phase = self._number + 1, phase
-        self._allowance.grant(limit)
+        self._number, self._phase, self._left = self._number + 1, phase, limit
         self._stream.open(segment)
         return True
 
@@ -84,7 +84,6 @@ class EngineRequests:
                 scored.append(message)
             elif isinstance(message, Delta):
                 self.discard(len(message.tokens))
-        self._allowance.grant(0)
         for pending in scored:
             self.mailbox.put_nowait(pending)
 

@@ -7,17 +7,19 @@ from drr.loop.formats import Part, ReasoningFormat
 from drr.loop.policy import PolicySettings, Score, StopCause, Verdict
 from drr.loop.reasoner import Token
 
+_LOOKAHEAD = 64
+
 LEAST_THINKING = 8
-"""With less room than this inside `max_tokens`, thinking is not worth starting."""
+"""With less room than this, another attempt is not worth starting."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
     """Everything that governs one response. Token counts bound what the engine generates.
 
-    `answer_tokens` is kept free inside `max_tokens` for the answer; where `max_tokens` has no room for it, half of
-    `max_tokens` is, and where that leaves hardly anything to think with, all of it. With 0 nothing is kept free, and
-    thinking that the engine ends stays without an answer. `deadline` is in seconds from a boundary to the verdict.
+    `answer_tokens` is kept free inside `max_tokens` for the answer; where that is more than half of `max_tokens`, half
+    of it is. With 0 nothing is kept free, and thinking that the engine ends stays without an answer. `thinking_limit`
+    names the field that `max_thinking_tokens` comes from. `deadline` is in seconds from a boundary to the verdict.
     `separate_answer` asks for the answer in a request of its own even after a natural close (stop strings must not cut
     the thinking, nor may a grammar start anew in the middle of an answer). `context_limit` bounds prompt and output of
     one attempt together, put-in tokens too: the engine's context, or less; the answer's reserve is kept free inside it
@@ -30,6 +32,7 @@ class LoopSettings:
     policy: PolicySettings
     max_tokens: int
     max_thinking_tokens: int | None = None
+    thinking_limit: StopCause = StopCause.MAX_THINKING_TOKENS
     answer_tokens: int = 256
     deadline: float = 1.0
     nudge_cue: str = "Wait,"
@@ -39,6 +42,11 @@ class LoopSettings:
     min_step_tokens: int = 0
     blank_before_answer: bool = False
     cache_salt: str | None = None
+
+    @property
+    def lookahead(self) -> int:
+        """Tokens set aside for what the engine generates between a boundary and its verdict."""
+        return min(_LOOKAHEAD, self.max_tokens // 8)
 
     @property
     def thinking_room(self) -> int:
@@ -53,18 +61,34 @@ class LoopSettings:
         return self._without_answer(self.context_limit - prompt_tokens)
 
     def _without_answer(self, tokens: int) -> int:
-        room = tokens - min(self.answer_tokens, max(1, tokens // 2))
-        return room if room >= LEAST_THINKING or self.answer_tokens == 0 else 0
+        return tokens - min(self.answer_tokens, max(1, tokens // 2))
 
 
 @dataclass(slots=True)
 class Spent:
-    """What all attempts of a response have used up together, in tokens."""
+    """What attempts have used up of a response's limits, in tokens; `Used` says how it is counted."""
 
     generated: int = 0
     thought: int = 0
-    granted: int = 0
-    """What running engine requests may still generate."""
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(self.generated + other.generated, self.thought + other.thought)
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """How far an attempt has come: the tokens of its output, what it has used of `max_tokens`, what it has thought, and
+    what it has generated behind its thinking.
+
+    Limits must not depend on how long verdicts take. So what an attempt has used is what is kept of it, and for each
+    time that it was cut the `lookahead` of LoopSettings, which stands for what the engine had generated meanwhile. Only
+    where that was more does it count as it was, so that `max_tokens` holds in any case.
+    """
+
+    output: int
+    generated: int
+    thought: int
+    answered: int = 0
 
 
 @dataclass(slots=True)
@@ -85,7 +109,11 @@ class Fate(StrEnum):
     """What became of an attempt."""
 
     ACCEPTED = "accepted"
+    UNJUDGED = "unjudged"
+    """It stands: nobody has said anything against it, nor for it."""
     REJECTED = "rejected"
+    ANSWERED = "answered"
+    """It was rejected, and the answer is from it all the same: no other was better."""
     ABANDONED = "abandoned"
     """Another one, running at the same time, was accepted first."""
 
@@ -96,16 +124,17 @@ class AttemptReport:
 
     thinking_tokens: int
     generated_tokens: int
+    discarded_tokens: int
     p_now: float | None
     fate: Fate
 
 
 @dataclass(slots=True)
 class Outcome:
-    """The account of one response. Every generated token is in exactly one of thinking, discarded or the rest
-    (markers and answer); injected tokens were never generated. Probe tokens, which a scorer had generated beside the
-    output, come on top. `late_tokens` is the thinking kept behind the first boundary whose verdict came too late: what
-    lateness may have cost."""
+    """The account of one response. Every generated token is in exactly one of `thinking_tokens`, `discarded_tokens` and
+    `answer_tokens`; injected tokens were never generated. Probe tokens, which a scorer had generated beside the output,
+    come on top. `late_tokens` is the thinking kept behind the first boundary whose verdict came too late: what lateness
+    may have cost."""
 
     stop_cause: StopCause = StopCause.NATURAL
     thinking_tokens: int = 0
@@ -119,6 +148,11 @@ class Outcome:
     late_tokens: int = 0
     steps: list[StepReport] = field(default_factory=list)
     attempts: list[AttemptReport] = field(default_factory=list)
+
+    @property
+    def answer_tokens(self) -> int:
+        """The answer, with the token that ends it and the markers around it that the Reasoner wrote itself."""
+        return self.generated_tokens - self.thinking_tokens - self.discarded_tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from drr.loop.allowance import Share
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.policy import StopCause
 from drr.loop.probing import Probe
 from drr.loop.pumps import Ended, Pumps
+from drr.loop.race import Race, Racer
 from drr.loop.reasoner import Reasoner, Token, injected
 from drr.loop.response import (
     LEAST_THINKING,
@@ -29,6 +31,7 @@ from drr.loop.response import (
     Rejected,
     Spent,
     StepReport,
+    Used,
 )
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
@@ -60,9 +63,14 @@ class RethinkSettings:
     thinking_is_content: bool = False
 
 
+_STANDING = (Fate.ACCEPTED, Fate.UNJUDGED)
+
+
 @dataclass(slots=True, eq=False)
 class _Attempt:
     loop: ThinkingLoop
+    others: Spent
+    """What the response's other attempts have used up, as this one's limits know it."""
     behind: "_Attempt | None"
     """The attempt whose thinking is part of this one's context."""
     fate: Fate = Fate.ABANDONED
@@ -110,19 +118,19 @@ class RethinkLoop:
         self._settings, self._rethink = settings, rethink
         self._prompt_ids, self._question = list(prompt_ids), question
         self._spent = Spent()
+        """By the attempts whose fate is known."""
         self._start = start or form.start(prompt_ids)
         self._attempts: list[_Attempt] = []
-        self._racing: Pumps[Event] | None = None
-        self._racers: list[int] = []
-        self._winner: int | None = None
         self._steps: list[StepReport] = []
         self._injected = 0
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
         while True:
-            wave = self._next_wave()
-            async with contextlib.aclosing(self._race(wave)) as events:
+            room = self._room()
+            wave = self._next_wave(room)
+            running = self._alone(wave[0]) if len(wave) == 1 else self._race(wave, room)
+            async with contextlib.aclosing(running) as events:
                 async for attempt, event in events:
                     if isinstance(event, Finished):
                         yield self._finished(attempt, event)
@@ -130,6 +138,7 @@ class RethinkLoop:
                     if isinstance(event, StepReport):
                         self._steps.append(event)
                     yield event
+            self._spent = sum((_spent(attempt.loop.used) for attempt in self._attempts), Spent())
             if not self._may_go_on():
                 break
             if len(wave) == 1:
@@ -146,10 +155,13 @@ class RethinkLoop:
             return
         for emit in chosen.unshown:
             yield emit
-        async with contextlib.aclosing(chosen.loop.answer(StopCause.RETHINK_LIMIT)) as answer:
+        used = chosen.loop.used
+        chosen.others.generated = self._spent.generated - used.generated
+        chosen.others.thought = self._spent.thought - used.thought
+        async with contextlib.aclosing(chosen.loop.answer(self._exhausted())) as answer:
             async for event in answer:
                 if isinstance(event, Finished):
-                    chosen.fate = Fate.ACCEPTED
+                    chosen.fate = Fate.ANSWERED
                     yield self._finished(chosen, event)
                 elif not isinstance(event, Accepted):
                     yield event
@@ -161,6 +173,11 @@ class RethinkLoop:
         part = Part.REJECTED if self._rethink.thinking_is_content else Part.THINKING
         return [*emits, self._inserted(text, part)] if text else emits
 
+    def _exhausted(self) -> StopCause:
+        """Why no further attempt is made."""
+        made = len(self._attempts) > self._rethink.max_rethinks
+        return StopCause.RETHINK_LIMIT if made else StopCause.RETHINK_ROOM
+
     def _chosen(self) -> _Attempt | None:
         """The attempt that answers although all were rejected; None where nobody does."""
         if self._rethink.on_exhausted == "abstain":
@@ -169,22 +186,37 @@ class RethinkLoop:
 
     # Attempts ----------------------------------------------------------------------------------------------
 
-    def _next_wave(self) -> list[_Attempt]:
+    def _next_wave(self, room: Share) -> list[_Attempt]:
+        """The attempts to be made next."""
         behind, first = self._behind(), len(self._attempts)
-        left = 1 + self._rethink.max_rethinks - first
-        worth_sharing = max(1, (self._settings.thinking_room - self._spent.generated) // LEAST_THINKING)
-        thinks = self._start.state is not TurnState.CLOSED  # else there is nothing to judge
-        size = min(left, self._rethink.parallel if thinks else 1, worth_sharing)
-        wave = [self._attempt(first + place, behind, sharing=size - place) for place in range(size)]
+        size = self._wave_size(room)
+        wave = [self._attempt(first + place, behind, size) for place in range(size)]
         self._attempts += wave
         return wave
 
-    def _attempt(self, number: int, behind: _Attempt | None, sharing: int) -> _Attempt:
+    def _wave_size(self, room: Share) -> int:
+        """How many attempts are worth making at a time."""
+        thinks = self._start.state is not TurnState.CLOSED  # else there is nothing to judge
+        sizes = [1 + self._rethink.max_rethinks - len(self._attempts), self._rethink.parallel if thinks else 1]
+        most_steps = self._settings.policy.max_steps
+        sizes += [left // LEAST_THINKING for left in (room.generated, room.thought) if left is not None]
+        sizes += [] if most_steps is None else [most_steps - len(self._steps)]
+        return max(1, min(sizes))
+
+    def _room(self) -> Share:
+        """What is left to think with."""
+        limit = self._settings.max_thinking_tokens
+        thought = None if limit is None else limit - self._spent.thought
+        return Share(self._settings.thinking_room - self._spent.generated, thought)
+
+    def _attempt(self, number: int, behind: _Attempt | None, size: int) -> _Attempt:
+        """Attempt `number`, one of `size` at the same time."""
         context = self._context(behind)
         policy = self._settings.policy
         if policy.max_steps is not None:
-            policy = replace(policy, max_steps=max(1, policy.max_steps - len(self._steps)))
+            policy = replace(policy, max_steps=max(1, (policy.max_steps - len(self._steps)) // size))
         reasoner, probe = self._make_reasoner(number)
+        others = replace(self._spent)
         loop = ThinkingLoop(
             reasoner,
             self._scorer,
@@ -193,14 +225,12 @@ class RethinkLoop:
             replace(self._settings, policy=policy),
             context,
             self._question,
-            spent=self._spent,
+            others=others,
             attempt=number,
-            sharing=sharing,
-            on_accept=lambda: self._win(number),
             probe=probe,
             start=self._start if behind is None else TurnStart(TurnState.OPEN),
         )
-        return _Attempt(loop, behind)
+        return _Attempt(loop, others, behind)
 
     def _behind(self) -> _Attempt | None:
         """The attempt that the next one is made in the context of."""
@@ -214,55 +244,64 @@ class RethinkLoop:
 
     def _may_go_on(self) -> bool:
         """Whether another attempt is allowed and has room for some thinking."""
-        settings, spent = self._settings, self._spent
-        limit, most_steps = settings.max_thinking_tokens, settings.policy.max_steps
+        settings, left = self._settings, self._room()
+        most_steps = settings.policy.max_steps
         room = settings.attempt_room(len(self._context(self._behind())))
         return (
-            room != 0
+            (room is None or room > 0)
             and len(self._attempts) <= self._rethink.max_rethinks
-            and spent.generated + LEAST_THINKING <= settings.thinking_room
-            and (limit is None or spent.thought + LEAST_THINKING <= limit)
+            and left.generated >= LEAST_THINKING
+            and (left.thought is None or left.thought >= LEAST_THINKING)
             and (most_steps is None or len(self._steps) < most_steps)
         )
 
-    async def _race(self, wave: Sequence[_Attempt]) -> AsyncGenerator[tuple[_Attempt, Event], None]:
-        """The attempts' events until one finishes or all are rejected. Several run at once; what they think is kept
-        back until one is accepted, and then the others end. So is a single one's thinking where it is shown as content,
-        which cannot be taken back."""
-        self._winner = None
-        if len(wave) == 1:
-            (attempt,) = wave
-            async with contextlib.aclosing(attempt.loop.run()) as events:
-                async for event in events:
-                    for shown in self._settle(attempt, event, alone=True):
-                        yield attempt, shown
-            return
-        queue: asyncio.Queue[tuple[int, Event | Ended]] = asyncio.Queue()
-        self._racing = Pumps(lambda number, item: queue.put_nowait((number, item)))
-        first = len(self._attempts) - len(wave)
-        self._racers = list(range(first, len(self._attempts)))
-        for number in self._racers:
-            self._racing.start(number, self._attempts[number].loop.run())
+    async def _alone(self, attempt: _Attempt) -> AsyncGenerator[tuple[_Attempt, Event], None]:
+        """The events of an attempt with none beside it."""
+        async with contextlib.aclosing(attempt.loop.run()) as events:
+            async for event in events:
+                for shown in self._settle(attempt, event, alone=True):
+                    yield attempt, shown
+
+    async def _race(self, wave: Sequence[_Attempt], room: Share) -> AsyncGenerator[tuple[_Attempt, Event], None]:
+        """The events of several attempts at once, until one finishes or all are rejected. What they think is kept back
+        until one has won, and then the others end, and it answers with what they leave."""
+        queue: asyncio.Queue[tuple[int, Event | Ended | None]] = asyncio.Queue()
+        race = Race(len(wave), room, on_won=lambda place: queue.put_nowait((place, None)))
+        pumps: Pumps[Event] = Pumps(lambda place, item: queue.put_nowait((place, item)))
+        for place, attempt in enumerate(wave):
+            attempt.loop.enter(Racer(race, place))
+            pumps.start(place, attempt.loop.run())
         running, winner = len(wave), None
         try:
             while running:
-                number, item = await queue.get()
+                place, item = await queue.get()
+                attempt = wave[place]
                 if isinstance(item, Ended):
                     if item.error is not None:
                         raise item.error
-                    continue
-                attempt = self._attempts[number]
-                if winner not in (None, attempt):
-                    continue
-                if isinstance(item, Accepted | Finished):
+                elif item is None:
                     winner = attempt
-                for shown in self._settle(attempt, item, alone=False):
-                    yield attempt, shown
-                running -= isinstance(item, Rejected | Finished)
+                    await pumps.end(other for other in range(len(wave)) if other != place)
+                    for other, used in race.used_beside(place).items():
+                        rejected = race.rejected_before(place, other)
+                        wave[other].fate = Fate.REJECTED if rejected else Fate.ABANDONED
+                        self._charge(attempt, wave[other], used)
+                    race.go_on()
+                elif winner in (None, attempt):
+                    if isinstance(item, Rejected):
+                        race.over(place, attempt.loop.used)
+                    for shown in self._settle(attempt, item, alone=False):
+                        yield attempt, shown
+                    running -= isinstance(item, Rejected | Finished)
         finally:
-            racing, self._racing = self._racing, None
-            if racing is not None:
-                await racing.end()
+            await pumps.end()
+
+    def _charge(self, winner: _Attempt, other: _Attempt, used: Used) -> None:
+        """Tell the winner's limits what another has used up: the same however far that had run ahead, unless it was
+        further than is set aside for it."""
+        generated = used.generated + (0 if other.fate is Fate.REJECTED else self._settings.lookahead)
+        winner.others.generated += max(generated, other.loop.outcome.generated_tokens)
+        winner.others.thought += used.thought
 
     def _settle(self, attempt: _Attempt, event: Event, *, alone: bool) -> list[Event]:
         """Note what the event says of its attempt; returns what the client is to see now."""
@@ -270,23 +309,14 @@ class RethinkLoop:
             attempt.fate = Fate.REJECTED
             return []
         if isinstance(event, Accepted | Finished):
-            attempt.fate = Fate.ACCEPTED
+            attempt.fate = Fate.UNJUDGED if attempt.p_now is None else Fate.ACCEPTED
             held, attempt.unshown = attempt.unshown, []
             return [*held, event] if isinstance(event, Finished) else list(held)
         waits = not alone or self._rethink.thinking_is_content
-        if isinstance(event, Emit) and waits and attempt.fate is not Fate.ACCEPTED:
+        if isinstance(event, Emit) and waits and attempt.fate not in _STANDING:
             attempt.unshown.append(event)
             return []
         return [event]
-
-    async def _win(self, number: int) -> None:
-        """End the attempts that run beside this one before it answers: its answer may use what they were allowed."""
-        if self._winner is None:
-            self._winner = number
-            if self._racing is not None:
-                await self._racing.end([other for other in self._racers if other != number])
-        elif self._winner != number:
-            await asyncio.Event().wait()  # the winner is about to end this one
 
     # The end -----------------------------------------------------------------------------------------------
 
@@ -310,21 +340,28 @@ class RethinkLoop:
         return Finished(outcome, event.finish_reason, event.stop_reason)
 
     def _total(self, kept: Sequence[_Attempt]) -> Outcome:
-        """The account of all attempts; those in `kept` are what the answer rests on."""
-        total = Outcome(steps=self._steps, injected_tokens=self._injected)
+        """The account of all attempts; those in `kept` are what the answer rests on, and the last of them answers."""
+        steps = sorted(self._steps, key=lambda step: (step.attempt, step.index))
+        total, answers = Outcome(steps=steps, injected_tokens=self._injected), kept[-1] if kept else None
         for attempt in self._attempts:
             outcome = attempt.loop.outcome
             total.generated_tokens += outcome.generated_tokens
             total.injected_tokens += outcome.injected_tokens
-            total.discarded_tokens += outcome.discarded_tokens if attempt in kept else outcome.generated_tokens
-            total.thinking_tokens += outcome.thinking_tokens if attempt in kept else 0
+            thought = outcome.thinking_tokens if attempt in kept else 0
+            discarded = outcome.discarded_tokens if attempt is answers else outcome.generated_tokens - thought
+            total.discarded_tokens += discarded
+            total.thinking_tokens += thought
             total.nudges, total.late = total.nudges + outcome.nudges, total.late + outcome.late
             total.failed += outcome.failed
             total.late_tokens += outcome.late_tokens if attempt in kept else 0
             total.probe_tokens += outcome.probe_tokens
-            thought = len(attempt.loop.thinking)
-            total.attempts.append(AttemptReport(thought, outcome.generated_tokens, attempt.p_now, attempt.fate))
+            own = outcome.thinking_tokens, outcome.generated_tokens, discarded
+            total.attempts.append(AttemptReport(*own, attempt.p_now, attempt.fate))
         return total
+
+
+def _spent(used: Used) -> Spent:
+    return Spent(used.generated, used.thought)
 
 
 def _belief(attempt: _Attempt) -> float:

@@ -1,26 +1,28 @@
 """What an attempt has put out so far: its tokens, which part each of them is, and what the client has seen."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
 from drr.loop.formats import Part
 from drr.loop.reasoner import Token, injected
-from drr.loop.response import Emit, Spent
+from drr.loop.response import Emit, Used
 
 
 class Trace:
     """The output of one attempt: a marker that opens the thinking, the thinking, a marker that closes it, the answer.
 
     The thinking is `tokens[thinking_from:thinking_to]`, the answer begins at `answer_from`; what lies between the parts
-    are markers. `spent` counts the thinking, with that of the response's other attempts.
+    are markers.
     """
 
-    def __init__(self, prompt_ids: Sequence[int], spent: Spent) -> None:
+    def __init__(self, prompt_ids: Sequence[int]) -> None:
         self.tokens: list[Token] = []
         self.thinking_from = self.thinking_to = 0
         self.answer_from: int | None = None
         self.started = False
         """Whether there is any thinking in it."""
-        self._prompt_ids, self._spent = list(prompt_ids), spent
+        self._prompt_ids = list(prompt_ids)
+        self._injected: list[int] = []
         self._shared: dict[int, tuple[tuple[Part, str], ...]] = {}
         self._released = 0
 
@@ -36,6 +38,17 @@ class Trace:
         """The ids of all tokens."""
         return [token.id for token in self.tokens]
 
+    def used(self, end: int | None = None) -> Used:
+        """How far the output has come, or had come with its first `end` tokens."""
+        output = len(self.tokens) if end is None else end
+        generated, thinking_to = self._generated(output), self._generated(min(self.thinking_to, output))
+        thought = max(0, thinking_to - self._generated(self.thinking_from))
+        return Used(output, generated, thought, generated - thinking_to)
+
+    def _generated(self, end: int) -> int:
+        """How many of the first `end` tokens were generated."""
+        return end - bisect_left(self._injected, end)
+
     @property
     def thinking(self) -> tuple[Token, ...]:
         """What has been thought and kept, the opening marker included where it is part of the output."""
@@ -50,11 +63,11 @@ class Trace:
 
     def think(self) -> None:
         """The newest token is thinking."""
-        self._think_up_to(len(self.tokens))
+        self.thinking_to = len(self.tokens)
 
     def end_thinking(self, at: int, *, answer_from: int | None = None) -> None:
         """The thinking ends before token `at`; the answer begins at `answer_from`, else behind all there is."""
-        self._think_up_to(at)
+        self.thinking_to = at
         self.answer_from = len(self.tokens) if answer_from is None else answer_from
 
     def share(self, index: int, parts: Sequence[tuple[Part, str]]) -> None:
@@ -65,13 +78,10 @@ class Trace:
         """Add tokens that nobody generated; `part` says whether they still are thinking, a marker or the answer."""
         if part is Part.ANSWER and self.answer_from is None:
             self.answer_from = len(self.tokens)
+        self._injected.extend(range(len(self.tokens), len(self.tokens) + len(ids)))
         self.tokens.extend(injected(ids, text))
         if part is Part.MARKER:
             self.answer_from = len(self.tokens)
-
-    def _think_up_to(self, end: int) -> None:
-        self._spent.thought += end - self.thinking_to
-        self.thinking_to = end
 
     def _stretches(self, limit: int) -> Iterator[tuple[Part, int]]:
         """The parts of what has not been released, each with the token before which it ends."""
@@ -122,9 +132,10 @@ class Trace:
 
     def cut(self, end: int) -> int:
         """Drop everything behind `end`; returns how many of the dropped tokens had been generated."""
-        dropped = sum(not token.injected for token in self.tokens[end:])
+        dropped = self.used().generated - self.used(end).generated
         del self.tokens[end:]
-        self._think_up_to(min(self.thinking_to, end))
+        del self._injected[bisect_left(self._injected, end) :]
+        self.thinking_to = min(self.thinking_to, end)
         if self.answer_from is not None and self.answer_from > end:
             self.answer_from = None
         self._shared = {index: parts for index, parts in self._shared.items() if index < end}

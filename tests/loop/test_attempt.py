@@ -61,7 +61,7 @@ async def test_stop_cuts_back_to_the_boundary_and_closes_with_the_exact_ids() ->
     reasoner = FakeReasoner(WHOLE)
     response = await respond(loop_of(reasoner, FakeScorer([0.1, 0.95])))
     assert response.text == "ab\n\ncd\n\n</think>The answer is 4"
-    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.stop_cause is StopCause.SURE
     assert response.outcome.thinking_tokens == 6
     answer = reasoner.segments[-1]
     assert answer.phase is Phase.ANSWER
@@ -130,14 +130,14 @@ async def test_dead_scorer_fails_open_and_says_so() -> None:
     scorer = FakeScorer([0.1, ScorerUnavailableError("dead")])
     response = await respond(loop_of(reasoner, scorer))
     assert response.text == "".join(WHOLE)
-    assert response.outcome.stop_cause is StopCause.DM_UNAVAILABLE
+    assert response.outcome.stop_cause is StopCause.JUDGE_UNAVAILABLE
     check_account(response, reasoner)
 
 
 async def test_a_failed_score_is_no_reason_to_stop_scoring() -> None:
     reasoner = FakeReasoner(WHOLE)
     response = await respond(loop_of(reasoner, FakeScorer([ValueError("once"), 0.95])))
-    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.stop_cause is StopCause.SURE
     assert response.outcome.failed == 1
     check_account(response, reasoner)
 
@@ -233,7 +233,7 @@ async def test_a_nudge_whose_room_was_used_up_meanwhile_is_an_answer() -> None:
     response = await respond(loop_of(reasoner, LastMinute([]), given))
     assert reasoner.segments[0].max_tokens == 13
     assert response.text == "".join(THOUGHT) + "</think>The answer is 4"
-    assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.BUDGET, 0)
+    assert (response.outcome.stop_cause, response.outcome.nudges) == (StopCause.ANSWER_RESERVE, 0)
     assert response.outcome.discarded_tokens == 1 + 4, "the close, and the answer behind it"
     check_account(response, reasoner)
 
@@ -326,7 +326,7 @@ async def test_budget_is_hard_and_an_answer_follows() -> None:
     reasoner = FakeReasoner(WHOLE)
     response = await respond(loop_of(reasoner, FakeScorer([0.1]), replace(SETTINGS, max_thinking_tokens=4)))
     assert response.text == "ab\n\nc</think>The answer is 4"
-    assert response.outcome.stop_cause is StopCause.BUDGET
+    assert response.outcome.stop_cause is StopCause.MAX_THINKING_TOKENS
     assert response.outcome.thinking_tokens == 4
     check_account(response, reasoner)
 
@@ -344,7 +344,7 @@ async def test_what_a_budget_cut_off_is_judged_and_kept_where_a_judge_only_looks
     response = await respond(loop_of(reasoner, FakeScorer([0.2]), given))
     assert response.text == "x" * 10 + "</think>The answer is 4"
     assert [(step.tokens, step.p_now) for step in response.steps] == [(10, 0.2)]
-    assert response.outcome.stop_cause is StopCause.BUDGET
+    assert response.outcome.stop_cause is StopCause.MAX_THINKING_TOKENS
 
 
 async def test_close_exactly_at_the_budget_is_natural() -> None:
@@ -400,7 +400,7 @@ async def test_a_slow_judge_stops_where_a_fast_one_does(delay: float) -> None:
     reasoner = FakeReasoner(LONG, at_once=delay > 0)
     response = await respond(loop_of(reasoner, FakeScorer([0.95, 0.1], delay=delay), TIGHT))
     assert response.text == "ab\n\n</think>The answer is 4"
-    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.stop_cause is StopCause.SURE
     assert response.outcome.generated_tokens <= TIGHT.max_tokens
 
 
@@ -573,6 +573,7 @@ def test_client_sees_exactly_what_the_context_holds(
         assert shown == list(segment.carried)
         assert list(segment.ids) == [PROMPT, OPEN, *shown]
     assert response.ids.count(CLOSE) == 1, "thinking is closed exactly once"
-    assert response.outcome.thinking_tokens == response.ids.index(CLOSE)
+    thinking = response.tokens[: response.ids.index(CLOSE)]
+    assert response.outcome.thinking_tokens == sum(not token.injected for token in thinking)
     if budget is not None:
         assert response.outcome.thinking_tokens <= max(budget, 0) + response.outcome.injected_tokens

@@ -132,7 +132,7 @@ async def test_a_budget_that_runs_out_inside_a_marker_leaves_no_half_of_it(budge
     found = await shown(loop_of(reasoner, None, TEXT, replace(SETTINGS, max_thinking_tokens=budget)))
     assert "</" not in found.text(Part.THINKING)
     assert found.text(Part.ANSWER) in ("The answer is 4", "no")
-    if found.outcome.stop_cause is StopCause.BUDGET:
+    if found.outcome.stop_cause is StopCause.MAX_THINKING_TOKENS:
         assert reasoner.segments[-1].ids[-2:] == [7, 8]
         assert reasoner.segments[-1].ids[-3] == reasoner.vocabulary.token("c.").id
     check(found, reasoner)
@@ -158,7 +158,7 @@ async def test_a_stopped_chain_is_finished_by_the_answer_cue() -> None:
     reasoner = FakeReasoner(CHAIN, answer=(" 4", ".", ""))
     found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.95]), PLAIN))
     assert found.parts == [(Part.THINKING, "ab\n\nc\n\n"), (Part.ANSWER, CUE + " 4.")]
-    assert found.outcome.stop_cause is StopCause.DM_STOP
+    assert found.outcome.stop_cause is StopCause.SURE
     assert reasoner.segments[-1].phase is Phase.ANSWER
     assert reasoner.segments[-1].ids[-2:] == [8, 9]
     assert reasoner.segments[-1].cut
@@ -169,7 +169,7 @@ async def test_a_chain_that_is_stopped_where_it_states_its_answer_is_asked_for_n
     reasoner = FakeReasoner(("a", "\n\n", "The answer is 4.", "\n\n", "Let", " me", " check", ""))
     found = await shown(loop_of(reasoner, FakeScorer([0.1, 0.95]), PLAIN))
     assert found.text(Part.THINKING, Part.ANSWER) == "a\n\nThe answer is 4.\n\n"
-    assert (found.outcome.stop_cause, found.finish) == (StopCause.DM_STOP, ("stop", None))
+    assert (found.outcome.stop_cause, found.finish) == (StopCause.SURE, ("stop", None))
     assert found.outcome.injected_tokens == 0
     assert len(reasoner.segments) == 1
     check(found, reasoner)
@@ -195,7 +195,7 @@ async def test_a_chain_without_room_is_finished_by_the_cue() -> None:
     reasoner = FakeReasoner(CHAIN, answer=(" 4", ""))
     found = await shown(loop_of(reasoner, None, PLAIN, replace(SETTINGS, max_thinking_tokens=4)))
     assert found.text(Part.THINKING) == "ab\n\nc"
-    assert found.outcome.stop_cause is StopCause.BUDGET
+    assert found.outcome.stop_cause is StopCause.MAX_THINKING_TOKENS
     assert found.text(Part.ANSWER) == CUE + " 4"
     check(found, reasoner)
 

@@ -17,7 +17,7 @@ def test_stops_at_the_threshold() -> None:
     settings = PolicySettings(threshold=0.9)
     assert decide(settings, scores(0.89)).verdict is Verdict.CONTINUE
     decision = decide(settings, scores(0.2, 0.9))
-    assert (decision.verdict, decision.cause) == (Verdict.STOP, StopCause.DM_STOP)
+    assert (decision.verdict, decision.cause) == (Verdict.STOP, StopCause.SURE)
 
 
 def test_min_steps_and_patience_wait() -> None:

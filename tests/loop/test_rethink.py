@@ -68,7 +68,8 @@ def check_account(response: Response, bench: Bench) -> None:
     assert outcome.generated_tokens == sum(own.generated for own in bench.reasoners)
     assert outcome.generated_tokens == sum(own.generated_tokens for own in outcome.attempts)
     assert outcome.thinking_tokens + outcome.discarded_tokens <= outcome.generated_tokens + outcome.injected_tokens
-    assert outcome.steps == response.steps
+    assert outcome.steps == sorted(response.steps, key=lambda step: (step.attempt, step.index))
+    assert outcome.discarded_tokens == sum(own.discarded_tokens for own in outcome.attempts)
     assert bench.running == 0
 
 
@@ -100,7 +101,7 @@ async def test_an_attempt_may_stop_early_and_still_be_the_one() -> None:
     bench = Bench(THREE, [[0.1, 0.2], [0.95]])
     response = await respond(bench.loop())
     assert response.text == "a\n\na!\n\n|2|b\n\n</think> forced b"
-    assert response.outcome.stop_cause is StopCause.DM_STOP
+    assert response.outcome.stop_cause is StopCause.SURE
 
 
 async def test_in_context_the_next_attempt_sees_the_rejected_one() -> None:
@@ -191,7 +192,7 @@ async def test_an_answer_begun_before_its_thinking_was_judged_leaves_room_for_an
     bench = Bench([long], [[0.1]], delays=(0.05,))
     response = await respond(bench.loop(given=tight))
     assert response.text == "a\n\na!\n\n</think> forced a"
-    assert response.outcome.stop_cause is StopCause.RETHINK_LIMIT
+    assert response.outcome.stop_cause is StopCause.RETHINK_ROOM
     assert response.outcome.generated_tokens <= tight.max_tokens
     check_account(response, bench)
 
@@ -207,7 +208,7 @@ async def test_an_attempt_thinks_on_in_the_room_that_a_rejected_one_left() -> No
     assert response.outcome.stop_cause is StopCause.NATURAL
     assert response.text == "".join((*ENDLESS[:30], *ENDLESS))
     first, rest = bench.reasoners[0].segments
-    assert (first.max_tokens, rest.max_tokens) == (50, 100 - 50 - bench.reasoners[1].generated)
+    assert (first.max_tokens, rest.max_tokens) == (50, 100 - 50 - 4 - SHARED.lookahead)
     assert [token.text for token in response.tokens] == [*ENDLESS[:30], *ENDLESS]
     check_account(response, bench)
 
@@ -227,7 +228,7 @@ def endless(name: str, *first: str) -> tuple[str, ...]:
         ),
     ],
 )
-async def test_only_one_attempt_takes_what_another_left_and_all_that_end_have_an_answer(
+async def test_what_an_attempt_left_is_shared_out_and_all_that_end_have_an_answer(
     scripts: list[tuple[str, ...]], scores: list[list[float]], delays: tuple[float, ...]
 ) -> None:
     bench = Bench(scripts, scores, delays)
@@ -236,12 +237,12 @@ async def test_only_one_attempt_takes_what_another_left_and_all_that_end_have_an
     assert [
         [segment.max_tokens for segment in own.segments if segment.phase is Phase.THINK] for own in bench.reasoners
     ] == [
-        [30, 23],
+        [30, 4],
+        [30, 4],
         [30],
-        [30],
-    ]
-    assert (response.outcome.stop_cause, response.finish_reason) == (StopCause.BUDGET, "stop")
-    assert response.text.endswith("</think> forced b") or response.text.endswith("</think> forced b0 ")
+    ], "what is left is 90 - 30 - 30 - 4 - 17, the last of which may have been generated in vain"
+    assert (response.outcome.stop_cause, response.finish_reason) == (StopCause.ANSWER_RESERVE, "stop")
+    assert response.text.endswith(f"</think> forced {scripts[0 if scores[0] == [0.9] else 1][0]}")
     check_account(response, bench)
 
 
@@ -276,7 +277,8 @@ async def test_a_natural_answer_has_the_room_of_the_attempts_that_it_ended() -> 
     response = await respond(bench.loop(TWO, SHARED))
     winner, other = bench.reasoners
     assert response.text == "".join(long[: winner.generated])
-    assert winner.generated == SHARED.max_tokens - other.generated > 50
+    assert winner.generated == SHARED.max_tokens - 4 - SHARED.lookahead > 50
+    assert other.generated <= 4 + SHARED.lookahead
     assert response.finish_reason == "length"
     check_account(response, bench)
 
@@ -286,8 +288,8 @@ async def test_an_answer_of_its_own_is_one_request_with_all_the_room() -> None:
     response = await respond(bench.loop(TWO, replace(SHARED, separate_answer=True)))
     winner, other = bench.reasoners
     assert [segment.phase for segment in winner.segments] == [Phase.THINK, Phase.ANSWER]
-    answer = len((" forced b", ""))
-    assert winner.segments[1].max_tokens == SHARED.max_tokens - other.generated - (winner.generated - answer)
+    assert winner.segments[1].max_tokens == SHARED.max_tokens - 5 - 4 - 2 * SHARED.lookahead
+    assert winner.generated + other.generated <= SHARED.max_tokens
     check_account(response, bench)
 
 

@@ -2,7 +2,6 @@
 
 import math
 import random
-from itertools import count
 
 from drr.loop.policy import Score
 from drr.loop.probing import Probe
@@ -13,23 +12,19 @@ _STEP_SCALE = 16.0
 
 
 class RandomScorer:
-    """Uniformly distributed random numbers, a different sequence for every attempt."""
+    """Uniformly distributed random numbers. What has been thought decides them, so that the same attempt is judged the
+    same when it is made again, as with every other scorer."""
 
     id = "random"
 
     def __init__(self, seed: int = 0) -> None:
-        self._seed, self._attempts = seed, count()
+        self._seed = seed
 
-    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "_RandomSession":
-        return _RandomSession(random.Random(f"{self._seed}/{question}/{next(self._attempts)}"))
-
-
-class _RandomSession:
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "RandomScorer":
+        return self
 
     async def score(self, boundary: Boundary) -> Score:
-        value = self._rng.random()
+        value = random.Random(f"{self._seed}/{boundary.context()}/{boundary.index}/{boundary.text}").random()
         return Score(value, value)
 
 
