@@ -39,7 +39,7 @@ class StepwiseLoop:
         assert rule.kind == "tokens", "only steps of a fixed length are asked for step by step"
         self._reasoner, self._session, self._rule = reasoner, scorer.session(question), rule
         self._prompt_ids, self._max_tokens = list(prompt_ids), settings.max_tokens
-        self._outcome = Outcome()
+        self.outcome = Outcome()
         self._trace, self._segmenter = Trace(prompt_ids), StepSegmenter(rule)
         self._features = BehaviourFeatures()
 
@@ -61,14 +61,14 @@ class StepwiseLoop:
             if step is not None:
                 yield await self._judged(number, step.text, step.start, step.end)
             number += 1
-        self._outcome.generated_tokens = self._outcome.thinking_tokens = len(trace)
-        yield Finished(self._outcome, "length", None)
+        self.outcome.generated_tokens = self.outcome.thinking_tokens = len(trace)
+        yield Finished(self.outcome, "length", None)
 
     async def _judged(self, number: int, text: str, start: int, end: int) -> StepReport:
         logprobs = [token.logprob for token in self._trace.tokens[start:end]]
         score = await self._session.score(Boundary(number, text, self._features.close_step(text, logprobs), logprobs))
         report = StepReport(number, end - start, score.p_now, score.p_later, Verdict.CONTINUE, None, False)
-        self._outcome.steps.append(report)
+        self.outcome.steps.append(report)
         return report
 
 

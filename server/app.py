@@ -2,8 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from drr.engine.formats import tool_openers
 from drr.judge.calibration import Calibration
@@ -22,15 +24,15 @@ from server import metrics
 from server.chat import DrrChat
 from server.engine import ThinkingEngine
 from server.engines import Dm, weights_of
-from server.middleware import RefuseDrrElsewhere
+from server.keys import EFFORTS
+from server.middleware import GuardOptions
+from server.openapi import describe
+from server.promise import Surroundings, changed_options
 from server.routes import own_routes
 from server.runtime import DrrRuntime
-from server.settings import Defaults, Insertions
+from server.settings import Defaults
 from server.vllm_api import AsyncLLM, build_app, init_app_state
 
-_MIDDLEWARE = f"{RefuseDrrElsewhere.__module__}.{RefuseDrrElsewhere.__name__}"
-_SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
-_REFUSAL = "\n\nI am not sure enough of any answer to give one."
 _ANSWER, _CUED_ANSWER = 256, 64
 """Tokens kept free for an answer, and for one that an answer cue has begun."""
 
@@ -49,8 +51,10 @@ async def make_app(
     """vLLM's app over `engine`, with DRR's handler, health, version and model list in it."""
     runtime = engine.drr = _runtime(args, engine, form, dm, rule, prm)
     tasks = await engine.get_supported_tasks()
-    args.middleware = [*args.middleware, _MIDDLEWARE]
     app: FastAPI = build_app(args, tasks, engine.model_config)
+    # Innermost: nobody is read who has no key, and refusals get CORS headers. vLLM has built the stack already.
+    app.user_middleware.append(Middleware(GuardOptions))
+    app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
     app.state.openai_serving_chat = DrrChat(
         app.state.openai_serving_chat,
@@ -58,7 +62,8 @@ async def make_app(
         tool_parser=args.tool_call_parser,
         penalties_carry=engine.vllm_config.speculative_config is None,  # vLLM refuses the bias that would carry them
     )
-    aliases = ["drr", "full"] if dm is not None else ["full"]
+    describe(app)
+    aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
     app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases)
     if dm is not None:
         metrics.DM_UP.set(1)
@@ -93,12 +98,9 @@ def _runtime(
         nudge_cue=cue,
         nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
         scorer=args.drr_scorer or ("dm" if dm is not None else None),
-        insertions=Insertions(
-            *(
-                injected(tokenizer.encode(text, add_special_tokens=False), text)
-                for text in (RETHINK_CUE, _SEPARATOR, _REFUSAL)
-            )
-        ),
+        rethink_cue=injected(tokenizer.encode(RETHINK_CUE, add_special_tokens=False), RETHINK_CUE),
+        separator=args.drr_separator,
+        refusal=args.drr_refusal,
         rethink_temperature=_sampling_temperature(engine),
         answer_tokens=args.drr_answer_tokens or (_CUED_ANSWER if isinstance(form, PlainChain) else _ANSWER),
         deadline=args.dm_deadline_ms / 1000,
@@ -112,7 +114,28 @@ def _runtime(
         scorers["dm"] = dm.scorer
     if prm is not None:
         scorers["prm"] = prm
-    return DrrRuntime(form, rule, scorers, defaults, drift, tool_openers(tokenizer))
+    return DrrRuntime(form, rule, scorers, defaults, drift, tool_openers(tokenizer), _surroundings(args, engine))
+
+
+def _surroundings(args: argparse.Namespace, engine: AsyncLLM) -> Surroundings:
+    return Surroundings(
+        sampling=engine.model_config.get_diff_sampling_param(),
+        template_reads_effort=_template_reads_effort(engine.renderer.tokenizer),
+        changed=tuple(changed_options(args)),
+    )
+
+
+def _template_reads_effort(tokenizer: Any) -> bool:
+    """Whether a `reasoning_effort` changes the prompt of a question."""
+    question = [{"role": "user", "content": "1 + 1?"}]
+    try:
+        prompts = {
+            tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **effort)
+            for effort in ({}, *({"reasoning_effort": name, "enable_thinking": True} for name in EFFORTS))
+        }
+    except Exception:  # templates are programs: one that cannot be tried is not known to leave the prompt alone
+        return True
+    return len(prompts) > 1
 
 
 def _scorer_cards(args: argparse.Namespace, engine: AsyncLLM, rule: StepRule) -> list[ScorerCard]:

@@ -9,6 +9,7 @@ from drr import reference
 from drr.engine.devices import DM_GPU_SHARE, NO_COMPILER, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
 from drr.engine.formats import DEFAULT_ANSWER_CUE
 from drr.judge.scorers.registry import ScorerName
+from server.settings import REFUSAL, SEPARATOR
 from server.vllm_api import FlexibleArgumentParser, make_arg_parser, validate_parsed_serve_args
 
 
@@ -52,6 +53,15 @@ def make_parser() -> FlexibleArgumentParser:
         default=DEFAULT_ANSWER_CUE,
         metavar="TEXT",
         help="what makes a Reasoner without thinking markers answer when its chain of thought is stopped",
+    )
+    group.add_argument(
+        "--drr-refusal", default=REFUSAL, metavar="TEXT", help="what is said where the judge believes no attempt"
+    )
+    group.add_argument(
+        "--drr-separator",
+        default=SEPARATOR,
+        metavar="TEXT",
+        help="what is shown between a rejected attempt and the next",
     )
     group.add_argument(
         "--drr-answer-tokens",

@@ -4,7 +4,7 @@ The handler is wrapped, not subclassed: it is given a plan with the request, and
 what is reasoning and what is content; what it makes is completed here with DRR's account.
 """
 
-import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,13 +13,18 @@ from fastapi import Request
 
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
+from drr.loop.policy import StopCause
+from server.endpoints import ALIASES, HEADER, OUTCOME_HEADER
+from server.keys import EFFORTS, Mode
 from server.parsing import phase_parser
 from server.plan import PLAN_KEY, ResponsePlan, Tools
-from server.report import correct_usage, response_report, risk_object, step_object
-from server.resolve import resolve
+from server.promise import broken_by
+from server.report import announcement, choice_reports, correct_usage, response_object, short_account
+from server.resolve import Asked, resolve
 from server.runtime import DrrRuntime
-from server.schema import DrrError, DrrRequest, Mode
+from server.schema import DrrError, DrrRequest
 from server.settings import Settings
+from server.streams import with_reports
 from server.vllm_api import (
     ChatCompletionRequest,
     ChatCompletionResponse,
@@ -28,11 +33,8 @@ from server.vllm_api import (
     UsageInfo,
 )
 
-HEADER = "x-drr"
-CHAT_PATH = "/v1/chat/completions"
-ALIASES: dict[str, Mode] = {"drr": "auto", "full": "off"}
-
-_SAMPLING_DEFAULTS = {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+_UNSTEERED = frozenset({"report", "thinking_in", "max_thinking_tokens", "answer_tokens", "max_steps"})
+"""Keys that say nothing about how sure a judge has to be."""
 
 
 class DrrChat:
@@ -68,33 +70,42 @@ class DrrChat:
             settings,
             question_text([message for message in request.messages if isinstance(message, dict)]),
             scorer.id if scorer is not None else None,
-            risk_object(settings, self._sampling(request)),
+            self._broken_by(request, settings),
             _tools(request),
         )
         request.vllm_xargs = {**(request.vllm_xargs or {}), PLAN_KEY: plan}  # type: ignore[dict-item]
         made = await self._handler.create_chat_completion(request, raw_request)
-        if isinstance(made, ChatCompletionResponse):
-            _complete(made, plan)
+        if isinstance(made, ErrorResponse):
             return made
-        return made if isinstance(made, ErrorResponse) else with_reports(made, plan, request.n or 1)
+        choices = request.n or 1
+        whole = isinstance(made, ChatCompletionResponse)
+        if raw_request is not None:
+            account = short_account(choice_reports(plan, choices)) if whole else announcement(plan)
+            setattr(raw_request.state, OUTCOME_HEADER, account)
+        if not whole:
+            return with_reports(made, plan, choices)
+        _complete(made, plan)
+        return made
 
     def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
-        extra = request.model_extra or {}
-        asked = DrrRequest.parse(extra["drr"]) if "drr" in extra else None
-        header = raw_request.headers.get(HEADER) if raw_request is not None else None
-        if header is not None:
-            if asked is not None:
-                raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
-            asked = _from_header(header)
-        if PLAN_KEY in (request.vllm_xargs or {}):
-            raise DrrError("vllm_xargs", f"the key {PLAN_KEY!r} is taken; give the drr object beside it")
-        settings = resolve(asked, self._take_alias(request), self.runtime.defaults)
+        asked = self._asked(request, raw_request)
+        explicit = (request.model_extra or {}).get("drr") is not None
+        forced_mode = self._take_alias(request)
+        asked = self._with_effort(request, asked, forced_mode)
+        budget = request.thinking_token_budget
+        beside = Asked(
+            forced_mode,
+            self._temperature(request),
+            budget if isinstance(budget, int) and budget >= 0 else None,
+            explicit=explicit,
+        )
+        settings = resolve(asked, self.runtime.defaults, beside)
         if settings.thinking_in == "content" and isinstance(self.runtime.form, Channels):
             raise DrrError("drr.thinking_in", "channels cannot be shown as content")
         if request.use_beam_search:
-            if settings.explicit and settings.loops:
+            if asked is not None and settings.loops:
                 raise DrrError("use_beam_search", "beam search cannot be combined with drr; use drr.mode off")
-            settings = resolve(DrrRequest(mode="off"), None, self.runtime.defaults, beam_search=True)
+            settings = resolve(DrrRequest(mode="off"), self.runtime.defaults, Asked(beam_search=True))
         if settings.acts and not self._penalties_carry:
             for name in ("presence_penalty", "frequency_penalty"):
                 if getattr(request, name):
@@ -103,12 +114,48 @@ class DrrChat:
                     )
         return settings
 
-    def _sampling(self, request: ChatCompletionRequest) -> dict[str, Any]:
-        """How the request will be sampled, the model's own defaults filled in."""
-        defaults = {**_SAMPLING_DEFAULTS, **self._handler.default_sampling_params}
-        given = {name: getattr(request, name, None) for name in _SAMPLING_DEFAULTS}
-        sampling = {name: defaults[name] if value is None else value for name, value in given.items()}
-        return {**sampling, "max_tokens": request.max_completion_tokens or request.max_tokens}
+    def _asked(self, request: ChatCompletionRequest, raw_request: Request | None) -> DrrRequest | None:
+        """The `drr` object, in the body or in the header; null is none."""
+        extra = request.model_extra or {}
+        if isinstance(extra.get("extra_body"), dict) and "drr" in extra["extra_body"]:
+            raise DrrError("extra_body", "is an argument of OpenAI's SDKs, which send its keys beside the others")
+        if PLAN_KEY in (request.vllm_xargs or {}):
+            raise DrrError("vllm_xargs", f"the key {PLAN_KEY!r} is taken; give the drr object beside it")
+        body = extra.get("drr")
+        header = _header(raw_request.headers.get(HEADER)) if raw_request is not None else None
+        if body is None:
+            return header
+        if header is not None:
+            raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
+        return DrrRequest.parse(body)
+
+    def _with_effort(
+        self, request: ChatCompletionRequest, asked: DrrRequest | None, forced_mode: Mode | None
+    ) -> DrrRequest | None:
+        """The request with what its `reasoning_effort` means to a calibrated judge, where it does not say so itself."""
+        defaults = self.runtime.defaults
+        meant = EFFORTS.get(request.reasoning_effort or "")
+        given = asked.given() if asked is not None else set[str]()
+        if meant is None or defaults.calibration is None or not given <= _UNSTEERED:
+            return asked
+        if defaults.mode != "auto" or forced_mode == "off" or defaults.scorer != "dm":
+            return asked
+        if meant.mode is not None and forced_mode is not None:
+            return asked
+        chosen = {name: value for name, value in dataclasses.asdict(meant).items() if value is not None}
+        return DrrRequest.model_validate({**(asked.model_dump(exclude_none=True) if asked else {}), **chosen})
+
+    def _broken_by(self, request: ChatCompletionRequest, settings: Settings) -> list[str]:
+        """What breaks the promise of the risk that was asked for, if one was."""
+        if settings.max_lost_correct is None:
+            return []
+        lora = request.model in self._handler.models.lora_requests
+        return broken_by(request, settings, self.runtime.around, lora=lora)
+
+    def _temperature(self, request: ChatCompletionRequest) -> float:
+        """What the request is sampled at, the model's own default filled in."""
+        given = request.temperature
+        return float(self._handler.default_sampling_params.get("temperature", 1.0) if given is None else given)
 
     def _take_alias(self, request: ChatCompletionRequest) -> Mode | None:
         """Strip `:drr` or `:full` from the model's name, unless a model is really called that."""
@@ -130,93 +177,26 @@ def _tools(request: ChatCompletionRequest) -> Tools:
 
 
 def _complete(response: ChatCompletionResponse, plan: ResponsePlan) -> None:
-    """Put the account into a whole response."""
+    """Put the account into a whole response, and a refusal where OpenAI has it."""
     usage = response.usage.model_dump()
     correct_usage(usage, plan)
     response.usage = UsageInfo.model_validate(usage)
-    report = response_report(plan, len(response.choices))
-    if plan.settings.report != "none":
-        response.drr = report  # type: ignore[attr-defined]
+    reports = choice_reports(plan, len(response.choices))
+    if reports and plan.settings.report != "none":
+        response.drr = response_object(reports)  # type: ignore[attr-defined]
+    for choice in response.choices:
+        outcome = plan.account.outcomes.get(choice.index)
+        if outcome is not None and outcome.stop_cause is StopCause.ABSTAINED:
+            choice.message.refusal = "".join(plan.account.of(choice.index).refusal)
+            choice.message.content, choice.message.tool_calls = None, []
+            choice.finish_reason = "stop"
 
 
-async def with_reports(
-    stream: AsyncGenerator[str, None], plan: ResponsePlan, choices: int
-) -> AsyncGenerator[str, None]:
-    """vLLM's SSE events with DRR's among them.
-
-    A client that spoke of DRR gets a chunk without choices per closed step and one with the summary before the
-    usage. One that did not may index `choices[0]` of every chunk: for it the summary rides on the last chunk of
-    the answer.
-    """
-    settings, account = plan.settings, plan.account
-    summary_due = settings.report != "none"
-    own_chunks = settings.explicit and summary_due
-    base: dict[str, Any] = {}
-    finished = 0
-    async with contextlib.AsyncExitStack() as stack:
-        if account.stream is not None:
-            await stack.enter_async_context(contextlib.aclosing(account.stream))
-        await stack.enter_async_context(contextlib.aclosing(stream))
-        async for event in stream:
-            if not base:
-                base = _base(event)
-            if own_chunks and settings.report == "steps":
-                for choice, step in _taken(account.steps):
-                    yield _event({**base, "choices": [], "drr": {"step": {"choice": choice, **step_object(step)}}})
-            ends = _ends(event)
-            finished += ends == "choice"
-            if ends in ("usage", "done") and own_chunks and summary_due:
-                summary_due = False
-                report = response_report(plan, choices)
-                if report:
-                    yield _event({**base, "choices": [], "drr": report})
-            if ends == "usage":
-                chunk = _parsed(event)
-                correct_usage(chunk["usage"], plan)
-                yield _event(chunk)
-            elif ends == "choice" and finished == choices and summary_due and not own_chunks:
-                summary_due = False
-                yield _event({**_parsed(event), "drr": response_report(plan, choices)})
-            else:
-                yield event
-
-
-def _taken(steps: list[Any]) -> list[Any]:
-    taken = list(steps)
-    steps.clear()
-    return taken
-
-
-def _ends(event: str) -> str | None:
-    """What an SSE event ends: a "choice", the answer ("usage"), or the stream ("done"). Read without parsing: in a JSON
-    text quotes are escaped, so these keys cannot be a model's words."""
-    if '"finish_reason":"' in event:
-        return "choice"
-    if '"choices":[]' in event and '"usage":' in event:
-        return "usage"
-    return "done" if event.startswith("data: [DONE]") else None
-
-
-def _base(event: str) -> dict[str, Any]:
-    """What all chunks of a stream share, from its first."""
-    if not event.startswith("data: {"):
-        return {}
-    chunk = _parsed(event)
-    return {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
-
-
-def _event(chunk: dict[str, Any]) -> str:
-    return f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-
-
-def _parsed(event: str) -> dict[str, Any]:
-    chunk: dict[str, Any] = json.loads(event[len("data: ") :])
-    return chunk
-
-
-def _from_header(value: str) -> DrrRequest:
+def _header(value: str | None) -> DrrRequest | None:
+    if value is None:
+        return None
     try:
         parsed = json.loads(value)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
-    return DrrRequest.parse(parsed, "X-DRR")
+    return None if parsed is None else DrrRequest.parse(parsed, "X-DRR")

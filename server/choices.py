@@ -8,7 +8,7 @@ from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
-from drr.loop.response import Event, LoopSettings
+from drr.loop.response import Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
@@ -16,7 +16,10 @@ from server.vllm_api import SamplingParams
 
 
 class Loop(Protocol):
-    """What makes one choice of a response."""
+    """What makes one choice of a response. `outcome` is its account so far."""
+
+    @property
+    def outcome(self) -> Outcome: ...
 
     def run(self) -> AsyncGenerator[Event, None]:
         """Its events; Finished is the last."""
@@ -132,9 +135,5 @@ class ChoiceMaker:
         if isinstance(form, PlainChain) and apart and not plan.settings.acts:
             # Nothing ends such thinking but its own turn, and the answer has to be asked for all the same.
             settings = replace(settings, answer_tokens=self._runtime.defaults.answer_tokens)
-        budget = params.thinking_token_budget
-        if budget is not None and budget >= 0:  # vLLM's own limit on thinking: kept, and told, by the loop
-            params.thinking_token_budget = None
-            least = budget if settings.max_thinking_tokens is None else min(budget, settings.max_thinking_tokens)
-            settings = replace(settings, max_thinking_tokens=least)
+        params.thinking_token_budget = None  # vLLM's own limit on thinking is kept, and told, by the loop
         return settings

@@ -5,20 +5,20 @@ stop texts must spare the thinking; all others pass straight to vLLM.
 """
 
 import contextlib
+import functools
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import Any
 
 from drr.engine.vllm_reasoner import Generate
-from drr.loop.formats import PlainChain
 from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
-from drr.loop.response import Emit, Event, Finished, StepReport
+from drr.loop.response import Emit, Event, Finished, Outcome, StepReport
 from server import metrics
 from server.assembler import OutputAssembler
-from server.choices import ChoiceMaker
+from server.choices import ChoiceMaker, Loop
 from server.plan import PLAN_KEY, ResponsePlan
 from server.ranks import Ranks
-from server.resolve import resolve
+from server.resolve import Asked, resolve
 from server.runtime import DrrRuntime
 from server.schema import DrrRequest
 from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams
@@ -60,14 +60,12 @@ class ThinkingEngine(AsyncLLM):
         parsed = options.get("reasoning_parser_kwargs") is not None  # vLLM will tell its reasoning from its content
         if self.drr is None or form is None or form.turn_holds_answer or not parsed or not params.stop:
             return None
-        return ResponsePlan(resolve(DrrRequest(mode="off"), None, self.drr.defaults), "", None)
+        beside = Asked(thinking_token_budget=params.thinking_token_budget)
+        return ResponsePlan(resolve(DrrRequest(mode="off"), self.drr.defaults, beside), "", None)
 
     def _loops(self, plan: ResponsePlan) -> bool:
         """Whether the loop makes this response; else it is plain vLLM."""
-        form = self.drr.form if self.drr is not None else None
-        if form is None or plan.settings.beam_search:
-            return False
-        return plan.settings.loops or not isinstance(form, PlainChain) or plan.settings.thinking_in == "reasoning"
+        return self.drr is not None and self.drr.form is not None and not plan.settings.beam_search
 
     def _plain(
         self, prompt: Any, params: SamplingParams, request_id: str, options: Mapping[str, Any]
@@ -92,6 +90,7 @@ class ThinkingEngine(AsyncLLM):
                 longest = self.model_config.max_model_len
                 maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
                 choices = [maker.choice(plan, prompt, params, request_id, index) for index in range(params.n)]
+                plan.account.running = [functools.partial(_account, choice.loop) for choice in choices]
                 assembler = OutputAssembler(
                     request_id,
                     prompt,
@@ -116,17 +115,18 @@ class ThinkingEngine(AsyncLLM):
         match event:
             case Emit():
                 plan.tell(index, event)
-            case StepReport() if plan.settings.judged or plan.settings.limited:
-                metrics.observe_step(event)
-                self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
+            case StepReport():
+                if plan.settings.judged or plan.settings.limited:
+                    metrics.observe_step(event)
+                    self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
                 plan.account.steps.append((index, event))
             case Finished(outcome):
-                if not (plan.settings.judged or plan.settings.limited):
+                if not plan.settings.judged and plan.settings.report != "steps":
                     outcome.steps = []
                 if outcome.stop_cause is StopCause.NATURAL and not plan.settings.judged:
                     outcome.stop_cause = plan.settings.unjudged_cause
                 metrics.observe_outcome(plan.settings.mode, outcome)
-                plan.end(index, outcome)
+                plan.end(index, outcome, event.finish_reason)
 
     def _admitting(self, admitted: set[str]) -> Generate:
         """AsyncLLM.generate for one response: its first engine request is admitted by vLLM, the others pass."""
@@ -161,6 +161,10 @@ class ThinkingEngine(AsyncLLM):
         watch = self.drr.drift if self.drr is not None else None
         if watch is not None and dm_judged and step.index == step.attempt == 0 and step.p_later is not None:
             metrics.observe_first_score(watch, step.p_later)
+
+
+def _account(loop: Loop) -> Outcome:
+    return loop.outcome
 
 
 def _without_plan(params: SamplingParams) -> SamplingParams:

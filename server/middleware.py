@@ -1,62 +1,134 @@
-"""What DRR refuses on endpoints that would ignore it."""
+"""DRR's options on endpoints that do not take them, and the short account in the headers of those that do."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from server.chat import CHAT_PATH, HEADER
+from server.endpoints import ALIASES, CHAT_PATH, HEADER, OUTCOME_HEADER, Endpoint, endpoint_of
+from server.plan import PLAN_KEY
 
-_OBJECT = "drr"
+_OBJECT, _XARGS = "drr", "vllm_xargs"
 
 
-class RefuseDrrElsewhere:
-    """ASGI middleware: a `drr` object or an X-DRR header on an endpoint that would ignore it is HTTP 400.
-
-    Reading requests (GET) may carry the header: clients send their default headers with everything.
+class GuardOptions:
+    """ASGI middleware. A `drr` object on an endpoint that would ignore it is HTTP 400, and so is an X-DRR header where
+    something is generated; reading requests may carry the header, which clients send with everything. Model aliases
+    are taken wherever that is no lie. Responses with an account have it, in short, as a header.
     """
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        elsewhere = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] != CHAT_PATH
-        if not elsewhere:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if any(name == HEADER.encode() for name, _ in scope["headers"]):
-            await _refusal("X-DRR", f"only {CHAT_PATH} takes this header")(scope, receive, send)
-            return
+        endpoint = endpoint_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send)
+        elif endpoint.path == CHAT_PATH:
+            await self._app(scope, receive, _with_account(scope, send))
+        else:
+            await self._elsewhere(endpoint, scope, receive, send)
+
+    async def _elsewhere(self, endpoint: Endpoint, scope: Any, receive: Any, send: Any) -> None:
         messages, body = await _whole_body(receive)
-        if f'"{_OBJECT}"'.encode() in body and _OBJECT in _keys(body):
-            await _refusal(_OBJECT, f"only {CHAT_PATH} takes a drr object")(scope, receive, send)
+        parsed = _parsed(body)
+        if endpoint.takes_drr and "messages" in parsed:  # a chat completion by another path
+            await self._app(scope, _replayed(messages, receive), _with_account(scope, send))
             return
+        has_header = any(name == HEADER.encode() for name, _ in scope["headers"])
+        refusal = _refused(endpoint, parsed, has_header=has_header)
+        name, _, alias = str(parsed.get("model", "")).rpartition(":")
+        if refusal is None and alias in ALIASES and name in _served(scope) and name + ":" + alias not in _served(scope):
+            if endpoint.thinks and ALIASES[alias] != "off":
+                why = f"only {CHAT_PATH} judges thinking; here {name} and {name}:full think in full"
+                refusal = _error("model", why)
+            else:
+                messages, scope = _with_model(name, parsed, scope)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, _replayed(messages, receive), send)
 
-        async def replay() -> Any:
-            return messages.pop(0) if messages else await receive()
 
-        await self._app(scope, replay, send)
+def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> JSONResponse | None:
+    if has_header and endpoint.thinks:
+        return _error("X-DRR", f"only {CHAT_PATH} takes this header")
+    if body.get(_OBJECT) is not None:
+        return _error(_OBJECT, f"only {CHAT_PATH} takes a drr object")
+    xargs = body.get(_XARGS)
+    if isinstance(xargs, dict) and PLAN_KEY in xargs:
+        return _error(_XARGS, f"the key {PLAN_KEY!r} is taken")
+    return None
+
+
+def _served(scope: Any) -> Iterable[str]:
+    """The names of what is served: models and their LoRA adapters."""
+    models = scope["app"].state.openai_serving_models
+    return {*(path.name for path in models.base_model_paths), *models.lora_requests}
+
+
+def _with_model(name: str, body: dict[str, Any], scope: Any) -> tuple[list[Any], Any]:
+    """The request with another model's name."""
+    content = json.dumps({**body, "model": name}).encode()
+    headers = [(key, value) for key, value in scope["headers"] if key != b"content-length"]
+    headers.append((b"content-length", str(len(content)).encode()))
+    return [{"type": "http.request", "body": content, "more_body": False}], {**scope, "headers": headers}
+
+
+def _with_account(scope: Any, send: Any) -> Any:
+    """`send` that puts what a handler has left in the request's state into the response's headers."""
+    state = scope.setdefault("state", {})
+
+    async def sent(message: Any) -> None:
+        account = state.get(OUTCOME_HEADER)
+        if message["type"] == "http.response.start" and account is not None:
+            own = [
+                (OUTCOME_HEADER.encode(), account.encode()),
+                (b"access-control-expose-headers", OUTCOME_HEADER.encode()),
+            ]
+            message = {**message, "headers": [*message["headers"], *own]}
+        await send(message)
+
+    return sent
+
+
+def _replayed(messages: list[Any], receive: Any) -> Any:
+    """`receive` that gives these messages once more."""
+    left = list(messages)
+
+    async def replay() -> Any:
+        return left.pop(0) if left else await receive()
+
+    return replay
 
 
 async def _whole_body(receive: Any) -> tuple[list[Any], bytes]:
     """The messages that bring a request's body, and the body."""
-    messages, body = [], b""
+    messages, parts = [], []
     while True:
         message = await receive()
         messages.append(message)
-        body += message.get("body", b"")
+        parts.append(message.get("body", b""))
         if message["type"] != "http.request" or not message.get("more_body"):
-            return messages, body
+            return messages, b"".join(parts)
 
 
-def _keys(body: bytes) -> set[str]:
+def _parsed(body: bytes) -> dict[str, Any]:
+    """A body's JSON object; empty where it is none, or holds nothing that could matter here."""
+    names = (b"drr", b"full", b"messages", b"\\u")
+    if not any(name in body for name in names):
+        return {}
     try:
         parsed = json.loads(body)
-    except ValueError:
-        return set()
-    return set(parsed) if isinstance(parsed, dict) else set()
+    except (ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
-def _refusal(param: str, why: str) -> JSONResponse:
+def _error(param: str, why: str) -> JSONResponse:
     error = {"message": f"{param}: {why}", "type": "BadRequestError", "param": param, "code": 400}
     return JSONResponse({"error": error}, status_code=400)

@@ -84,6 +84,8 @@ class PhaseParser(Parser):
             ids = self._answer_ids(told)
             more, parsed_content, calls = self._answers.parse(content, request, enable_auto_tools, ids)
             reasoning, content = reasoning + (more or ""), parsed_content or ""
+        if told.refusal:
+            return reasoning or None, None, None
         if self._plain is None and calls is None:
             return reasoning or None, content, None
         return reasoning or None, content or None, calls
@@ -112,6 +114,8 @@ class PhaseParser(Parser):
                 return DeltaMessage(reasoning=delta_text) if shown else None
             case "content":
                 return self._content(plan, delta_text, request, finished=finished)
+            case "refusal":
+                return DeltaMessage(refusal=delta_text)
             case _:
                 return None
 

@@ -1,6 +1,6 @@
 """What the HTTP layer tells the engine about one response, and what the engine tells it back while it is made."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from server.settings import Settings
 PLAN_KEY = "drr"
 """Where a request's plan travels: `vllm_xargs[PLAN_KEY]`, then `SamplingParams.extra_args[PLAN_KEY]`."""
 
-Field = Literal["reasoning", "content"]
+Field = Literal["reasoning", "content", "refusal"]
 Tools = Literal["none", "may", "must"]
 
 
@@ -22,6 +22,7 @@ class Told:
 
     reasoning: list[str] = field(default_factory=list)
     content: list[str] = field(default_factory=list)
+    refusal: list[str] = field(default_factory=list)
     marker_ids: list[int] = field(default_factory=list)
     answer_ids: list[int] = field(default_factory=list)
     answer_texts: list[str] = field(default_factory=list)
@@ -38,7 +39,8 @@ class ResponseAccount:
     """What the engine has done so far, choice by choice.
 
     `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
-    next. `steps` wait to be shown. `stream` is the engine's generator, to be closed with the response.
+    next. `steps` wait to be shown. `cut` are the choices that a limit cut off. `running` gives every choice's account
+    so far. `stream` is the engine's generator, to be closed with the response.
     """
 
     current: Part = Part.ANSWER
@@ -46,6 +48,8 @@ class ResponseAccount:
     looped: bool = False
     steps: list[tuple[int, StepReport]] = field(default_factory=list)
     outcomes: dict[int, Outcome] = field(default_factory=dict)
+    cut: set[int] = field(default_factory=set)
+    running: list[Callable[[], Outcome]] = field(default_factory=list)
     told: dict[int, Told] = field(default_factory=dict)
     parsed: int = 0
     stream: AsyncGenerator[Any, None] | None = None
@@ -57,13 +61,13 @@ class ResponseAccount:
 
 @dataclass(slots=True)
 class ResponsePlan:
-    """One request: its settings, and what the judge is to see of it. `risk` is what is promised about it; `tools` says
-    whether the answer may or must be a tool call."""
+    """One request: its settings, and what the judge is to see of it. `broken_by` are what breaks the promise of a
+    certified rule from the start; `tools` says whether the answer may or must be a tool call."""
 
     settings: Settings
     question: str = field(repr=False)  # whoever logs a request's parameters must not log its text
     scorer_id: str | None
-    risk: dict[str, Any] | None = None
+    broken_by: list[str] = field(default_factory=list)
     tools: Tools = "none"
     account: ResponseAccount = field(default_factory=ResponseAccount, repr=False)
 
@@ -71,6 +75,8 @@ class ResponsePlan:
         """Where a client sees this part; None where it does not."""
         if part is Part.ANSWER:
             return "content"
+        if part is Part.REFUSAL:
+            return "refusal"
         if part is Part.REJECTED:
             return "reasoning"
         if self.settings.thinking_in == "content":
@@ -87,6 +93,8 @@ class ResponsePlan:
                 told.reasoning.append(emit.text)
             case "content":
                 told.content.append(emit.text)
+            case "refusal":
+                told.refusal.append(emit.text)
         if emit.part in (Part.THINKING, Part.REJECTED):
             told.forget_answer()
         elif emit.part is Part.MARKER:
@@ -95,9 +103,11 @@ class ResponsePlan:
             told.answer_ids.extend(token.id for token in emit.tokens)
             told.answer_texts.extend(token.text for token in emit.tokens)
 
-    def end(self, choice: int, outcome: Outcome) -> None:
+    def end(self, choice: int, outcome: Outcome, finish_reason: str) -> None:
         """A choice is complete."""
         account = self.account
         account.current, account.current_choice = Part.ANSWER, choice
         account.of(choice)
         account.outcomes[choice] = outcome
+        if finish_reason == "length":
+            account.cut.add(choice)

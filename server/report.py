@@ -1,12 +1,12 @@
-"""The `drr` object of a response."""
+"""The `drr` object of a response, its short form, and its usage."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from drr.loop.policy import StopCause
 from drr.loop.response import AttemptReport, Outcome, StepReport
 from server.plan import ResponsePlan
-from server.settings import Settings
+from server.promise import risk_object
 
 
 def step_object(step: StepReport) -> dict[str, Any]:
@@ -27,40 +27,49 @@ def _attempt_object(attempt: AttemptReport) -> dict[str, Any]:
     return {
         "thinking_tokens": attempt.thinking_tokens,
         "generated_tokens": attempt.generated_tokens,
+        "discarded_tokens": attempt.discarded_tokens,
         "p_now": _rounded(attempt.p_now, 4),
         "fate": attempt.fate.value,
     }
 
 
-def outcome_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any]:
-    """The summary of one choice."""
-    timed = [step.ms for step in outcome.steps if step.ms is not None]
+def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -> dict[str, Any]:
+    """The summary of one choice; `cut` tells that a limit cut it off."""
+    settings = plan.settings
     report: dict[str, Any] = {
         "stop_cause": _cause(plan, outcome).value,
         "thinking_tokens": outcome.thinking_tokens,
+        "answer_tokens": outcome.answer_tokens,
         "discarded_tokens": outcome.discarded_tokens,
-        "injected_tokens": outcome.injected_tokens,
         "probe_tokens": outcome.probe_tokens,
+        "injected_tokens": outcome.injected_tokens,
         "attempts": max(1, len(outcome.attempts)),
         "nudges": outcome.nudges,
-        "settings": plan.settings.as_dict(),
-        "risk": plan.risk,
-        "dm": None,
+        "settings": settings.as_dict(),
+        "risk": risk_object(settings, plan.broken_by, outcome, cut=cut),
+        "judge": _judge_object(plan, outcome),
     }
-    if plan.settings.report == "steps":
+    if settings.report == "steps":
         report["steps"] = [step_object(step) for step in outcome.steps]
-        if plan.settings.rejects:
+        if settings.rejects:
             report["attempt_details"] = [_attempt_object(attempt) for attempt in outcome.attempts]
-    if plan.scorer_id is not None and plan.settings.judged:
-        report["dm"] = {
-            "id": plan.scorer_id,
-            "decisions": len(timed),
-            "late": outcome.late,
-            "late_tokens": outcome.late_tokens,
-            "failed": outcome.failed,
-            "mean_ms": _rounded(sum(timed) / len(timed), 2) if timed else None,
-        }
     return report
+
+
+def _judge_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any] | None:
+    """Who judged, and how fast."""
+    if plan.scorer_id is None:
+        return None
+    timed = [step.ms for step in outcome.steps if step.ms is not None]
+    return {
+        "scorer": plan.settings.scorer,
+        "id": plan.scorer_id,
+        "decisions": len(timed),
+        "late": outcome.late,
+        "late_tokens": outcome.late_tokens,
+        "failed": outcome.failed,
+        "mean_ms": _rounded(sum(timed) / len(timed), 2) if timed else None,
+    }
 
 
 def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
@@ -69,74 +78,76 @@ def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
     return outcome.stop_cause
 
 
-def risk_object(settings: Settings, sampling: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is promised about a response whose rule is a certified one, and what breaks the promise.
-
-    `sampling` is how the request samples; the promise holds for requests sampled like the calibration's.
-    """
-    calibration = settings.calibration
-    if settings.max_lost_correct is None or calibration is None:
-        return None
-    certificate = settings.certificate
-    if certificate is None:
-        return {"max_lost_correct": settings.max_lost_correct, "certified": None, "holds": True, "broken_by": []}
-    broken = [name for name, value in calibration.sampling.items() if _differs(name, sampling.get(name), value)]
-    broken += [name for name in ("max_steps", "max_thinking_tokens") if getattr(settings, name) is not None]
-    broken += ["nudge"] if settings.nudge else []
-    broken += ["max_rethinks"] if settings.rejects else []
-    broken += ["min_steps"] if settings.min_steps > 1 else []
-    broken += ["min_step_tokens"] if settings.min_step_tokens else []
-    return {
-        "max_lost_correct": settings.max_lost_correct,
-        "certified": certificate.max_lost_correct,
-        "confidence": calibration.confidence,
-        "calibrated_on": f"{calibration.right} questions answered right",
-        "holds": not broken,
-        "broken_by": broken,
-    }
-
-
-def _differs(name: str, asked: float | None, calibrated: float) -> bool:
-    if name == "max_tokens":  # more room than the calibration had cuts nothing short
-        return asked is not None and asked < calibrated
-    if name == "top_k":  # 0 and -1 both mean all
-        return max(0, asked or 0) != max(0, calibrated)
-    return asked is not None and abs(asked - calibrated) > 1e-9
-
-
-def response_report(plan: ResponsePlan, choices: int) -> dict[str, Any]:
-    """The response's `drr` object; empty where the loop has not come to an end of it."""
+def choice_reports(plan: ResponsePlan, choices: int) -> list[dict[str, Any]]:
+    """The summaries of a response's choices, in order; none where the loop has not come to an end of it."""
     account = plan.account
     if account.looped:
-        objects = [outcome_object(plan, outcome) for _, outcome in sorted(account.outcomes.items())]
-    else:
-        objects = [outcome_object(plan, Outcome(stop_cause=plan.settings.unjudged_cause)) for _ in range(choices)]
-    return response_object(objects) if objects else {}
+        return [
+            outcome_object(plan, outcome, cut=choice in account.cut)
+            for choice, outcome in sorted(account.outcomes.items())
+        ]
+    report = outcome_object(plan, Outcome(stop_cause=plan.settings.unjudged_cause))
+    uncounted = {name: None for name in report if name.endswith("_tokens")}
+    return [{**report, **uncounted} for _ in range(choices)]
 
 
-def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
-    """Make `usage` say what was generated: discarded tokens and probes count, injected ones do not. Whatever is no part
-    of the content is in `reasoning_tokens`."""
-    if not plan.account.looped:
-        return  # vLLM's own count is all there is
-    outcomes = plan.account.outcomes.values()
-    completion = sum(outcome.generated_tokens + outcome.probe_tokens for outcome in outcomes)
-    reasoning = sum(outcome.discarded_tokens + outcome.probe_tokens for outcome in outcomes)
-    if plan.settings.thinking_in == "reasoning":
-        reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
-    usage["completion_tokens"] = completion
-    usage["total_tokens"] = usage["prompt_tokens"] + completion
-    details = usage.get("completion_tokens_details") or {}
-    usage["completion_tokens_details"] = {**details, "reasoning_tokens": reasoning}
-
-
-def response_object(choices: list[dict[str, Any]]) -> dict[str, Any]:
+def response_object(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The `drr` object of a whole response: the choice's own, or for several choices one per choice."""
     if len(choices) == 1:
         return choices[0]
     shared = choices[0]["settings"]
     bare = [{key: value for key, value in choice.items() if key != "settings"} for choice in choices]
     return {"settings": shared, "choices": [{"index": index, **choice} for index, choice in enumerate(bare)]}
+
+
+def short_account(reports: Sequence[dict[str, Any]]) -> str:
+    """A response's account in the form of a structured header (RFC 9651): numbers are sums over its choices."""
+    causes = [report["stop_cause"] for report in reports]
+    parts = [f"cause={causes[0]}" if len(causes) == 1 else f"cause=({' '.join(causes)})"]
+    for name in ("thinking", "answer", "discarded", "probe"):
+        counts = [report[f"{name}_tokens"] for report in reports]
+        if None not in counts:
+            parts.append(f"{name}={sum(counts)}")
+    parts.append(f"attempts={sum(report['attempts'] for report in reports)}")
+    parts.append(f"mode={reports[0]['settings']['mode']}")
+    judge, risks = reports[0]["judge"], [report["risk"] for report in reports if report["risk"] is not None]
+    if judge is not None:
+        parts.append(f'judge="{_quoted(judge["id"])}"')
+    if risks:
+        holds = all(risk["holds"] for risk in risks)
+        parts += [f"risk={risks[0]['max_lost_correct']:g}", f"holds=?{int(holds)}"]
+    return ", ".join(parts)
+
+
+def announcement(plan: ResponsePlan) -> str:
+    """The same for a stream, whose headers go out before anything is known of it."""
+    judge = "" if plan.scorer_id is None else f', judge="{_quoted(plan.scorer_id)}"'
+    return f"mode={plan.settings.mode}{judge}, account=last-chunk"
+
+
+def _quoted(text: str) -> str:
+    """Text as it may stand in a header's string."""
+    plain = "".join(character if " " <= character <= "~" else "?" for character in text)
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
+    """Make `usage` say what has been generated: discarded tokens and probes count, injected ones do not. Whatever is no
+    part of the content is in `reasoning_tokens`. What a cut had discarded is a detail of it."""
+    if not plan.account.looped:
+        return  # vLLM's own count is all there is
+    outcomes = [running() for running in plan.account.running]
+    discarded = sum(outcome.discarded_tokens for outcome in outcomes)
+    probes = sum(outcome.probe_tokens for outcome in outcomes)
+    completion = sum(outcome.generated_tokens for outcome in outcomes) + probes
+    reasoning = discarded + probes
+    if plan.settings.thinking_in == "reasoning":
+        reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
+    usage["completion_tokens"] = completion
+    usage["total_tokens"] = usage["prompt_tokens"] + completion
+    details = usage.get("completion_tokens_details") or {}
+    own = {"reasoning_tokens": reasoning, "discarded_tokens": discarded, "probe_tokens": probes}
+    usage["completion_tokens_details"] = {**details, **own}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -1,56 +1,47 @@
 """From a request's `drr` object and the server's defaults to effective settings; nothing is ever ignored."""
 
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from drr.judge.calibration import Certificate
 from drr.judge.scorers.registry import ACCEPTS, LEAST_ACCEPTED, THRESHOLDS
 from drr.loop.rule import Rule
-from server.schema import DrrError, DrrRequest, Mode
+from server.keys import KEYS, Mode, Need
+from server.schema import DrrError, DrrRequest
 from server.settings import Defaults, Settings
 
-_REJECTING_KEYS = ("max_rethinks", "rethink", "accept", "on_exhausted", "parallel", "rethink_temperature")
-"""Keys that mean nothing unless attempts may be rejected."""
-
-_JUDGED_KEYS = (
-    "scorer",
-    "threshold",
-    "max_lost_correct",
-    "min_steps",
-    "min_step_tokens",
-    "patience",
-    "nudge",
-    *_REJECTING_KEYS,
-)
-"""Keys that mean nothing unless somebody judges."""
+_GREEDY = 1e-5
+"""Below this temperature nothing is sampled."""
 
 
-def resolve(
-    request: DrrRequest | None, forced_mode: Mode | None, defaults: Defaults, *, beam_search: bool = False
-) -> Settings:
-    """The effective settings; DrrError where the request contradicts itself or asks for what is not there.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks for beside its `drr` object. `forced_mode` comes from a model alias (`<name>:drr`,
+    `<name>:full`); `temperature` is what it is sampled at; `thinking_token_budget` is vLLM's own limit; `explicit`
+    tells that it brought a `drr` object."""
 
-    `forced_mode` comes from a model alias (`<name>:drr`, `<name>:full`).
-    """
-    explicit = request is not None or forced_mode is not None
+    forced_mode: Mode | None = None
+    temperature: float = 1.0
+    thinking_token_budget: int | None = None
+    beam_search: bool = False
+    explicit: bool = False
+
+
+NOTHING = Asked()
+
+
+def resolve(request: DrrRequest | None, defaults: Defaults, beside: Asked = NOTHING) -> Settings:
+    """The effective settings; DrrError where the request contradicts itself or asks for what is not there."""
     asked = request or DrrRequest()
-    if forced_mode is not None and asked.mode not in (None, forced_mode):
-        raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
-    mode = asked.mode or forced_mode or defaults.mode
     defaults = _of_scorer(asked, defaults)
-    mode = _checked_mode(asked, mode, forced_mode, defaults)
-    certificate = _certificate(asked, mode, defaults)
-    judged = mode != "off" and (asked.max_lost_correct is None or certificate is not None)
-    max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
-    rejects = judged and mode != "shadow" and (max_rethinks > 0 or asked.on_exhausted == "abstain")
-    if rejects:
-        defaults = _thinking_again(mode, defaults, again=max_rethinks > 0)
-    rule = _rule(asked, mode, certificate, defaults) if judged else Rule(None)
-    limited = asked.max_thinking_tokens is not None or asked.max_steps is not None
+    mode = _mode(asked, beside.forced_mode, defaults)
+    situation = _situation(asked, mode, defaults, beside)
+    _check_keys(asked, mode, situation)
+    _check_contradictions(asked, situation)
+    rejects, judged, rule = situation.rejects, situation.judged, situation.rule
+    limited = any(value is not None for value in (asked.max_thinking_tokens, asked.max_steps, asked.answer_tokens))
     acts = limited or (judged and mode != "shadow")
-    if not acts and mode in ("off", "shadow"):
-        _refuse(asked, ("answer_tokens",), f"has no effect in mode {mode} without max_thinking_tokens or max_steps")
-    _check_rethinking(asked, max_rethinks, rejects=rejects, can_stop=defaults.can_stop)
-    accept = defaults.accept if asked.accept is None else asked.accept
+    abstains = rejects and asked.on_exhausted == "abstain"
     return Settings(
         mode=mode,
         threshold=rule.threshold,
@@ -62,51 +53,134 @@ def resolve(
         min_step_tokens=_first(asked.min_step_tokens, 0),
         patience=rule.patience,
         max_thinking_tokens=asked.max_thinking_tokens,
+        thinking_token_budget=beside.thinking_token_budget,
         answer_tokens=_first(asked.answer_tokens, defaults.answer_tokens if acts else 0),
-        nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" else 0),
-        nudge_below=defaults.nudge_below,
-        max_rethinks=max_rethinks,
+        nudge=situation.nudge,
+        nudge_below=defaults.nudge_below if asked.nudge_below is None else asked.nudge_below,
+        max_rethinks=situation.max_rethinks,
         rethink=asked.rethink or "fresh",
-        accept=accept if rejects else None,
+        accept=_accept(asked, mode, defaults) if rejects else None,
         on_exhausted=asked.on_exhausted or "best",
         parallel=_first(asked.parallel, 1),
         rethink_temperature=asked.rethink_temperature or defaults.rethink_temperature,
+        refusal=(asked.refusal or defaults.refusal) if abstains else None,
+        separator=_separator(asked, defaults) if situation.shows_separator else None,
         scorer=defaults.scorer if judged else None,
-        report=asked.report or "steps",
+        report=asked.report or ("summary" if mode == "off" else "steps"),
         thinking_in=asked.thinking_in or defaults.thinking_in,
-        explicit=explicit,
-        beam_search=beam_search,
-        certificate=certificate,
+        explicit=beside.explicit,
+        beam_search=beside.beam_search,
+        certificate=situation.certificate,
         calibration=defaults.calibration,
     )
 
 
-def _checked_mode(asked: DrrRequest, mode: Mode, forced_mode: Mode | None, defaults: Defaults) -> Mode:
-    """The mode, once keys that would have no effect in it have been refused."""
+@dataclass(frozen=True, slots=True)
+class _Situation:
+    """What a request's keys meet. `rule` is the stopping rule that applies; `uncertified` tells that a risk was asked
+    for that there is no certified rule for."""
+
+    judge: bool
+    judged: bool
+    can_stop: bool
+    rejects: bool
+    max_rethinks: int
+    certificate: Certificate | None
+    uncertified: bool
+    rule: Rule
+    nudge: int
+    abstains: bool
+    shows_separator: bool
+    greedy: bool
+    thinks: bool
+
+
+def _situation(asked: DrrRequest, mode: Mode, defaults: Defaults, beside: Asked) -> _Situation:
+    judge, risk = defaults.rule is not None, asked.max_lost_correct is not None
+    certificate = _certificate(asked, mode, defaults) if risk and judge and mode in ("auto", "stop", "shadow") else None
+    max_rethinks = _first(asked.max_rethinks, defaults.max_rethinks if mode == "rethink" else 0)
+    abstains = asked.on_exhausted == "abstain"
+    rejects = judge and mode in ("auto", "rethink") and (max_rethinks > 0 or abstains)
+    uncertified = risk and certificate is None
+    needed = mode == "shadow" or rejects or bool(asked.nudge)  # by something else than an early stop
+    judged = judge and mode != "off" and (not uncertified or needed)
+    return _Situation(
+        judge=judge,
+        judged=judged,
+        can_stop=defaults.can_stop,
+        rejects=rejects,
+        max_rethinks=max_rethinks,
+        certificate=certificate,
+        uncertified=uncertified,
+        rule=_rule(asked, mode, certificate, defaults) if judged and not uncertified else Rule(None),
+        nudge=_first(asked.nudge, defaults.nudge if judged and mode != "shadow" and not uncertified else 0),
+        abstains=abstains,
+        shows_separator=rejects and max_rethinks > 0 and asked.rethink != "in_context" and (asked.parallel or 1) == 1,
+        greedy=beside.temperature < _GREEDY,
+        thinks=asked.max_thinking_tokens != 0,
+    )
+
+
+_MET: Mapping[Need, Callable[[_Situation], bool]] = {
+    Need.JUDGE: lambda now: now.judge,
+    Need.JUDGED: lambda now: now.judged,
+    Need.CLOSABLE: lambda now: now.can_stop,
+    Need.UNCERTIFIED_RULE: lambda now: now.certificate is None and not now.uncertified,
+    Need.ENDS_EARLY: lambda now: not now.rule.never_ends,
+    Need.NUDGES: lambda now: now.nudge > 0,
+    Need.REJECTS: lambda now: now.rejects,
+    Need.AGAIN: lambda now: now.max_rethinks > 0,
+    Need.ABSTAINS: lambda now: now.abstains,
+    Need.SHOWS_SEPARATOR: lambda now: now.shows_separator,
+    Need.GREEDY: lambda now: now.greedy,
+    Need.THINKS: lambda now: now.thinks,
+}
+
+
+def _check_keys(asked: DrrRequest, mode: Mode, situation: _Situation) -> None:
+    """Refuse the first key that would have no effect."""
+    given = asked.given()
+    for key in KEYS:
+        if key.name not in given or key.name == "mode":
+            continue
+        # Whoever asks for a judgement where there is no judge is told that first: the mode follows from it.
+        if Need.JUDGE in key.needs and not situation.judge:
+            raise DrrError(f"drr.{key.name}", Need.JUDGE.value)
+        if mode in key.refused:
+            raise DrrError(f"drr.{key.name}", key.refused[mode])
+        for need in key.needs:
+            if not _MET[need](situation):
+                raise DrrError(f"drr.{key.name}", need.value)
+
+
+def _check_contradictions(asked: DrrRequest, situation: _Situation) -> None:
+    max_steps, parallel = asked.max_steps, _first(asked.parallel, 1)
+    for name in ("min_steps", "patience"):
+        least = getattr(asked, name)
+        if least is not None and max_steps is not None and least > max_steps:
+            raise DrrError(f"drr.{name}", f"is more than max_steps ({max_steps}), which ends thinking before")
+    if asked.mode == "rethink" and not situation.rejects:
+        raise DrrError("drr.max_rethinks", "0 contradicts mode rethink, unless on_exhausted is abstain")
+    if parallel > situation.max_rethinks + 1:
+        raise DrrError("drr.parallel", f"is more than the {situation.max_rethinks + 1} attempts that may be made")
+    if asked.rethink == "in_context" and parallel > 1:
+        raise DrrError("drr.parallel", "attempts at the same time cannot see each other; use rethink fresh")
+    if asked.threshold is not None and asked.accept is not None and asked.threshold < asked.accept:
+        raise DrrError("drr.threshold", f"is below accept ({asked.accept:g}): it would stop at what accept rejects")
+
+
+def _mode(asked: DrrRequest, forced_mode: Mode | None, defaults: Defaults) -> Mode:
+    """The mode; with a scorer named, a server that does not judge by itself judges."""
+    if forced_mode is not None and asked.mode not in (None, forced_mode):
+        raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
+    named = asked.mode or forced_mode
     if defaults.rule is None:
-        why = "needs a judge, and this server was started without a DM (--dm); name one with drr.scorer"
-        if mode in ("stop", "shadow", "rethink"):
-            raise DrrError("drr.mode", f"{mode} {why}")
-        _refuse(asked, _JUDGED_KEYS, why)
-        mode = "off"
-    elif asked.mode is None and forced_mode is None and asked.scorer is not None and mode == "off":
-        mode = "auto"  # a server without a DM does not judge by itself
-    if mode == "off":
-        _refuse(asked, _JUDGED_KEYS, "has no effect in mode off")
-    if mode == "shadow":
-        _refuse(asked, ("nudge", *_REJECTING_KEYS), "has no effect in mode shadow")
-    if mode == "stop":
-        _refuse(asked, _REJECTING_KEYS, "has no effect in mode stop, which rejects nothing; use auto or rethink")
-    if mode == "rethink":
-        why = "belongs to stopping early, which mode rethink does not do; mode auto does both"
-        _refuse(asked, ("threshold", "max_lost_correct", "patience"), why)
-    if not defaults.can_stop:
-        _refuse(
-            asked,
-            ("max_thinking_tokens", "max_steps", "thinking_in"),
-            "this server does not know how the model closes thinking",
-        )
-    return mode
+        if named not in (None, "off"):
+            raise DrrError("drr.mode", f"{named} {Need.JUDGE.value}")
+        return "off"
+    if named is None and asked.scorer is not None and defaults.mode == "off":
+        return "auto"
+    return named or defaults.mode
 
 
 def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
@@ -121,7 +195,7 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     if name == "prm" and not defaults.has_prm:
         raise DrrError("drr.scorer", "this server was started without a process reward model (--prm)")
     if not defaults.can_stop:
-        raise DrrError("drr.scorer", "this server does not know how the model closes thinking")
+        raise DrrError("drr.scorer", Need.CLOSABLE.value)
     calibration = defaults.calibrations.get(name)
     accept = ACCEPTS.get(name, LEAST_ACCEPTED)
     return replace(
@@ -135,36 +209,13 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     )
 
 
-def _thinking_again(mode: Mode, defaults: Defaults, *, again: bool) -> Defaults:
-    """The defaults where attempts may be rejected: with what was calibrated for that, if anything was. The rule that
-    goes with it is for those that may be made `again`."""
-    found = None if defaults.calibration is None else defaults.calibration.thinking_again(mode)
-    if found is None:
-        return defaults
-    rule, accept = found
-    return replace(defaults, rule=rule if again else defaults.rule, accept=accept)
-
-
-def _check_rethinking(asked: DrrRequest, max_rethinks: int, *, rejects: bool, can_stop: bool) -> None:
-    if rejects and not can_stop:
-        raise DrrError("drr.max_rethinks", "this server does not know how the model closes thinking")
-    if max_rethinks == 0:
-        _refuse(asked, ("rethink", "parallel", "rethink_temperature"), "has no effect without max_rethinks")
-    if not rejects:
-        _refuse(asked, ("accept", "on_exhausted"), "has no effect without max_rethinks")
-    if _first(asked.parallel, 1) > max_rethinks + 1:
-        raise DrrError("drr.parallel", f"is more than the {max_rethinks + 1} attempts that max_rethinks allows")
-    if asked.rethink == "in_context" and _first(asked.parallel, 1) > 1:
-        raise DrrError("drr.parallel", "attempts at the same time cannot see each other; use rethink fresh")
-
-
 def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certificate | None:
     """The certified rule for the risk asked for; None under `auto` and `shadow` where there is none for it."""
-    if asked.max_lost_correct is None:
-        return None
+    assert asked.max_lost_correct is not None
+    if asked.threshold is not None:
+        raise DrrError("drr.max_lost_correct", "give either threshold or max_lost_correct, not both")
     if defaults.calibration is None:
         raise DrrError("drr.max_lost_correct", "this judge has not been calibrated (drr calibrate); use drr.threshold")
-    _refuse(asked, ("patience",), "is part of the certified rule that max_lost_correct chooses")
     found = defaults.calibration.for_risk(asked.max_lost_correct)
     if found is None and mode == "stop":
         certified = ", ".join(f"{risk:g}" for risk in defaults.calibration.risks) or "none"
@@ -177,22 +228,32 @@ def _certificate(asked: DrrRequest, mode: Mode, defaults: Defaults) -> Certifica
 
 
 def _rule(asked: DrrRequest, mode: Mode, certificate: Certificate | None, defaults: Defaults) -> Rule:
-    """The stopping rule: the certified one, the client's threshold, or the DM's own; in mode rethink what there is of
-    the latter to give a hopeless attempt up."""
-    default = defaults.rule
-    assert default is not None
-    if mode == "rethink":
-        return replace(default, threshold=None, min_gain=None)
+    """The stopping rule: the certified one, or the judge's own with the numbers that the client gives in their place.
+    Mode rethink takes of it what gives a hopeless attempt up."""
     if certificate is not None:
         return certificate.rule
-    patience = _first(asked.patience, default.patience)
-    return Rule(asked.threshold, patience) if asked.threshold is not None else replace(default, patience=patience)
+    default = _thinking_again(mode, defaults)[0] if _first(asked.max_rethinks, 0) or mode == "rethink" else None
+    rule = default or defaults.rule
+    assert rule is not None
+    if mode == "rethink":
+        rule = replace(rule, threshold=None, min_gain=None)
+    given = {name: getattr(asked, name) for name in ("threshold", "hopeless", "min_gain", "patience")}
+    return replace(rule, **{name: value for name, value in given.items() if value is not None})
 
 
-def _refuse(asked: DrrRequest, keys: tuple[str, ...], why: str) -> None:
-    for key in keys:
-        if key in asked.given():
-            raise DrrError(f"drr.{key}", why)
+def _thinking_again(mode: Mode, defaults: Defaults) -> tuple[Rule | None, float]:
+    """What was calibrated for attempts that may be rejected: the rule that ends one, and the p_now below which it is
+    rejected."""
+    found = None if defaults.calibration is None else defaults.calibration.thinking_again(mode)
+    return (None, defaults.accept) if found is None else found
+
+
+def _accept(asked: DrrRequest, mode: Mode, defaults: Defaults) -> float:
+    return _thinking_again(mode, defaults)[1] if asked.accept is None else asked.accept
+
+
+def _separator(asked: DrrRequest, defaults: Defaults) -> str:
+    return defaults.separator if asked.separator is None else asked.separator
 
 
 def _first(value: int | None, default: int) -> int:

@@ -1,17 +1,19 @@
 """What the loop needs of a server beside a request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from drr.judge.drift import DriftWatch
 from drr.loop.formats import ReasoningFormat
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
+from server.promise import Surroundings
 from server.settings import Defaults
 
 
 @dataclass(slots=True)
 class DrrRuntime:
-    """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output."""
+    """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output;
+    `around` is what promises rest on."""
 
     form: ReasoningFormat | None
     rule: StepRule
@@ -19,3 +21,4 @@ class DrrRuntime:
     defaults: Defaults
     drift: DriftWatch | None = None
     tool_texts: tuple[str, ...] = ()
+    around: Surroundings = field(default_factory=lambda: Surroundings({}))

@@ -6,10 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from drr.judge.scorers.registry import ScorerName
 from drr.loop.rethink import Kind, OnExhausted
+from server.keys import Mode
 
-Mode = Literal["auto", "off", "shadow", "stop", "rethink"]
 Report = Literal["summary", "steps", "none"]
 ThinkingIn = Literal["reasoning", "content"]
+
+_LONGEST_TEXT = 2000
+_SHOWN = 80
+"""Characters of a wrong value that an error repeats."""
 
 
 class DrrError(ValueError):
@@ -21,26 +25,32 @@ class DrrError(ValueError):
 
 
 class DrrRequest(BaseModel):
-    """What a client may ask for. Unset keys take the server's defaults."""
+    """What a client may ask for. Unset keys, and those that are null, take the server's defaults. `server.keys` says
+    what each key means and where it is taken."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     mode: Mode | None = None
     threshold: float | None = Field(None, ge=0.0, le=1.0)
+    hopeless: float | None = Field(None, ge=0.0, le=1.0)
+    min_gain: float | None = Field(None, ge=-1.0, le=1.0)
+    patience: int | None = Field(None, ge=1)
     max_lost_correct: float | None = Field(None, gt=0.0, lt=1.0)
     min_steps: int | None = Field(None, ge=0)
     max_steps: int | None = Field(None, ge=1)
     min_step_tokens: int | None = Field(None, ge=0)
-    patience: int | None = Field(None, ge=1)
     max_thinking_tokens: int | None = Field(None, ge=0)
     answer_tokens: int | None = Field(None, ge=1)
     nudge: int | None = Field(None, ge=0)
+    nudge_below: float | None = Field(None, ge=0.0, le=1.0)
     max_rethinks: int | None = Field(None, ge=0, le=63)
-    rethink: Kind | None = None
     accept: float | None = Field(None, ge=0.0, le=1.0)
-    on_exhausted: OnExhausted | None = None
+    rethink: Kind | None = None
     parallel: int | None = Field(None, ge=1, le=64)
     rethink_temperature: float | None = Field(None, gt=0.0, le=2.0)
+    on_exhausted: OnExhausted | None = None
+    refusal: str | None = Field(None, min_length=1, max_length=_LONGEST_TEXT)
+    separator: str | None = Field(None, max_length=_LONGEST_TEXT)
     scorer: ScorerName | None = None
     thinking_in: ThinkingIn | None = None
     report: Report | None = None
@@ -51,17 +61,14 @@ class DrrRequest(BaseModel):
         if not isinstance(value, dict):
             raise DrrError(source, f"must be an object, not {type(value).__name__}")
         try:
-            parsed = cls.model_validate(value)
+            return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join([source, *map(str, first["loc"][:1])])
+            key = ".".join([source, *(str(part)[:_SHOWN] for part in first["loc"][:1])])
             if first["type"] == "extra_forbidden":
                 known = ", ".join(cls.model_fields)
                 raise DrrError(key, f"unknown key; known keys are {known}") from None
-            raise DrrError(key, f"{first['msg']} (got {first['input']!r})") from None
-        if parsed.threshold is not None and parsed.max_lost_correct is not None:
-            raise DrrError(f"{source}.max_lost_correct", "give either threshold or max_lost_correct, not both")
-        return parsed
+            raise DrrError(key, f"{first['msg']} (got {repr(first['input'])[:_SHOWN]})") from None
 
     def given(self) -> set[str]:
         """The keys that the client set."""

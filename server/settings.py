@@ -11,19 +11,15 @@ from drr.loop.reasoner import Token
 from drr.loop.response import LoopSettings
 from drr.loop.rethink import Kind, OnExhausted, RethinkSettings
 from drr.loop.rule import Rule
-from server.schema import Mode, Report, ThinkingIn
+from server.keys import Mode
+from server.schema import Report, ThinkingIn
 
 PROBE_DEADLINE = 30.0
 """Seconds to the verdict of a scorer that asks the Reasoner itself, which answers between its other work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Insertions:
-    """What is shown around attempts, in the Reasoner's tokens."""
-
-    cue: tuple[Token, ...] = ()
-    separator: tuple[Token, ...] = ()
-    refusal: tuple[Token, ...] = ()
+SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
+REFUSAL = "I am not sure enough of any answer to give one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,10 @@ class Defaults:
     """Of requests in mode rethink that do not say."""
     accept: float = LEAST_ACCEPTED
     rethink_temperature: float = 0.8
-    insertions: Insertions = Insertions()
+    rethink_cue: tuple[Token, ...] = ()
+    """What stands between a rejected attempt and one made in its context, in the Reasoner's tokens."""
+    separator: str = SEPARATOR
+    refusal: str = REFUSAL
     answer_tokens: int = 256
     deadline: float = 1.0
     thinking_in: ThinkingIn = "reasoning"
@@ -73,6 +72,8 @@ class Settings:
     min_step_tokens: int
     patience: int
     max_thinking_tokens: int | None
+    thinking_token_budget: int | None
+    """vLLM's own limit, which the loop keeps."""
     answer_tokens: int
     nudge: int
     nudge_below: float
@@ -82,11 +83,15 @@ class Settings:
     on_exhausted: OnExhausted
     parallel: int
     rethink_temperature: float
+    refusal: str | None
+    """What an abstention says; None where nobody may abstain."""
+    separator: str | None
+    """What is shown between attempts; None where nothing is."""
     scorer: ScorerName | None
     report: Report
     thinking_in: ThinkingIn
     explicit: bool
-    """Whether the client spoke of DRR at all; one that did not is never sent chunks it does not expect."""
+    """Whether the client sent DRR options; one that did not is never sent chunks that it does not expect."""
     certificate: Certificate | None = None
     calibration: Calibration | None = None
     """Of whoever judges."""
@@ -98,8 +103,8 @@ class Settings:
 
     @property
     def judged(self) -> bool:
-        """Whether the DM is asked."""
-        return self.mode != "off" and not self.uncertified
+        """Whether a judge is asked."""
+        return self.scorer is not None
 
     @property
     def uncertified(self) -> bool:
@@ -108,8 +113,9 @@ class Settings:
 
     @property
     def limited(self) -> bool:
-        """Whether thinking has a limit of its own."""
-        return self.max_thinking_tokens is not None or self.max_steps is not None
+        """Whether the client limits the thinking."""
+        limits = (self.max_thinking_tokens, self.max_steps, self.thinking_token_budget)
+        return any(limit is not None for limit in limits)
 
     @property
     def loops(self) -> bool:
@@ -119,7 +125,7 @@ class Settings:
     @property
     def acts(self) -> bool:
         """Whether thinking may be ended from outside."""
-        return self.limited or (self.judged and self.mode != "shadow")
+        return self.limited or self.answer_tokens > 0 or (self.judged and self.mode != "shadow")
 
     @property
     def unjudged_cause(self) -> StopCause:
@@ -134,15 +140,14 @@ class Settings:
         return self.accept is not None
 
     def rethink_settings(self, defaults: Defaults) -> RethinkSettings:
-        texts = defaults.insertions
         return RethinkSettings(
             self.max_rethinks,
             self.rethink,
             self.on_exhausted,
             self.parallel,
-            texts.cue,
-            texts.separator,
-            texts.refusal,
+            defaults.rethink_cue,
+            self.separator or "",
+            self.refusal or "",
             thinking_is_content=self.thinking_in == "content",
         )
 
@@ -169,10 +174,14 @@ class Settings:
             min_gain=self.min_gain,
             accept=self.accept,
         )
+        limit, cause = self.max_thinking_tokens, StopCause.MAX_THINKING_TOKENS
+        if self.thinking_token_budget is not None and (limit is None or self.thinking_token_budget < limit):
+            limit, cause = self.thinking_token_budget, StopCause.THINKING_TOKEN_BUDGET
         return LoopSettings(
             policy=policy,
             max_tokens=max_tokens,
-            max_thinking_tokens=self.max_thinking_tokens,
+            max_thinking_tokens=limit,
+            thinking_limit=cause,
             answer_tokens=self.answer_tokens,
             deadline=defaults.deadline if self.scorer in (None, "dm") else max(defaults.deadline, PROBE_DEADLINE),
             nudge_cue=defaults.nudge_cue,

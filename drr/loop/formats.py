@@ -32,6 +32,8 @@ class Part(StrEnum):
     MARKER = "marker"
     """Opens or closes the thinking; nobody is shown it as text."""
     ANSWER = "answer"
+    REFUSAL = "refusal"
+    """What is said in place of an answer, where nobody answers."""
     REJECTED = "rejected"
     """Thinking of an attempt that was thrown away, where accepted thinking is shown as content."""
 

@@ -17,7 +17,7 @@ from drr.loop.policy import StopCause
 from drr.loop.probing import Probe
 from drr.loop.pumps import Ended, Pumps
 from drr.loop.race import Race, Racer
-from drr.loop.reasoner import Reasoner, Token, injected
+from drr.loop.reasoner import Reasoner, Token
 from drr.loop.response import (
     LEAST_THINKING,
     Accepted,
@@ -48,9 +48,9 @@ class RethinkSettings:
     """How often and how to think again.
 
     `fresh` attempts begin from the prompt; those `in_context` go on behind the rejected attempt and `cue`. `parallel`
-    attempts run at a time, and the first that is accepted wins. `separator` is shown between attempts that know
-    nothing of each other, `refusal` where all were rejected and nobody answers. Where `thinking_is_content`, an
-    attempt is shown once its fate is known: as what it is, or as rejected.
+    attempts run at a time; of those that are accepted, the one that took the fewest tokens wins. `separator` is shown
+    between attempts that know nothing of each other, `refusal` where all were rejected and nobody answers. Where
+    `thinking_is_content`, an attempt is shown once its fate is known: as what it is, or as rejected.
     """
 
     max_rethinks: int = 0
@@ -58,8 +58,8 @@ class RethinkSettings:
     on_exhausted: OnExhausted = "best"
     parallel: int = 1
     cue: tuple[Token, ...] = ()
-    separator: tuple[Token, ...] = ()
-    refusal: tuple[Token, ...] = ()
+    separator: str = ""
+    refusal: str = ""
     thinking_is_content: bool = False
 
 
@@ -123,6 +123,12 @@ class RethinkLoop:
         self._attempts: list[_Attempt] = []
         self._steps: list[StepReport] = []
         self._injected = 0
+        self._end: Outcome | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The account so far; before the end, as if the newest attempt were to answer."""
+        return self._end or self._total(self._attempts[-1].line if self._attempts else [])
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
@@ -169,9 +175,12 @@ class RethinkLoop:
     def _between_attempts(self, rejected: _Attempt) -> list[Emit]:
         """What is shown between a rejected attempt and the next."""
         emits = rejected.as_rejected() if self._rethink.thinking_is_content else []
-        text = self._rethink.cue if self._rethink.kind == "in_context" else self._rethink.separator
         part = Part.REJECTED if self._rethink.thinking_is_content else Part.THINKING
-        return [*emits, self._inserted(text, part)] if text else emits
+        if self._rethink.kind == "in_context":
+            cue = self._rethink.cue
+            self._injected += len(cue)
+            return [*emits, Emit(cue, "".join(token.text for token in cue), part)]
+        return [*emits, Emit((), self._rethink.separator, part)] if self._rethink.separator else emits
 
     def _exhausted(self) -> StopCause:
         """Why no further attempt is made."""
@@ -320,22 +329,13 @@ class RethinkLoop:
 
     # The end -----------------------------------------------------------------------------------------------
 
-    def _inserted(self, tokens: tuple[Token, ...], part: Part) -> Emit:
-        """Output that no attempt generated."""
-        self._injected += len(tokens)
-        return Emit(tokens, "".join(token.text for token in tokens), part)
-
     def _abstention(self) -> list[Event]:
-        closing = () if self._form.turn_holds_answer else injected(self._form.close_ids, self._form.close_text)
-        outcome = self._total([])
+        outcome = self._end = self._total([])
         outcome.stop_cause = StopCause.ABSTAINED
-        emits = [self._inserted(closing, self._form.close_part)] if closing else []
-        emits.append(self._inserted(self._rethink.refusal, Part.ANSWER))
-        outcome.injected_tokens += len(closing) + len(self._rethink.refusal)
-        return [*emits, Finished(outcome, "stop", None)]
+        return [Emit((), self._rethink.refusal, Part.REFUSAL), Finished(outcome, "stop", None)]
 
     def _finished(self, answered: _Attempt, event: Finished) -> Finished:
-        outcome = self._total(answered.line)
+        outcome = self._end = self._total(answered.line)
         outcome.stop_cause = event.outcome.stop_cause
         return Finished(outcome, event.finish_reason, event.stop_reason)
 

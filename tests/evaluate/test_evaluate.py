@@ -89,7 +89,7 @@ def test_every_strategy_answers_every_question_and_nothing_is_left_running(tmp_p
         assert row.tokens > row.probe_tokens + row.thinking_tokens
     assert {row.attempts for row in outcomes["rethink: answer_probe, 2"].rows} == {1, 2}
     assert all(np.isnan(row.p_now) for row in outcomes["budget 32"].rows)
-    stopped = [row for row in outcomes["oracle stop"].rows if row.stop_cause == "dm_stop"]
+    stopped = [row for row in outcomes["oracle stop"].rows if row.stop_cause == "sure"]
     assert stopped
     assert all(row.right and not row.probe_tokens for row in stopped), "it knows what the answer will be"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import Channels, MarkerTokens, Part, PlainChain, ReasoningFormat, TextMarkers
 from drr.loop.policy import PolicySettings, StopCause, Verdict
-from drr.loop.reasoner import Phase, injected
+from drr.loop.reasoner import Phase
 from drr.loop.response import Emit, Finished, LoopSettings, Outcome, StepReport
 from drr.loop.rethink import RethinkLoop, RethinkSettings
 from drr.loop.steps import StepRule
@@ -265,8 +265,8 @@ def attempts(scorers: FakeScorer, *chains: Sequence[str], **options: object) -> 
     settings = RethinkSettings(
         max_rethinks=len(chains) - 1,
         thinking_is_content=True,
-        separator=injected((30,), "[again]"),
-        refusal=injected((31,), "I do not know."),
+        separator="[again]",
+        refusal="I do not know.",
         **options,  # type: ignore[arg-type]
     )
     loop = RethinkLoop(
@@ -295,13 +295,13 @@ async def test_the_best_of_rejected_chains_answers_with_what_it_says() -> None:
     found = await shown(loop)
     assert found.parts == [(Part.REJECTED, "better[again]worse"), (Part.THINKING, "better"), (Part.ANSWER, "")]
     assert found.outcome.stop_cause is StopCause.RETHINK_LIMIT
-    assert found.outcome.injected_tokens == 1, "nothing is forced: the chain holds its answer"
+    assert found.outcome.injected_tokens == 0, "nothing is forced: the chain holds its answer"
 
 
 async def test_nobody_answers_where_all_chains_are_rejected_and_abstaining_is_asked_for() -> None:
     loop, reasoners = attempts(_PerAttempt([[0.4], [0.1]]), ("one", ""), ("two", ""), on_exhausted="abstain")
     found = await shown(loop)
-    assert found.text(Part.ANSWER) == "I do not know."
+    assert (found.text(Part.ANSWER), found.text(Part.REFUSAL)) == ("", "I do not know.")
     assert found.text(Part.REJECTED) == "one[again]two"
     assert found.outcome.stop_cause is StopCause.ABSTAINED
     assert all(reasoner.running == 0 for reasoner in reasoners)

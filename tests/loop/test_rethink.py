@@ -20,10 +20,8 @@ from tests.fakes import CLOSE, FORM, OPEN, PROMPT, FakeReasoner, FakeScorer, Res
 
 SETTINGS = LoopSettings(PolicySettings(threshold=0.9, accept=0.5), max_tokens=1000, answer_tokens=50, deadline=30.0)
 VOCABULARY = Vocabulary()
-SEPARATOR = (Token(901, "|2|", injected=True),)
 CUE = (Token(902, "Again: ", injected=True),)
-REFUSAL = (Token(903, "I do not know.", injected=True),)
-RETHINK = RethinkSettings(max_rethinks=3, separator=SEPARATOR, cue=CUE, refusal=REFUSAL)
+RETHINK = RethinkSettings(max_rethinks=3, separator="|2|", cue=CUE, refusal="I do not know.")
 
 
 def thinking(name: str) -> tuple[str, ...]:
@@ -127,15 +125,15 @@ async def test_hopeless_attempts_end_before_their_end() -> None:
 @pytest.mark.parametrize(
     ("on_exhausted", "said", "cause"),
     [
-        ("best", " forced b", StopCause.RETHINK_LIMIT),
-        ("last", " forced d", StopCause.RETHINK_LIMIT),
+        ("best", "</think> forced b", StopCause.RETHINK_LIMIT),
+        ("last", "</think> forced d", StopCause.RETHINK_LIMIT),
         ("abstain", "I do not know.", StopCause.ABSTAINED),
     ],
 )
 async def test_when_every_attempt_is_rejected(on_exhausted: str, said: str, cause: StopCause) -> None:
     bench = Bench(THREE, [[0.1], [0.4], [0.3], [0.2]])
     response = await respond(bench.loop(replace(RETHINK, on_exhausted=on_exhausted)))  # type: ignore[arg-type]
-    assert response.text == "a\n\na!\n\n|2|b\n\nb!\n\n|2|c\n\nc!\n\n|2|d\n\nd!\n\n</think>" + said
+    assert response.text == "a\n\na!\n\n|2|b\n\nb!\n\n|2|c\n\nc!\n\n|2|d\n\nd!\n\n" + said
     assert response.outcome.stop_cause is cause
     assert response.finish_reason == "stop"
     assert response.outcome.thinking_tokens == (0 if on_exhausted == "abstain" else 4)
@@ -396,7 +394,8 @@ def test_nothing_is_lost_or_left_running_whatever_happens(
     check_account(response, bench)
     assert 1 <= len(response.outcome.attempts) <= 4
     assert sum(own.generated for own in bench.reasoners) <= max_tokens
-    assert [token.id for token in response.tokens].count(CLOSE) == 1, "thinking is closed exactly once"
+    closes = [token.id for token in response.tokens].count(CLOSE)
+    assert closes == (response.outcome.stop_cause is not StopCause.ABSTAINED), "thinking is closed exactly once"
     if budget is not None:
         thought = sum(own.thinking_tokens for own in response.outcome.attempts)
         assert thought <= budget

@@ -184,7 +184,7 @@ class Player:
         request = first.adjust_request(request)
         may_call: Tools = "may" if tools else "none"
         plan = ResponsePlan(
-            resolve(DrrRequest.parse(drr or {}), None, engine.drr.defaults), "question", "fake", tools=may_call
+            resolve(DrrRequest.parse(drr or {}), engine.drr.defaults), "question", "fake", tools=may_call
         )
         request.vllm_xargs = {PLAN_KEY: plan}  # type: ignore[dict-item]
         params = request.to_sampling_params(request.max_completion_tokens or MAX_MODEL_LEN - len(prompt), {})

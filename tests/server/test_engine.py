@@ -74,7 +74,7 @@ def engine_with(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> Thinking
 
 def plan(engine: ThinkingEngine, **drr: Any) -> ResponsePlan:
     assert engine.drr is not None
-    return ResponsePlan(resolve(DrrRequest.parse(drr), None, engine.drr.defaults), "a secret question", "logprob")
+    return ResponsePlan(resolve(DrrRequest.parse(drr), engine.drr.defaults), "a secret question", "logprob")
 
 
 def params_of(own: ResponsePlan) -> SamplingParams:

@@ -57,7 +57,7 @@ def parser_of(reasoning_form: ReasoningFormat, *emits: Emit) -> tuple[PhaseParse
         form = reasoning_form
         answers = Answers
 
-    plan = ResponsePlan(resolve(None, None, Defaults("off", None, scorer=None)), "question", None)
+    plan = ResponsePlan(resolve(None, Defaults("off", None, scorer=None)), "question", None)
     plan.account.looped = True
     for emit in emits:
         plan.tell(0, emit)

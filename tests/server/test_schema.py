@@ -10,8 +10,9 @@ from drr.loop.policy import StopCause
 from drr.loop.response import Outcome
 from drr.loop.rule import Rule
 from server.plan import ResponsePlan
-from server.report import outcome_object, response_report, risk_object
-from server.resolve import resolve
+from server.promise import risk_object
+from server.report import outcome_object
+from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
 from server.settings import Defaults, Settings
 
@@ -20,7 +21,8 @@ WITHOUT_DM = Defaults(mode="off", rule=None)
 
 
 def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: Defaults = WITH_DM) -> Settings:
-    return resolve(None if asked is None else DrrRequest.parse(asked), alias, defaults)
+    request = None if asked is None else DrrRequest.parse(asked)
+    return resolve(request, defaults, Asked(alias, temperature=0.0, explicit=asked is not None))
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,12 @@ def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: D
     [
         (7, "drr"),
         ([], "drr"),
-        (None, "drr"),
+        ({"treshold": None}, "drr.treshold"),
+        ({"threshold": float("inf")}, "drr.threshold"),
+        ({"hopeless": -0.1}, "drr.hopeless"),
+        ({"min_gain": 2}, "drr.min_gain"),
+        ({"refusal": ""}, "drr.refusal"),
+        ({"separator": 5}, "drr.separator"),
         ({"treshold": 0.9}, "drr.treshold"),
         ({"threshold": 2}, "drr.threshold"),
         ({"threshold": "0.9"}, "drr.threshold"),
@@ -42,7 +49,6 @@ def settings(asked: dict[str, Any] | None = None, alias: Any = None, defaults: D
         ({"on_exhausted": "cry"}, "drr.on_exhausted"),
         ({"parallel": 0}, "drr.parallel"),
         ({"rethink_temperature": 0}, "drr.rethink_temperature"),
-        ({"threshold": 0.9, "max_lost_correct": 0.01}, "drr.max_lost_correct"),
         ({"max_lost_correct": 0}, "drr.max_lost_correct"),
         ({"min_steps": -1}, "drr.min_steps"),
         ({"min_steps": 1.5}, "drr.min_steps"),
@@ -66,13 +72,12 @@ def test_malformed_objects_name_the_key(asked: Any, param: str) -> None:
     ("asked", "alias", "defaults", "param"),
     [
         ({"max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
+        ({"threshold": 0.9, "max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
         ({"mode": "off", "max_lost_correct": 0.01}, None, WITH_DM, "drr.max_lost_correct"),
         ({"mode": "off", "threshold": 0.5}, None, WITH_DM, "drr.threshold"),
         ({"mode": "off", "nudge": 1}, None, WITH_DM, "drr.nudge"),
         ({"mode": "off", "min_step_tokens": 20}, None, WITH_DM, "drr.min_step_tokens"),
         ({"mode": "shadow", "nudge": 1}, None, WITH_DM, "drr.nudge"),
-        ({"mode": "shadow", "answer_tokens": 9}, None, WITH_DM, "drr.answer_tokens"),
-        ({"mode": "off", "answer_tokens": 9}, None, WITH_DM, "drr.answer_tokens"),
         ({"mode": "stop"}, "off", WITH_DM, "drr.mode"),
         ({"mode": "off", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
         ({"mode": "shadow", "max_rethinks": 1}, None, WITH_DM, "drr.max_rethinks"),
@@ -116,22 +121,26 @@ def test_off_is_plain_unless_a_budget_is_set() -> None:
 
 def test_aliases_choose_the_mode() -> None:
     assert settings(alias="off").mode == "off"
-    assert settings(alias="auto").explicit
+    assert not settings(alias="auto").explicit, "who cannot send fields does not expect chunks without choices"
     assert settings({"mode": "auto", "threshold": 0.3}, "auto").threshold == 0.3
 
 
 def test_without_a_dm_only_budgets_remain() -> None:
-    plain = settings({"mode": "auto", "max_thinking_tokens": 5}, None, WITHOUT_DM)
+    plain = settings({"max_thinking_tokens": 5}, None, WITHOUT_DM)
     assert (plain.mode, plain.loops, plain.threshold) == ("off", True, None)
+    with pytest.raises(DrrError, match="needs a judge"):
+        settings({"mode": "auto"}, None, WITHOUT_DM)
 
 
 def test_rethinking_is_asked_for_by_mode_or_by_number() -> None:
     assert not settings().rejects
-    assert not settings({"mode": "rethink", "max_rethinks": 0}).rejects
+    with pytest.raises(DrrError, match="contradicts mode rethink"):
+        settings({"mode": "rethink", "max_rethinks": 0})
+    assert settings({"mode": "rethink", "max_rethinks": 0, "on_exhausted": "abstain"}).rejects
     full = settings({"mode": "rethink"})
     assert (full.max_rethinks, full.accept, full.threshold) == (3, 0.5, None)
     assert full.loop_settings(WITH_DM, 100, separate_answer=False).policy.threshold is None
-    both = settings({"max_rethinks": 1, "accept": 0.7, "parallel": 2})
+    both = settings({"max_rethinks": 1, "accept": 0.7, "parallel": 2, "threshold": 0.8})
     assert (both.mode, both.threshold, both.accept) == ("auto", 0.8, 0.7)
     assert both.loop_settings(WITH_DM, 100, separate_answer=False).policy.accept == 0.7
     assert both.rethink_settings(WITH_DM).parallel == 2
@@ -174,7 +183,7 @@ def test_any_scorer_judges_where_it_is_asked_for() -> None:
 
 def test_every_effective_setting_is_reported() -> None:
     reported = settings({"threshold": 0.7, "max_steps": 9}).as_dict()
-    assert set(reported) == set(DrrRequest.model_fields) | {"hopeless", "min_gain", "nudge_below"}
+    assert set(reported) == set(DrrRequest.model_fields) | {"thinking_token_budget"}
     assert reported["threshold"] == 0.7
     loop = settings({"mode": "shadow"}).loop_settings(WITH_DM, 100, separate_answer=True)
     assert not loop.policy.acts
@@ -218,22 +227,28 @@ def test_a_risk_chooses_its_certified_rule() -> None:
 def test_the_dms_own_rule_and_a_clients_threshold() -> None:
     assert settings(defaults=CALIBRATED).hopeless == 0.02
     own = settings({"threshold": 0.6}, defaults=CALIBRATED)
-    assert (own.threshold, own.patience, own.hopeless) == (0.6, 2, None)
+    assert (own.threshold, own.patience, own.hopeless) == (0.6, 2, 0.02), "a threshold is one number of the rule"
+    own = settings({"threshold": 0.8, "hopeless": 0.02, "patience": 2}, defaults=CALIBRATED)
+    assert own == replace(settings(defaults=CALIBRATED), explicit=True), "the default's own numbers change nothing"
+    own = settings({"min_gain": -0.2}, defaults=CALIBRATED)
+    assert (own.threshold, own.hopeless, own.min_gain) == (0.8, 0.02, -0.2)
 
 
 def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused() -> None:
     full = settings({"max_lost_correct": 0.001}, defaults=CALIBRATED)
     assert (full.mode, full.judged, full.loops, full.threshold) == ("auto", False, False, None)
-    plan = ResponsePlan(full, "q", "dm", risk_object(full, {}))
-    assert response_report(plan, 1)["stop_cause"] == "uncertified"
-    assert response_report(plan, 1)["risk"] == {
-        "max_lost_correct": 0.001,
-        "certified": None,
-        "holds": True,
-        "broken_by": [],
-    }
+    report = outcome_object(ResponsePlan(full, "q", None), Outcome())
+    assert (report["stop_cause"], report["judge"]) == ("uncertified", None)
+    assert (report["risk"]["certified"], report["risk"]["holds"]) == (None, True)
     budget = settings({"max_lost_correct": 0.001, "max_thinking_tokens": 5}, defaults=CALIBRATED)
-    assert outcome_object(ResponsePlan(budget, "q", "dm"), Outcome(StopCause.BUDGET))["stop_cause"] == "budget"
+    report = outcome_object(ResponsePlan(budget, "q", None), Outcome(StopCause.MAX_THINKING_TOKENS))
+    assert (report["stop_cause"], report["risk"]["holds"]) == ("max_thinking_tokens", False)
+    for asked in ({"max_rethinks": 2}, {"nudge": 1}, {"on_exhausted": "abstain"}):
+        judged = settings({"max_lost_correct": 0.001, **asked}, defaults=CALIBRATED)
+        assert (judged.judged, judged.threshold) == (True, None), "what else was asked for is done"
+    with pytest.raises(DrrError, match="nobody judges") as caught:
+        settings({"max_lost_correct": 0.001, "min_steps": 3}, defaults=CALIBRATED)
+    assert caught.value.param == "drr.min_steps"
     with pytest.raises(DrrError, match=r"certified risks: 0\.01, 0\.05") as caught:
         settings({"mode": "stop", "max_lost_correct": 0.001}, defaults=CALIBRATED)
     assert caught.value.param == "drr.max_lost_correct"
@@ -242,31 +257,6 @@ def test_a_risk_without_a_certificate_thinks_in_full_or_is_refused() -> None:
     with pytest.raises(DrrError, match="part of the certified rule") as caught:
         settings({"max_lost_correct": 0.05, "patience": 1}, defaults=CALIBRATED)
     assert caught.value.param == "drr.patience"
-
-
-@pytest.mark.parametrize(
-    ("asked", "sampling", "broken_by"),
-    [
-        ({}, {"temperature": 0.8, "top_p": 1.0, "top_k": -1, "max_tokens": None}, []),
-        ({}, {"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 2000}, []),
-        (
-            {},
-            {"temperature": 0.0, "top_p": 0.9, "top_k": 20, "max_tokens": 100},
-            ["temperature", "top_p", "top_k", "max_tokens"],
-        ),
-        (
-            {"max_steps": 4, "nudge": 2, "min_steps": 3},
-            {"temperature": 0.8, "top_p": 1.0, "top_k": 0},
-            ["max_steps", "nudge", "min_steps"],
-        ),
-    ],
-)
-def test_the_promise_says_what_breaks_it(asked: Any, sampling: Any, broken_by: list[str]) -> None:
-    own = settings({"nudge": 0, **asked, "max_lost_correct": 0.05}, defaults=CALIBRATED)
-    risk = risk_object(own, sampling)
-    assert risk is not None
-    assert (risk["certified"], risk["confidence"]) == (0.05, 0.95)
-    assert (risk["broken_by"], risk["holds"]) == (broken_by, not broken_by)
 
 
 def test_where_attempts_may_be_rejected_the_rule_chosen_for_that_holds() -> None:
@@ -279,7 +269,7 @@ def test_where_attempts_may_be_rejected_the_rule_chosen_for_that_holds() -> None
     own = settings({"max_rethinks": 2}, defaults=defaults)
     assert (own.threshold, own.patience, own.hopeless, own.accept) == (0.95, 1, 0.3, 0.7)
     own = settings({"max_rethinks": 2, "threshold": 0.6, "accept": 0.2}, defaults=defaults)
-    assert (own.threshold, own.hopeless, own.accept) == (0.6, None, 0.2)
+    assert (own.threshold, own.hopeless, own.accept) == (0.6, 0.3, 0.2)
     own = settings({"mode": "rethink"}, defaults=defaults)
     assert (own.threshold, own.hopeless, own.accept) == (None, 0.1, 0.6)
     own = settings({}, defaults=defaults)
@@ -312,4 +302,4 @@ def test_a_process_reward_model_judges_where_there_is_one() -> None:
 
 
 def test_responses_without_a_risk_promise_nothing() -> None:
-    assert risk_object(settings(defaults=CALIBRATED), {}) is None
+    assert risk_object(settings(defaults=CALIBRATED), [], Outcome(), cut=False) is None

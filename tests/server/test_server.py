@@ -90,8 +90,8 @@ def test_attempts_stream_in_every_form(server: Server, drr: dict[str, Any], temp
 def test_any_scorer_can_judge_and_what_it_asks_is_counted(server: Server, scorer: str) -> None:
     shadow = server.ask(drr={"scorer": scorer, "mode": "shadow"})
     own = shadow.drr
-    assert own["dm"]["id"] == scorer
-    assert own["dm"]["failed"] == own["dm"]["late"] == 0
+    assert own["judge"]["id"] == scorer
+    assert own["judge"]["failed"] == own["judge"]["late"] == 0
     scores = [step["p_now"] for step in own["steps"]]
     assert all(0 <= score <= 1 for score in scores)
     assert len(set(scores)) > 1
@@ -100,7 +100,7 @@ def test_any_scorer_can_judge_and_what_it_asks_is_counted(server: Server, scorer
     assert shadow.choices[0].message.content == off.choices[0].message.content
     assert shadow.usage.completion_tokens == off.usage.completion_tokens + own["probe_tokens"]
     stopped = server.ask(drr={"scorer": scorer, "threshold": max(scores)})
-    assert stopped.drr["stop_cause"] in ("dm_stop", "natural")
+    assert stopped.drr["stop_cause"] in ("sure", "natural")
 
 
 def test_unchanged_client_code_streams_reasoning_then_content(server: Server) -> None:
@@ -117,7 +117,7 @@ def test_unchanged_client_code_streams_reasoning_then_content(server: Server) ->
     assert sorted(set(kinds), reverse=True) == ["reasoning", "content"]
     assert kinds == sorted(kinds, reverse=True), "reasoning first, then content"
     assert drr is not None
-    assert drr["stop_cause"] in ("natural", "dm_stop")
+    assert drr["stop_cause"] in ("natural", "sure")
     assert drr["settings"]["mode"] == "auto"
     assert drr["steps"]
     assert all(0 <= step["p_now"] <= 1 for step in drr["steps"])
@@ -127,12 +127,12 @@ def test_unchanged_client_code_streams_reasoning_then_content(server: Server) ->
 def test_whole_answers_carry_the_account(server: Server) -> None:
     response = server.ask(drr={"threshold": 0.0, "min_steps": 2})
     drr, message = response.drr, response.choices[0].message
-    assert drr["stop_cause"] == "dm_stop"
+    assert drr["stop_cause"] == "sure"
     assert [step["verdict"] for step in drr["steps"]] == ["continue", "stop"]
     assert sum(step["tokens"] for step in drr["steps"]) == drr["thinking_tokens"]
     assert message.reasoning.count("\n\n") == 2
     assert message.content.strip().startswith("The answer is")
-    assert drr["dm"]["id"] == "drr-reference-dm"
+    assert drr["judge"]["id"] == "drr-reference-dm"
     details = response.usage.completion_tokens_details
     assert details.reasoning_tokens == drr["thinking_tokens"] + drr["discarded_tokens"]
     assert response.usage.completion_tokens > details.reasoning_tokens
@@ -180,7 +180,7 @@ def test_the_header_and_the_alias_reach_the_loop(server: Server) -> None:
         model=f"{MODEL}:drr", messages=MESSAGES, extra_headers={"X-DRR": '{"max_thinking_tokens": 7}'}
     )
     names = {model.id for model in server.sdk.models.list()}
-    assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("budget", 7)
+    assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("max_thinking_tokens", 7)
     assert {MODEL, f"{MODEL}:drr", f"{MODEL}:full"} <= names
 
 
@@ -189,7 +189,7 @@ def test_small_max_tokens_still_answer(server: Server, tokens: int) -> None:
     response = server.ask(max_tokens=tokens)
     assert response.usage.completion_tokens <= tokens
     assert response.choices[0].message.content
-    assert response.drr["stop_cause"] in ("budget", "dm_stop")
+    assert response.drr["stop_cause"] in ("answer_reserve", "sure")
 
 
 @pytest.mark.parametrize("tokens", [9, 24, 60])
@@ -257,7 +257,7 @@ def test_penalties_survive_a_stop_and_min_tokens_ask_for_nothing_behind_it(serve
     asked: dict[str, Any] = {"drr": {"threshold": 0.0}, "temperature": 0, "frequency_penalty": 0.3}
     plain = server.ask(**asked, presence_penalty=0.3)
     least = server.ask(**asked, presence_penalty=0.3, extra_body={"min_tokens": 60})
-    assert plain.drr["stop_cause"] == least.drr["stop_cause"] == "dm_stop"
+    assert plain.drr["stop_cause"] == least.drr["stop_cause"] == "sure"
     assert least.choices[0].message.content == plain.choices[0].message.content
     full = server.ask(temperature=0, drr={"mode": "off"}, extra_body={"min_tokens": 400})
     assert full.usage.completion_tokens >= 400
@@ -408,8 +408,8 @@ async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
             later = (await client.post(f"{server.url}/v1/chat/completions", json=asked)).json()
         for response in responses:
             assert response["choices"][0]["message"]["content"].strip()
-            assert response["drr"]["stop_cause"] == "dm_unavailable"
-        assert later["drr"]["stop_cause"] == "dm_unavailable"
+            assert response["drr"]["stop_cause"] == "judge_unavailable"
+        assert later["drr"]["stop_cause"] == "judge_unavailable"
         assert (health.status_code, health.json()) == (200, {"status": "degraded", "reasoner": "ok", "dm": "dead"})
         assert server.metric("drr_dm_up") == 0
         assert server.log.read_text().count("The DM's engine is gone") == 1
@@ -442,13 +442,13 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         sure = server.ask(drr={"scorer": "logprob", "max_lost_correct": 0.05})
         assert (sure.drr["settings"]["threshold"], sure.drr["risk"]["certified"]) == (0.75, 0.05)
         assert sure.drr["risk"]["holds"] is True
-        assert sure.drr["stop_cause"] == "dm_stop"
+        assert sure.drr["stop_cause"] == "sure"
         budget = server.ask(drr={"max_thinking_tokens": 9})
-        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["dm"]) == ("budget", 9, None)
+        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["judge"]) == ("max_thinking_tokens", 9, None)
         with pytest.raises(openai.BadRequestError, match="started without a DM"):
             server.ask(drr={"threshold": 0.5})
         probed = server.ask(drr={"scorer": "answer_probe", "threshold": 0.5})
-        assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("dm_stop", "answer_probe")
+        assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("sure", "answer_probe")
         assert probed.drr["probe_tokens"] > 0
         assert httpx.get(f"{server.url}/health").json()["dm"] == "none"
     finally:

@@ -7,20 +7,22 @@ from typing import Any
 from drr.loop.policy import StopCause, Verdict
 from drr.loop.response import Outcome, StepReport
 from drr.loop.rule import Rule
-from server.chat import with_reports
 from server.plan import ResponsePlan
-from server.resolve import resolve
+from server.resolve import Asked, resolve
 from server.schema import DrrRequest
 from server.settings import Defaults
+from server.streams import with_reports
 
 STEP = StepReport(0, 3, 0.951234, 0.97, Verdict.STOP, 1.234)
-OUTCOME = Outcome(StopCause.DM_STOP, 3, 2, 1, 9, steps=[STEP])
+OUTCOME = Outcome(StopCause.SURE, 3, 2, 1, 9, steps=[STEP])
 
 
 def plan_for(asked: dict[str, Any] | None) -> ResponsePlan:
     request = None if asked is None else DrrRequest.parse(asked)
-    plan = ResponsePlan(resolve(request, None, Defaults(mode="auto", rule=Rule(0.9))), "q", "a-dm")
+    settings = resolve(request, Defaults(mode="auto", rule=Rule(0.9)), Asked(explicit=request is not None))
+    plan = ResponsePlan(settings, "q", "a-dm")
     plan.account.looped = True
+    plan.account.running = [lambda: OUTCOME]
     return plan
 
 
@@ -42,7 +44,7 @@ async def vllm_stream(plan: ResponsePlan, usage: bool) -> AsyncGenerator[str, No
     yield chunk({"reasoning": 'a "finish_reason":"stop" b'})
     plan.account.steps.append((0, STEP))
     yield chunk({"reasoning": "ab"})
-    plan.end(0, OUTCOME)
+    plan.end(0, OUTCOME, "stop")
     yield chunk({}, "stop")
     if usage:
         yield chunk(None, usage={"prompt_tokens": 4, "completion_tokens": 7, "total_tokens": 11})
@@ -75,17 +77,17 @@ async def test_a_client_that_did_not_ask_never_sees_a_chunk_without_choices() ->
     assert [len(own["choices"]) for own in chunks] == [1, 1, 1, 1]
     assert [own["choices"][0]["finish_reason"] for own in chunks] == [None, None, None, "stop"]
     assert ["drr" in own for own in chunks] == [False, False, False, True]
-    assert chunks[-1]["drr"]["stop_cause"] == "dm_stop"
+    assert chunks[-1]["drr"]["stop_cause"] == "sure"
+    assert chunks[-1]["choices"][0]["delta"]["drr"] == chunks[-1]["drr"], "where the SDKs' helpers keep it"
     assert chunks[-1]["drr"]["steps"] == [STEP_OBJECT]
 
 
-async def test_a_client_that_asked_gets_a_chunk_per_step_and_the_summary_before_the_usage() -> None:
+async def test_a_client_that_asked_gets_a_chunk_per_step_and_the_summary_on_the_last_of_the_answer() -> None:
     chunks = await transcript({"threshold": 0.9}, usage=True)
     assert [sorted(set(own) - {"id", "object", "created", "model"}) for own in chunks] == [
         ["choices"],
         ["choices"],
         ["choices", "drr"],
-        ["choices"],
         ["choices"],
         ["choices", "drr"],
         ["choices", "usage"],
@@ -98,20 +100,28 @@ async def test_a_client_that_asked_gets_a_chunk_per_step_and_the_summary_before_
         "choices": [],
         "drr": {"step": {"choice": 0, **STEP_OBJECT}},
     }
-    summary = chunks[5]["drr"]
-    assert chunks[5]["choices"] == []
-    assert (summary["stop_cause"], summary["thinking_tokens"], summary["discarded_tokens"]) == ("dm_stop", 3, 2)
+    summary = chunks[4]["drr"]
+    assert (summary["stop_cause"], summary["thinking_tokens"], summary["discarded_tokens"]) == ("sure", 3, 2)
+    assert summary["answer_tokens"] == 4
     assert summary["settings"]["threshold"] == 0.9
-    assert summary["dm"] == {"id": "a-dm", "decisions": 1, "late": 0, "late_tokens": 0, "failed": 0, "mean_ms": 1.23}
-    assert chunks[6]["usage"] == {
+    assert summary["judge"] == {
+        "scorer": "dm",
+        "id": "a-dm",
+        "decisions": 1,
+        "late": 0,
+        "late_tokens": 0,
+        "failed": 0,
+        "mean_ms": 1.23,
+    }
+    assert chunks[5]["usage"] == {
         "prompt_tokens": 4,
         "completion_tokens": 9,
         "total_tokens": 13,
-        "completion_tokens_details": {"reasoning_tokens": 5},
+        "completion_tokens_details": {"reasoning_tokens": 5, "discarded_tokens": 2, "probe_tokens": 0},
     }
 
 
-async def test_without_usage_the_summary_comes_before_done() -> None:
+async def test_a_summary_has_no_steps() -> None:
     chunks = await transcript({"report": "summary"})
     assert "drr" in chunks[-1]
     assert "steps" not in chunks[-1]["drr"]

@@ -1,0 +1,76 @@
+"""Which endpoint takes DRR's options, as data. What an endpoint does not take it refuses; nothing is ignored that the
+client could have left out."""
+
+from dataclasses import dataclass
+
+from server.keys import Mode
+
+CHAT_PATH = "/v1/chat/completions"
+HEADER = "x-drr"
+OUTCOME_HEADER = "x-drr-outcome"
+ALIASES: dict[str, Mode] = {"drr": "auto", "full": "off"}
+"""What may stand behind a model's name, and the mode that it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What an endpoint does with DRR's options. `thinks` tells that a model generates there, in full and unjudged: such
+    an endpoint refuses the header and the alias for judged thinking. Where nothing is generated the header, which
+    clients send with everything, is ignored, and an alias is the model's other name."""
+
+    path: str
+    takes_drr: bool = False
+    thinks: bool = True
+    what: str = ""
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(CHAT_PATH, takes_drr=True, what="chat completions"),
+    Endpoint("/invocations", takes_drr=True, what="SageMaker's path; requests with `messages` are chat completions"),
+    Endpoint("/v1/chat/completions/batch", what="several conversations at once"),
+    Endpoint("/v1/completions", what="completions"),
+    Endpoint("/v1/responses", what="Responses"),
+    Endpoint("/v1/messages", what="Anthropic's Messages"),
+    Endpoint("/v1/systemone", what="decisions"),
+    Endpoint("/cohere/v2/chat", what="Cohere's chat"),
+    Endpoint("/generative_scoring", what="generative scoring"),
+    Endpoint("/inference/v1/generate", what="tokens in, tokens out"),
+    Endpoint("/v1/messages/count_tokens", thinks=False, what="token counts"),
+    Endpoint("/tokenize", thinks=False, what="text to tokens"),
+    Endpoint("/detokenize", thinks=False, what="tokens to text"),
+    Endpoint("/v1/chat/completions/render", thinks=False, what="prompts rendered"),
+    Endpoint("/v1/completions/render", thinks=False, what="prompts rendered"),
+    Endpoint("/v1/messages/render", thinks=False, what="prompts rendered"),
+    Endpoint("/v1/responses/render", thinks=False, what="prompts rendered"),
+    Endpoint("/v1/chat/completions/derender", thinks=False, what="outputs parsed"),
+    Endpoint("/v1/completions/derender", thinks=False, what="outputs parsed"),
+    Endpoint("/v1/load_lora_adapter", thinks=False, what="adapters"),
+    Endpoint("/v1/unload_lora_adapter", thinks=False, what="adapters"),
+)
+"""The paths that are written to. One that is not here is taken for one that thinks."""
+
+_BY_PATH = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+
+
+def endpoint_of(path: str) -> Endpoint:
+    """The endpoint at a path."""
+    if path.startswith("/v1/responses/") and path.endswith("/cancel"):
+        return Endpoint(path, thinks=False)
+    return _BY_PATH.get(path, Endpoint(path))
+
+
+def markdown_table() -> str:
+    """README's table of the endpoints."""
+    rows = [
+        "| endpoint | `drr` object | `X-DRR` | `<name>:drr` | `<name>:full` |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for endpoint in ENDPOINTS:
+        if endpoint.takes_drr:
+            cells = ("taken", "taken", "taken", "taken")
+        elif endpoint.thinks:
+            cells = ("refused", "refused", "refused", "taken")
+        else:
+            cells = ("refused", "ignored", "taken", "taken")
+        rows.append(f"| `{endpoint.path}` ({endpoint.what}) | {' | '.join(cells)} |")
+    return "\n".join(rows)
