@@ -15,6 +15,7 @@ QUESTIONS = [
 ]
 MAX_TOKENS = 512
 ABSTAIN = "abstain"
+_REJECT_ALL = {"mode": "rethink", "max_rethinks": 0, "accept": 1.0, "on_exhausted": "abstain"}
 SERVE = ("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}')
 """The reference Reasoner knows no JSON: where a grammar allows blanks, it writes nothing else."""
 
@@ -29,7 +30,7 @@ def variants(model: str) -> list[Variant]:
         Variant(":full", f"{model}:full"),
         Variant("object", model, drr={"threshold": 0.9}),
         Variant("header", model, headers={"X-DRR": '{"max_lost_correct": 0.05}'}),
-        Variant(ABSTAIN, model, drr={"accept": 1.0, "on_exhausted": "abstain"}, refuses=True),
+        Variant(ABSTAIN, model, drr=_REJECT_ALL, refuses=True),
     ]
 
 

@@ -117,7 +117,7 @@ def _usage(result: Result) -> str:
 
 
 def _refusal(result: Result) -> str:
-    if result.error is not None:
+    if result.trouble is not None:
         return _short(result)
     places = [_place(path) for path in result.seen.get("refusal", {})]
     return ", ".join(places) or ("as content" if result.seen.get("content") else _NOTHING)

@@ -149,7 +149,7 @@ def drive(client: str, version: str, calls: Callable[[Job], Mapping[str, Call]])
                 results.append({**row, "error": _sentence(error)})
             else:
                 if variant.refuses:
-                    seen.right = None
+                    seen.right = False if says(seen.content or "", job.questions[0][1]) else None
                 elif seen.right is None and seen.content is not None:
                     seen.right = says(seen.content, job.questions[0][1])
                 results.append({**row, "seen": asdict(seen)})

@@ -117,7 +117,7 @@ for (const [call, ask] of Object.entries(calls))
     const row = { client: "openai-node", version, call, variant: variant.name };
     try {
       const seen = await ask(variant);
-      if (variant.refuses) seen.right = null;
+      if (variant.refuses) seen.right = says(seen.content ?? "") ? false : null;
       else if (seen.right === null && seen.content !== null) seen.right = says(seen.content);
       results.push({ ...row, seen });
     } catch (error) {
