@@ -110,7 +110,7 @@ def _usage(result: Result) -> str:
     usage: Mapping[str, int | None] = result.seen.get("usage") or {}
     completion, reasoning = usage.get("completion"), usage.get("reasoning")
     if completion is None:
-        return _NOTHING
+        return _NOTHING if result.seen.get("facts", {}).get("usage_asked", True) else "not asked for"
     if reasoning is None:
         return "completion only"
     return "yes" if 0 < reasoning <= completion else f"wrong: {reasoning} of {completion} are reasoning"

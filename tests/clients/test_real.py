@@ -164,6 +164,12 @@ def test_a_row_says_what_works_and_where_everything_is() -> None:
     assert listed == ("a 1", "`models.list`", "yes", "", "", "", "")
 
 
+def test_usage_that_was_not_asked_for_is_not_missing() -> None:
+    asked, streamed = seen(facts={}), seen(facts={"usage_asked": False})
+    rows_ = rows([Result("a", "1", "create", "plain", seen=asked), Result("a", "1", "stream", "plain", seen=streamed)])
+    assert [row[5] for row in rows_] == ["no", "not asked for"]
+
+
 def test_the_table_as_markdown_and_on_a_terminal() -> None:
     text = markdown(results(), {"b": "node and npm were not found"})
     assert text.splitlines()[0] == f"| {' | '.join(HEADINGS)} |"
@@ -292,6 +298,7 @@ class Ready(Environment):
 def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *options: str, **answer: Any) -> int:
     """The script's exit status, with the clients' answers standing in."""
     monkeypatch.setattr(script, "Environment", Ready)
+    monkeypatch.setattr(script, "RECORD", tmp_path / "no record")
     monkeypatch.setattr(
         script.httpx, "get", lambda url: script.httpx.Response(200, request=script.httpx.Request("GET", url))
     )
@@ -325,6 +332,13 @@ def test_what_cannot_be_written_or_reached_is_said_at_once(
     monkeypatch.undo()
     assert script.main(["--environment", str(tmp_path), "--url", "http://127.0.0.1:9"]) == 2
     assert "http://127.0.0.1:9: " in capsys.readouterr().out
+
+
+def test_the_record_beside_the_script_is_what_it_compares_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = records.read(script.RECORD)
+    assert {result.client for result in recorded} == {client.name for client in CLIENTS}
+    assert all(result.works for result in recorded if result.variant == "plain")
+    assert script._parser().parse_args(["--environment", "x"]).before == script.RECORD
 
 
 def test_drivers_need_nothing_of_the_project_but_each_other() -> None:

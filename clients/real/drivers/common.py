@@ -12,6 +12,9 @@ OUTCOME_HEADER = "x-drr-outcome"
 SENTENCE = r"^The answer is [0-9]{2}\.$"
 """What structured answers must match: the reference Reasoner knows no JSON, but it can say this inside it."""
 
+NO_USAGE_ASKED = {"usage_asked": False}
+"""The fact that a stream was asked for without its usage, as most are."""
+
 _LONGEST = 400
 _THINKING = ("reasoning", "reasoning_content", "thinking")
 

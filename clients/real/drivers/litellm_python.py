@@ -6,7 +6,7 @@ from typing import Any
 
 import litellm
 
-from clients.real.drivers.common import OUTCOME_HEADER, Call, Job, Seen, Variant, drive
+from clients.real.drivers.common import NO_USAGE_ASKED, OUTCOME_HEADER, Call, Job, Seen, Variant, drive
 
 
 class LiteLlm:
@@ -49,7 +49,7 @@ class LiteLlm:
 
     def stream(self, variant: Variant) -> Seen:
         """As most programs read a stream: the first choice of every chunk."""
-        seen = Seen()
+        seen = Seen(facts=NO_USAGE_ASKED.copy())
         response = self._ask(variant, stream=True)
         seen.header = self._header(response)
         for chunk in response:

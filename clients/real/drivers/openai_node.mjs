@@ -67,6 +67,7 @@ const calls = {
   },
   async "create, stream"(variant) {
     const seen = newSeen();
+    seen.facts.usage_asked = false;
     const request = connect(variant).chat.completions.create({ ...fields(variant), stream: true });
     const { data, response } = await request.withResponse();
     seen.header = response.headers.get("x-drr-outcome");

@@ -7,7 +7,18 @@ from typing import Any
 import openai
 from pydantic import BaseModel, Field
 
-from clients.real.drivers.common import LISTING, OUTCOME_HEADER, SENTENCE, Call, Job, Seen, Variant, drive, says
+from clients.real.drivers.common import (
+    LISTING,
+    NO_USAGE_ASKED,
+    OUTCOME_HEADER,
+    SENTENCE,
+    Call,
+    Job,
+    Seen,
+    Variant,
+    drive,
+    says,
+)
 
 
 class Answer(BaseModel):
@@ -63,7 +74,7 @@ class OpenAiPython:
 
     def stream(self, variant: Variant) -> Seen:
         """As most programs read a stream: the first choice of every chunk."""
-        seen = Seen()
+        seen = Seen(facts=NO_USAGE_ASKED.copy())
         with self._client(variant) as client:
             stream = client.chat.completions.create(**self._fields(variant), stream=True)
             seen.header = stream.response.headers.get(OUTCOME_HEADER)
@@ -122,7 +133,7 @@ class OpenAiPython:
 
     def async_stream(self, variant: Variant) -> Seen:
         async def ask() -> Seen:
-            seen = Seen()
+            seen = Seen(facts=NO_USAGE_ASKED.copy())
             async with self._async_client(variant) as client:
                 async for chunk in await client.chat.completions.create(**self._fields(variant), stream=True):
                     seen.add_text(chunk.choices[0].delta.content)
