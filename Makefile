@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 VLLM ?= 0.32.0 0.33.0
-COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/server
+COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/clients tests/server
 
 .PHONY: help install serve test check check-vllm coverage test-slow check-savings evidence evidence-report reference
 

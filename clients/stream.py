@@ -15,21 +15,22 @@ _QUESTION = "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of t
 
 async def ask(url: str, model: str, question: str, console: Console) -> None:
     """Stream the answer to `console`: thinking dimmed, then the answer, then what DRR did."""
-    client = AsyncOpenAI(base_url=url, api_key="none")
     started = time.perf_counter()
     times: list[float] = []
     drr = None
-    stream = await client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], stream=True
-    )
-    async for chunk in stream:
-        delta = chunk.choices[0].delta
-        thought = getattr(delta, "reasoning", None)
-        if thought or delta.content:
-            times.append(time.perf_counter() - started)
-        console.print(thought or "", style="dim", end="", markup=False, highlight=False)
-        console.print(delta.content or "", style="bold", end="", markup=False, highlight=False)
-        drr = getattr(chunk, "drr", drr)
+    async with AsyncOpenAI(base_url=url, api_key="none") as client:
+        stream = await client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": question}], stream=True
+        )
+        async for chunk in stream:
+            for choice in chunk.choices:  # none in a chunk that tells of a step alone
+                thought = getattr(choice.delta, "reasoning", None)
+                if thought or choice.delta.content:
+                    times.append(time.perf_counter() - started)
+                console.print(thought or "", style="dim", end="", markup=False, highlight=False)
+                console.print(choice.delta.content or "", style="bold", end="", markup=False, highlight=False)
+            told = getattr(chunk, "drr", None) or {}
+            drr = told if "stop_cause" in told else drr
     console.print()
     if drr:
         console.print(

@@ -1,0 +1,1 @@
+"""Real clients, unchanged, against a server: what of an answer arrives in each of them."""
