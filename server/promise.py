@@ -49,7 +49,7 @@ _SAMPLES_AS_EVER = frozenset(
 )
 """Engine options that leave what is sampled as it is. A LoRA breaks the promise where a request names it."""
 
-_NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0}
+_NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0, "top_p": 1.0}
 """Values of other sampling parameters that change nothing; 0 where none is given."""
 
 

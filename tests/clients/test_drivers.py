@@ -20,9 +20,9 @@ def test_what_arrives_is_noted_by_place_and_joined_over_chunks() -> None:
     noted = Seen()
     noted.add({"choices": [{"delta": {"reasoning": "think "}}], "drr": {"step": {"index": 0}}}, "chunk")
     noted.add({"choices": [{"delta": {"reasoning": "more", "refusal": "no"}}]}, "chunk")
-    noted.add({"choices": [{"delta": {"drr": {"stop_cause": "dm_stop", "reasoning": "x"}}}]}, "chunk")
+    noted.add({"choices": [{"delta": {"drr": {"stop_cause": "sure", "reasoning": "x"}}}]}, "chunk")
     assert noted.thinking == {"chunk.choices[0].delta.reasoning": "think more"}
-    assert noted.account == {"chunk.choices[0].delta.drr": "dm_stop"}, "a step alone is no account"
+    assert noted.account == {"chunk.choices[0].delta.drr": "sure"}, "a step alone is no account"
     assert noted.refusal == {"chunk.choices[0].delta.refusal": "no"}
 
 

@@ -11,7 +11,7 @@ from clients.stream import ask
 from tests.local_http import served
 
 STEP = {"index": 0, "p_now": 0.95, "p_later": 0.97, "verdict": "stop"}
-ACCOUNT = {"stop_cause": "dm_stop", "thinking_tokens": 3, "discarded_tokens": 2, "steps": [STEP]}
+ACCOUNT = {"stop_cause": "sure", "thinking_tokens": 3, "discarded_tokens": 2, "steps": [STEP]}
 
 
 def chunk(*choices: dict[str, Any], **more: Any) -> str:
@@ -44,13 +44,13 @@ async def test_chunks_without_choices_tell_of_steps_and_of_the_outcome() -> None
         chunk(drr=ACCOUNT),
     )
     assert text.startswith("12 + 24 = 36\n")
-    assert "dm_stop: 3 thinking tokens, 2 discarded, 1 steps judged" in text
+    assert "sure: 3 thinking tokens, 2 discarded, 1 steps judged" in text
     assert "step 0: p_now 0.95, p_later 0.97, stop" in text
 
 
 async def test_the_account_on_the_last_chunk_of_the_answer() -> None:
     text = await shown(chunk({"content": "36"}), chunk({}, drr=ACCOUNT), chunk(drr={"step": STEP}))
-    assert "dm_stop: 3 thinking tokens" in text, "a step alone does not take its place"
+    assert "sure: 3 thinking tokens" in text, "a step alone does not take its place"
 
 
 async def test_without_an_account_only_the_answer_is_shown() -> None:

@@ -13,7 +13,7 @@ from tests.clients.seen import seen
 def results() -> list[Result]:
     thinking = {"choices[0].message.reasoning": "all of it", "choices[0].message.fields.reasoning": "all of it"}
     full = seen(
-        thinking=thinking, account={"drr": "dm_stop"}, header="{}", usage={"completion": 9, "reasoning": 5}, facts={}
+        thinking=thinking, account={"drr": "sure"}, header="{}", usage={"completion": 9, "reasoning": 5}, facts={}
     )
     part = seen(
         thinking={"choices[0].message.reasoning": "it"},

@@ -34,6 +34,9 @@ from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from tests.server.running import MESSAGES, MODEL, Server, start, stop
 
+NEVER = {"threshold": 1.0, "hopeless": 0.0, "min_gain": -1.0}
+"""A rule that ends no thinking early."""
+
 
 def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None:
     drr = {"mode": "rethink", "accept": 1.0, "max_rethinks": 2}
@@ -42,8 +45,8 @@ def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None
     assert (own["stop_cause"], own["attempts"]) == ("rethink_limit", 3)
     fates = [attempt["fate"] for attempt in own["attempt_details"]]
     beliefs = [attempt["p_now"] for attempt in own["attempt_details"]]
-    assert sorted(fates) == ["accepted", "rejected", "rejected"]
-    assert fates[beliefs.index(max(beliefs))] == "accepted", "the best one answers after all"
+    assert sorted(fates) == ["answered", "rejected", "rejected"]
+    assert fates[beliefs.index(max(beliefs))] == "answered", "the best one answers after all"
     assert message.content.strip().startswith("The answer is")
     generated = sum(attempt["generated_tokens"] for attempt in own["attempt_details"])
     assert response.usage.completion_tokens == generated
@@ -61,7 +64,8 @@ def test_rejected_attempts_are_shown_and_another_answers(server: Server) -> None
 def test_a_doubted_answer_can_be_withheld(server: Server) -> None:
     response = server.ask(drr={"accept": 1.0, "threshold": 1.0, "on_exhausted": "abstain"})
     assert response.drr["stop_cause"] == "abstained"
-    assert response.choices[0].message.content.strip() == "I am not sure enough of any answer to give one."
+    message = response.choices[0].message
+    assert (message.content, message.refusal) == (None, "I am not sure enough of any answer to give one.")
     assert response.choices[0].finish_reason == "stop"
     assert response.drr["thinking_tokens"] == 0
     assert response.usage.completion_tokens == response.drr["discarded_tokens"]
@@ -141,11 +145,13 @@ def test_whole_answers_carry_the_account(server: Server) -> None:
 def test_steps_and_summary_stream_as_chunks_when_asked_for(server: Server) -> None:
     chunks = list(server.ask(stream=True, stream_options={"include_usage": True}, drr={"report": "steps"}))
     extra = [chunk for chunk in chunks if not chunk.choices]
-    assert all("step" in chunk.drr for chunk in extra[:-2])
-    assert "stop_cause" in extra[-2].drr
-    summary, usage = extra[-2].drr, extra[-1].usage
+    assert chunks[-1] is extra[-1]
+    assert all("step" in chunk.drr for chunk in extra[:-1])
+    last, usage = chunks[-2], extra[-1].usage
+    assert last.choices[0].delta.drr == last.drr
+    summary = last.drr
     assert usage.completion_tokens_details.reasoning_tokens == summary["thinking_tokens"] + summary["discarded_tokens"]
-    assert [chunk.drr["step"]["index"] for chunk in extra[:-2]] == list(range(len(extra) - 2))
+    assert [chunk.drr["step"]["index"] for chunk in extra[:-1]] == list(range(len(extra) - 1))
 
 
 def test_streamed_and_whole_answers_are_the_same(server: Server) -> None:
@@ -203,17 +209,17 @@ def test_max_tokens_holds_for_attempts_at_once(server: Server, tokens: int) -> N
 def test_a_natural_answer_that_reaches_its_reserve_is_the_same(server: Server, greedy: Any) -> None:
     tokens = greedy.usage.completion_tokens
     for reserve in (1, 4):
-        same = server.ask(temperature=0, max_tokens=tokens, drr={"threshold": 1.0, "answer_tokens": reserve})
+        same = server.ask(temperature=0, max_tokens=tokens, drr={**NEVER, "answer_tokens": reserve})
         assert same.choices[0].message == greedy.choices[0].message
         assert (same.choices[0].finish_reason, same.usage) == ("stop", greedy.usage)
-    short = server.ask(temperature=0, max_tokens=tokens - 2, drr={"threshold": 1.0, "answer_tokens": 3})
+    short = server.ask(temperature=0, max_tokens=tokens - 2, drr={**NEVER, "answer_tokens": 3})
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", tokens - 2)
     assert greedy.choices[0].message.content.startswith(short.choices[0].message.content)
 
 
 def test_a_grammar_holds_for_an_answer_that_begins_before_its_reserve(server: Server, greedy: Any) -> None:
     thinking = greedy.usage.completion_tokens_details.reasoning_tokens
-    drr = {"threshold": 1.0, "answer_tokens": 38}
+    drr = {**NEVER, "answer_tokens": 38}
     form = {"structured_outputs": {"regex": "either [0-9]{3} or [0-9]{3}"}}
     response = server.ask(temperature=0, max_tokens=thinking + 40, drr=drr, extra_body=form)
     assert re.fullmatch(r"either \d{3} or \d{3}", response.choices[0].message.content)
@@ -444,7 +450,8 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         assert sure.drr["risk"]["holds"] is True
         assert sure.drr["stop_cause"] == "sure"
         budget = server.ask(drr={"max_thinking_tokens": 9})
-        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"], budget.drr["judge"]) == ("max_thinking_tokens", 9, None)
+        assert (budget.drr["stop_cause"], budget.drr["thinking_tokens"]) == ("max_thinking_tokens", 9)
+        assert budget.drr["judge"] is None
         with pytest.raises(openai.BadRequestError, match="started without a DM"):
             server.ask(drr={"threshold": 0.5})
         probed = server.ask(drr={"scorer": "answer_probe", "threshold": 0.5})
