@@ -1,5 +1,6 @@
 """Rows of Parquet and Arrow tables, every value as exact as it is stored."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from drr.tasks.file_bytes import ARROW_FILE, ARROW_STREAM, PARQUET
 from drr.tasks.rows import Number, Row, Table
 
 Exact = Callable[[Any], Any]
+
+_NO_FRACTION = re.compile(r"\.0+(?=Z?$)")
 
 
 def is_arrow(data: bytes) -> bool:
@@ -59,14 +62,14 @@ def spelled(value: Any) -> Number:
         return Number(value)
     if value == 0:
         return Number("0")
-    if 1e-20 <= abs(value) < 1e21:
+    if 1e-20 <= abs(float(value)) < 1e21:
         return Number(np.format_float_positional(value, unique=True, trim="-"))
     return Number(value)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(column.type) or pa.types.is_time(column.type):  # Python's own types end at microseconds
-        column = column.cast(pa.string())
+        return [None if text is None else _NO_FRACTION.sub("", text) for text in column.cast(pa.string()).to_pylist()]
     values: list[Any] = column.to_pylist()
     exact = _exact(column.type)
     return values if exact is None else [None if value is None else exact(value) for value in values]

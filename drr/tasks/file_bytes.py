@@ -78,12 +78,16 @@ def contents(path: Path) -> bytes:
 
 
 def decoded(path: Path, data: bytes) -> tuple[str, str]:
-    """The text of a file without its byte order mark, and the name of its encoding. Without a mark it is UTF-8.
+    """The text of a file without its byte order mark, and the name of its encoding. Without a mark it is UTF-8, or
+    UTF-16 if every other of the first bytes is zero (RFC 4627, section 3).
 
     Bytes that are no text become surrogates, so that only the rows that hold them are lost. InputError if the file is
     empty, or broken off within a character of a wider encoding.
     """
     mark, encoding, errors = next(kind for kind in _MARKS if data.startswith(kind[0]))
+    zeros = [not byte for byte in data[:4]]
+    if zeros in ([False, True, False, True], [True, False, True, False]):
+        encoding, errors = ("UTF-16-BE" if zeros[0] else "UTF-16-LE"), "surrogatepass"
     try:
         text = data[len(mark) :].decode(encoding, errors)
     except UnicodeDecodeError as error:

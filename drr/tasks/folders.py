@@ -53,8 +53,9 @@ def _root(folder: Path, config: str) -> Path:
     root = folder / config
     if root.is_dir() and (not config or folder.resolve() in root.resolve().parents):
         return root
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir() and _data_in(path))
-    raise InputError(str(folder), f"has no configuration {config!r}; there are {_listed(there)}")
+    there = sorted({path.relative_to(folder).parts[0] for path in _data_in(folder) if path.parent != folder})
+    reason = f"has no configuration {config!r}; there are {_listed(there)}. A split alone is {folder}::SPLIT"
+    raise InputError(str(folder), reason)
 
 
 def _data_in(folder: Path) -> list[Path]:

@@ -36,12 +36,15 @@ def text_rows(path: Path, data: bytes, is_known: Callable[[str], bool]) -> Table
             table = _json_rows(str(path), value, is_known)
             return table if _NO_TEXT.search(text) is None else Table([_told(row) for row in table.rows], table.notes)
     lines = _json_lines(str(path), text, encoding)
-    if any(isinstance(row.value, dict) for row in lines):
-        return Table(lines)
     if whole is not None:
+        if any(isinstance(row.value, dict | list) for row in lines):
+            return Table(lines)
         raise InputError(str(path), f"is neither JSON nor JSON lines: {whole}")
     text = text.lstrip("\ufeff")
-    separator = _separator(text, is_known)
+    separator, is_header = _separator(text, is_known)
+    objects = sum(isinstance(row.value, dict) for row in lines)
+    if 2 * objects >= len(lines) or (objects and not is_header):  # a cell of a CSV file may hold lines of JSON
+        return Table(lines)
     if separator is None:
         raise InputError(str(path), "is neither JSON, JSON lines, CSV, TSV nor Parquet")
     return Table(list(_csv_rows(path, text, encoding, separator)))
@@ -111,9 +114,9 @@ def _told(row: Row) -> Row:
     return Row(row.source, row.number, BadRowError(None, "is not UTF-8 text"))
 
 
-def _separator(text: str, is_known: Callable[[str], bool]) -> str | None:
+def _separator(text: str, is_known: Callable[[str], bool]) -> tuple[str | None, bool]:
     """The separator of a CSV file: the one that splits its first record into the most known names, then into the most
-    cells. None if the first record is no header: one cell whose name is not known."""
+    cells. None if the first record is one cell whose name is not known. Also whether any name is known."""
     best, most = None, (0, 1)
     for separator in _SEPARATORS:
         try:
@@ -123,7 +126,7 @@ def _separator(text: str, is_known: Callable[[str], bool]) -> str | None:
         found = (sum(is_known(name) for name in header), len(header))
         if found > most:
             best, most = separator, found
-    return best
+    return best, most[0] > 0
 
 
 def _records(text: str, separator: str) -> Iterator[list[str]]:
