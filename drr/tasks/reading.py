@@ -22,12 +22,14 @@ _FILE_SUFFIXES = (*DATA_SUFFIXES, *PACKING_SUFFIXES, ".txt", ".zip", ".xls", ".x
 
 def read_rows(source: str) -> Table:
     """All rows of a source. InputError if there is no such source, or it holds no rows."""
+    if not source:
+        raise InputError("questions", "name no file, folder, dataset or task")
     path, rest = _local(source)
     config, _, split = rest.partition(":")
     if path is None:
         name = source.partition(":")[0]
         if not _HUB_ID.fullmatch(name) or name.lower().endswith(_FILE_SUFFIXES):
-            raise InputError(source, "there is no such file or folder" if source else "names no file")
+            raise InputError(source, "there is no such file or folder")
         return hub_rows(source, *_parts(source))
     if path.is_dir():
         return _folder_rows(source, path, config, split)

@@ -76,6 +76,8 @@ def load_questions(
         raise nothing_usable(source, "row", loaded.rejects)
     reader = _Reader(source, [row for _, row in asked], question_column, answer_column, need_answer)
     loaded.columns = reader.columns
+    if "context" in loaded.columns:
+        loaded.notes.append(f"{source}: {loaded.columns['context']!r} is put before {loaded.columns['question']!r}")
     for question in keep_good([row for _, row in asked], reader.question, loaded.rejects):
         if limit is not None and len(loaded.questions) >= limit:
             break
@@ -148,10 +150,10 @@ class _Reader:
 def _same_as(first: Row, gold: str, row: Row, other: str) -> str:
     """Why a question that was asked in the row `first` is set aside in `row`."""
     place = f"row {first.number}" + ("" if first.source == row.source else f" of {first.source}")
-    if same_gold(gold, other):
+    if not gold or not other or same_gold(gold, other):
         return f"is the same question as {place}"
     return f"is the same question as {place}, with another answer: {_short(other)}, not {_short(gold)}"
 
 
 def _short(gold: str) -> str:
-    return repr(gold if len(gold) <= 40 else gold[:37] + "...") if gold else "none"
+    return repr(gold if len(gold) <= 40 else gold[:37] + "...")

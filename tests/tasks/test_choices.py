@@ -103,6 +103,7 @@ def test_a_body_goes_before_its_question_unless_the_column_is_named(tmp_path: Pa
     row = {"ID": "1", "Body": "Dan had $3.", "Question": "How much now?", "Equation": "( 4.0 - 3.0 )", "Answer": 1.0}
     question = one(tmp_path, row).questions[0]
     assert (question.text, question.answer) == ("Dan had $3.\nHow much now?", "1")
+    assert one(tmp_path, row).told() == [f"{tmp_path / 'q.jsonl'}: 'Body' is put before 'Question'"]
     whole = {**row, "question_concat": "Dan had $3. How much now?"}
     assert one(tmp_path, whole).questions[0].text == "Dan had $3. How much now?"
     named = load_questions(lines(tmp_path / "q.jsonl", row), question_column="Question")

@@ -194,6 +194,17 @@ def test_the_same_question_with_another_answer_says_so(tmp_path: Path) -> None:
     ]
 
 
+def test_the_same_question_without_an_answer_is_no_other_answer(tmp_path: Path) -> None:
+    source = lines(tmp_path / "q.jsonl", {"question": "a?"}, {"question": "A?", "answer": 1})
+    reasons = [reject.reason for reject in load_questions(source, need_answer=False).rejects]
+    assert reasons == ["is the same question as row 1"]
+
+
+def test_an_empty_source_is_told() -> None:
+    with pytest.raises(InputError, match="questions: name no file, folder, dataset or task"):
+        load_questions("")
+
+
 def test_a_question_whose_first_row_is_bad_is_taken_from_a_later_one(tmp_path: Path) -> None:
     rows = [{"question": "a?", "answer": None}, {"question": "a?", "answer": 1}]
     loaded = load_questions(lines(tmp_path / "q.jsonl", *rows))
