@@ -1,5 +1,6 @@
 """Records are read as they were written, recorded solutions become records, and damaged files are named."""
 
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -151,7 +152,15 @@ def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     Manifest({"reasoner": {"name": "r", "fingerprint": "f"}, "step_rule": "blank_line"}, complete=True).save(folder)
     DmCard("a-dm", "f", "r", "blank_line", 0.9).save(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return {**files, "questions.jsonl": GOOD_JSONL}
+    text = 'question,answer,choices\n1+1?,2,\n"a, b?",B,"[""x"", ""y""]"\n'
+    rows = [json.loads(line) for line in GOOD_JSONL.splitlines()]
+    return {
+        **files,
+        "questions.jsonl": GOOD_JSONL,
+        "questions.csv": text.encode("utf-16"),
+        "questions.json": json.dumps({"data": rows}).encode(),
+        "questions.gz": gzip.compress(GOOD_JSONL),
+    }
 
 
 def use(name: str, path: Path) -> list[Rollout] | object:
@@ -165,7 +174,10 @@ def use(name: str, path: Path) -> list[Rollout] | object:
     return load_questions(str(path))
 
 
-@pytest.mark.parametrize("name", ["questions.jsonl", "questions.parquet", "shard.parquet", MANIFEST_NAME, CARD_NAME])
+QUESTION_FILES = [f"questions.{suffix}" for suffix in ("jsonl", "parquet", "csv", "json", "gz")]
+
+
+@pytest.mark.parametrize("name", [*QUESTION_FILES, "shard.parquet", MANIFEST_NAME, CARD_NAME])
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_corrupted_files_give_errors_that_name_them(
