@@ -76,8 +76,9 @@ def load_questions(
         raise nothing_usable(source, "row", loaded.rejects)
     reader = _Reader(source, [row for _, row in asked], question_column, answer_column, need_answer)
     loaded.columns = reader.columns
-    if "context" in loaded.columns:
-        loaded.notes.append(f"{source}: {loaded.columns['context']!r} is put before {loaded.columns['question']!r}")
+    for role, place in (("context", "before"), ("choices", "behind")):
+        if role in loaded.columns:
+            loaded.notes.append(f"{source}: {loaded.columns[role]!r} is put {place} {loaded.columns['question']!r}")
     for question in keep_good([row for _, row in asked], reader.question, loaded.rejects):
         if limit is not None and len(loaded.questions) >= limit:
             break

@@ -7,7 +7,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,11 @@ def _object_without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any] | BadR
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    names = [name for name, _ in pairs]
-    return BadRowError(next(name for name in names if names.count(name) > 1), "occurs twice in the row")
+    return BadRowError(_first_twin(name for name, _ in pairs), "occurs twice in the row")
+
+
+def _first_twin(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _json_lines(source: str, text: str, encoding: str) -> list[Row]:
@@ -111,7 +115,7 @@ def _told(row: Row) -> Row:
     """The row, or that it holds bytes that are no text."""
     if _NO_TEXT.search(json.dumps(row.value, ensure_ascii=False, default=str)) is None:
         return row
-    return Row(row.source, row.number, BadRowError(None, "is not UTF-8 text"))
+    return Row(row.source, row.number, BadRowError(None, "is not valid text"))
 
 
 def _separator(text: str, is_known: Callable[[str], bool]) -> tuple[str | None, bool]:
@@ -167,7 +171,7 @@ def _header(path: Path, cells: list[str]) -> list[str]:
     if any("\0" in cell or _NO_TEXT.search(cell) for cell in cells):
         raise InputError(str(path), "is no text, nor of another format that is known")
     names = [cell.strip() or f"column {number}" for number, cell in enumerate(cells, start=1)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = _first_twin(names)
     if twice is not None:
         raise InputError(str(path), "there are two columns of this name", field=twice)
     return names

@@ -40,6 +40,7 @@ def test_choices_of_any_form_are_rendered_and_named_by_their_letter(choices: Any
     question = one(tmp_path, row).questions[0]
     assert (question.text, question.answer) == (TEXT, "B")
     assert is_correct("The answer is B.", question.answer)
+    assert one(tmp_path, row).told() == [f"{tmp_path / 'q.jsonl'}: 'choices' is put behind 'question'"]
 
 
 def test_choices_in_a_parquet_struct(tmp_path: Path) -> None:

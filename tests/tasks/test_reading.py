@@ -193,7 +193,7 @@ def test_a_csv_file_of_questions_only(tmp_path: Path) -> None:
         ),
         (
             b'[{"question": "a?", "answer": 1}, {"question": "\xff", "answer": 1}, {"question": "b?", "answer": 2}]',
-            [(2, "is not UTF-8 text")],
+            [(2, "is not valid text")],
         ),
     ],
 )
