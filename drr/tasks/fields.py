@@ -17,8 +17,8 @@ QUESTION_COLUMNS = (
     "problem",
     "query",
     "prompt",
-    "input",
     "instruction",
+    "input",
     "question_stem",
     "question_text",
 )
@@ -40,6 +40,9 @@ ANSWER_COLUMNS = (
 )
 CHOICES_COLUMNS = ("choices", "options")
 CONTEXT_COLUMNS = ("body", "passage", "context")
+INPUT_COLUMNS = ("input",)
+"""What an `instruction` is to be done with."""
+
 SOLUTION_COLUMNS = ("solution", "response", "completion", "output", "generation")
 CORRECT_COLUMNS = ("is_correct", "correct", "is_right")
 

@@ -15,6 +15,7 @@ from drr.tasks.fields import (
     ANSWER_COLUMNS,
     CHOICES_COLUMNS,
     CONTEXT_COLUMNS,
+    INPUT_COLUMNS,
     QUESTION_COLUMNS,
     Columns,
     difficulty_field,
@@ -76,7 +77,7 @@ def load_questions(
         raise nothing_usable(source, "row", loaded.rejects)
     reader = _Reader(source, [row for _, row in asked], question_column, answer_column, need_answer)
     loaded.columns = reader.columns
-    for role, place in (("context", "before"), ("choices", "behind")):
+    for role, place in (("context", "before"), ("input", "behind"), ("choices", "behind")):
         if role in loaded.columns:
             loaded.notes.append(f"{source}: {loaded.columns[role]!r} is put {place} {loaded.columns['question']!r}")
     for question in keep_good([row for _, row in asked], reader.question, loaded.rejects):
@@ -102,6 +103,8 @@ class _Reader:
         whole = question_column is not None or plain_name(str(self._question)) == plain_name(QUESTION_COLUMNS[0])
         context = None if whole else columns.find("context", None, CONTEXT_COLUMNS, optional=True)
         self._context = None if context in (self._question, self._answer) else context
+        instructs = not whole and plain_name(str(self._question)) == "instruction"
+        self._input = columns.find("input", None, INPUT_COLUMNS, optional=True) if instructs else None
         self._need_answer = need_answer
         self._seen: dict[str, tuple[Row, str]] = {}
         self._first_index = self._counted_from(rows) if self._choices is not None else 0
@@ -109,7 +112,7 @@ class _Reader:
     @property
     def columns(self) -> dict[str, str | None]:
         found = {"question": self._question, "answer": self._answer}
-        more = {"choices": self._choices, "context": self._context}
+        more = {"context": self._context, "input": self._input, "choices": self._choices}
         return {**found, **{role: name for role, name in more.items() if name is not None}}
 
     def question(self, value: dict[str, Any], row: Row) -> Question:
@@ -131,13 +134,18 @@ class _Reader:
         inner = asked if isinstance(asked, dict) else {}
         stem = next((key for key in _STEM_KEYS if key in inner), None)
         text = text_field(inner, stem) if stem is not None else text_field(value, self._question)
-        context = value.get(self._context) if self._context is not None else None
-        if isinstance(context, str) and context.strip():
-            text = f"{encodable(self._context, context)}\n{text}"
+        parts = [self._text_beside(value, self._context), text, self._text_beside(value, self._input)]
+        text = "\n".join(part for part in parts if part is not None)
         for name, listed in ((self._choices, value), ("choices", inner)):
             if name is not None and (choices := read_choices(name, listed.get(name))) is not None:
                 return text, choices
         return text, None
+
+    @staticmethod
+    def _text_beside(value: dict[str, Any], name: str | None) -> str | None:
+        """The text that belongs to a question; None where there is none."""
+        text = value.get(name) if name is not None else None
+        return encodable(name, text) if isinstance(text, str) and text.strip() else None
 
     def _counted_from(self, rows: list[Row]) -> int:
         def gold_of(value: dict[str, Any], _: Row) -> tuple[str, Choices] | None:

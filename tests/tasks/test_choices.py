@@ -111,6 +111,17 @@ def test_a_body_goes_before_its_question_unless_the_column_is_named(tmp_path: Pa
     assert named.questions[0].text == "How much now?"
 
 
+def test_an_instruction_is_asked_with_its_input(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+        {"instruction": "1+1?", "input": "", "output": 2},
+    ]
+    loaded = one(tmp_path, *rows)
+    assert [(q.text, q.answer) for q in loaded.questions] == [("Add.\n1 and 2", "3"), ("1+1?", "2")]
+    assert loaded.told() == [f"{tmp_path / 'q.jsonl'}: 'input' is put behind 'instruction'"]
+    assert one(tmp_path, {"input": "1+1?", "target": 2}).questions[0].text == "1+1?"
+
+
 def test_the_four_public_forms(tmp_path: Path) -> None:
     rows = {
         "gsm8k": {"question": "How many?", "answer": "2/2=<<2/2=1>>1\n2+1=<<2+1=3>>3\n#### 3"},
