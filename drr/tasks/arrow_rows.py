@@ -35,6 +35,8 @@ def arrow_rows(path: Path, data: bytes) -> Table:
             table = pa.ipc.open_file(buffer).read_all()
         else:
             table = pa.ipc.open_stream(buffer).read_all()
+        if kind == "Arrow":  # its buffers are taken as they are: damaged offsets would read foreign memory
+            table.validate(full=True)
         return table_rows(str(path), table)
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
@@ -70,7 +72,13 @@ def spelled(value: Any) -> Number:
 def _values(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_timestamp(column.type) or pa.types.is_time(column.type):  # Python's own types end at microseconds
         return [None if text is None else _NO_FRACTION.sub("", text) for text in column.cast(pa.string()).to_pylist()]
-    values: list[Any] = column.to_pylist()
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            raise
+        return [None if value is None else _text_of(value) for value in column.cast(pa.large_binary()).to_pylist()]
     exact = _exact(column.type)
     return values if exact is None else [None if value is None else exact(value) for value in values]
 

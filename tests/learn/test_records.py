@@ -148,6 +148,10 @@ def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """One good file of every kind that a user may hand in or damage."""
     folder = tmp_path_factory.mktemp("good")
     pq.write_table(pa.table({"question": ["a?", "b?"], "answer": ["1", "2"]}), folder / "questions.parquet")
+    table = pa.table({"question": ["a?", "b?"], "answer": ["1", "2"]})
+    for name, new in (("questions.arrow", pa.ipc.new_stream), ("questions.feather", pa.ipc.new_file)):
+        with new(str(folder / name), table.schema) as writer:
+            writer.write_table(table)
     write_shard(folder / "shard.parquet", [rollout_of(["a\n\n"])])
     Manifest({"reasoner": {"name": "r", "fingerprint": "f"}, "step_rule": "blank_line"}, complete=True).save(folder)
     DmCard("a-dm", "f", "r", "blank_line", 0.9).save(folder)
@@ -174,7 +178,7 @@ def use(name: str, path: Path) -> list[Rollout] | object:
     return load_questions(str(path))
 
 
-QUESTION_FILES = [f"questions.{suffix}" for suffix in ("jsonl", "parquet", "csv", "json", "gz")]
+QUESTION_FILES = [f"questions.{suffix}" for suffix in ("jsonl", "parquet", "csv", "json", "gz", "arrow", "feather")]
 
 
 @pytest.mark.parametrize("name", [*QUESTION_FILES, "shard.parquet", MANIFEST_NAME, CARD_NAME])

@@ -158,6 +158,15 @@ def test_bytes_that_are_no_text_are_set_aside(tmp_path: Path) -> None:
     assert reasons == ["must be text or a number, not bytes that are not UTF-8 text"]
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_a_parquet_text_that_is_not_utf8_loses_its_row_only(kind: Any, tmp_path: Path) -> None:
+    questions = pa.array([b"caf\xe9?", b"caf\xc3\xa9?"]).cast(pa.large_binary()).cast(kind, safe=False)
+    pq.write_table(pa.table({"question": questions, "answer": [1, 2]}), tmp_path / "q.parquet")
+    loaded = load_questions(str(tmp_path / "q.parquet"))
+    assert [(question.text, question.answer) for question in loaded.questions] == [("café?", "2")]
+    assert [reject.reason for reject in loaded.rejects] == ["must be text, not bytes that are not UTF-8 text"]
+
+
 def pairs() -> Iterator[tuple[str, str, bool]]:
     yield from (("1,000", "1000.0", True), ("60.10", "60.1", True), ("1e3", "1000", True), ("Paris ", "paris", True))
     yield from (("1", "2", False), ("snan", "snan", True), ("NaN", "nan", True), ("x", "", False))
