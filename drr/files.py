@@ -36,7 +36,7 @@ def read_json_as(cls: type[Parsed], path: Path) -> Parsed:
 def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. InputError if the file cannot be read or holds anything but an object."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(str(path), f"is not readable JSON: {error}") from error
     if not isinstance(data, dict):

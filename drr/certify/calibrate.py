@@ -122,7 +122,7 @@ def calibration_of(
         source=str(manifest.settings.get("questions_key", "")),
         labels=str(manifest.settings["labels"]),
         questions={
-            name: len({rollout.question for rollout in getattr(data, name)}) for name in CalibrationData.__slots__
+            name: len({rollout.identity for rollout in getattr(data, name)}) for name in CalibrationData.__slots__
         },
         right=int(table.full_right[table.first_of_each_question()].sum()),
         sampling={name: manifest.settings[name] for name in _SAMPLING if name in manifest.settings},

@@ -15,6 +15,7 @@ from drr.errors import InputError
 from drr.learn.arrays import Flags, Reals
 from drr.learn.records import Rollout
 from drr.loop.rule import Rule
+from drr.tasks.questions import first_spellings
 
 _ONE_SIDED_95 = 1.645
 
@@ -88,7 +89,8 @@ class Replay:
                 raise InputError(
                     "records", "holds boundaries without a forced answer: nothing to replay", number + 1, "now"
                 )
-        self.questions = np.unique([rollout.question for rollout in rollouts], return_inverse=True)[1]
+        spelled = first_spellings(rollout.question for rollout in rollouts)
+        self.questions = np.unique(np.asarray(spelled, dtype=str), return_inverse=True)[1]
         size, most = len(rollouts), max((len(rollout.steps) for rollout in rollouts), default=0)
         self._now = np.full((size, most), np.nan)
         self._later, self._right = np.full((size, most), np.nan), np.zeros((size, most), dtype=bool)

@@ -65,9 +65,8 @@ def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequenc
 
 def _of_questions(rollouts: Sequence[Rollout], limit: int | None) -> list[Rollout]:
     """The rollouts of the first `limit` questions."""
-    kept = list(dict.fromkeys(rollout.question for rollout in rollouts))[:limit]
-    wanted = set(kept)
-    return [rollout for rollout in rollouts if rollout.question in wanted]
+    wanted = set(list(dict.fromkeys(rollout.identity for rollout in rollouts))[:limit])
+    return [rollout for rollout in rollouts if rollout.identity in wanted]
 
 
 def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int) -> None:
@@ -109,7 +108,7 @@ def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) 
 
 
 def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
-    first = {rollout.question: rollout for rollout in reversed(data.test)}
+    first = {rollout.identity: rollout for rollout in reversed(data.test)}
     right = sum(rollout.later for rollout in first.values())
     needed = questions_needed(max(risks))
     if (options.dm is not None and not data.temperature) or not data.order or right < needed:

@@ -64,6 +64,8 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
         need_answer=config.labels == "gold",
         limit=options.limit,
     )
+    for note in loaded.notes:
+        Console().print(note, highlight=False, markup=False)
     prepare_environment(quiet=True)
     return _finished(options, config, loaded) or asyncio.run(_distill(options, config, loaded))
 
@@ -102,6 +104,7 @@ def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:
+    notes: list[str] = []
     rollouts, rejects = load_recorded(
         options.questions,
         config.step_rule,
@@ -109,9 +112,10 @@ def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Mani
         question_column=options.question_column,
         answer_column=options.answer_column,
         solution_column=options.solution_column,
+        notes=notes,
     )
-    if not rollouts:
-        raise InputError(options.questions, "holds no solution that can be used")
+    for note in notes:
+        Console().print(note, highlight=False, markup=False)
     settings = {
         "recorded": options.questions.rpartition("/")[2],
         "step_rule": str(config.step_rule),

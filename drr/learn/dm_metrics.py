@@ -81,7 +81,7 @@ def score_report(probabilities: Reals, data: Boundaries, rollouts: Sequence[Roll
     report["by_step"] = steps
     for phase in ("first", "last"):
         mask = masks[phase] & data.known
-        questions = [rollouts[owner].question for owner in data.rollout[mask]]
+        questions = [rollouts[owner].identity for owner in data.rollout[mask]]
         within, mixed = within_question_auroc(probabilities[mask], data.now[mask], questions)
         report[f"within_question_{phase}"] = {"auroc": _rounded(within), "mixed_questions": mixed}
     report["best_of"] = best_of(probabilities[masks["last"]], rollouts)
@@ -109,8 +109,8 @@ def best_of(scores: Reals, rollouts: Sequence[Rollout]) -> dict[str, Any]:
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, rollout in enumerate(rollouts):
-        if len(groups[rollout.question]) < 4:
-            groups[rollout.question].append(number)
+        if len(groups[rollout.identity]) < 4:
+            groups[rollout.identity].append(number)
     chosen, random, majority, oracle = [], [], [], []
     for members in groups.values():
         if len(members) < 2:

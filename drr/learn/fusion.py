@@ -12,6 +12,7 @@ from drr.judge.head import INPUT_NAMES, FusionHead
 from drr.learn.arrays import Flags, Reals
 from drr.learn.boundaries import Boundaries
 from drr.loop.features import FEATURE_NAMES
+from drr.tasks.questions import first_spellings
 
 _LEAST_FEATURED = 200
 """With fewer boundaries than this whose behaviour features are known, the head uses the text logits only."""
@@ -64,7 +65,7 @@ def fit_head(
     scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardisation makes these inputs zero
     standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
     labels = torch.tensor(np.stack([usable.now, usable.later], axis=1), dtype=torch.float32)
-    names, question_of = np.unique(np.asarray(questions)[usable.rollout], return_inverse=True)
+    names, question_of = np.unique(np.asarray(first_spellings(questions))[usable.rollout], return_inverse=True)
     fitted = []
     for _ in range(members):
         drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))

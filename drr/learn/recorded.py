@@ -11,21 +11,20 @@ from typing import Any
 from drr.learn.records import Rollout
 from drr.loop.stated import answer_in
 from drr.loop.steps import StepRule, StepSegmenter
-from drr.tasks.grading import Grader
-from drr.tasks.sources import (
+from drr.tasks.fields import (
     ANSWER_COLUMNS,
+    CORRECT_COLUMNS,
     QUESTION_COLUMNS,
-    BadRowError,
-    Reject,
-    find_column,
+    SOLUTION_COLUMNS,
+    Columns,
+    flag_field,
     gold_field,
-    keep_good,
-    read_rows,
     text_field,
 )
-
-SOLUTION_COLUMNS = ("solution", "response", "completion", "output", "generation")
-CORRECT_COLUMNS = ("is_correct", "correct", "is_right")
+from drr.tasks.grading import Grader
+from drr.tasks.questions import folded
+from drr.tasks.reading import read_rows
+from drr.tasks.rows import Reject, Row, keep_good, nothing_usable
 
 _WORDS = re.compile(r"\s+|[^\s]+")
 
@@ -38,36 +37,40 @@ def load_recorded(
     question_column: str | None = None,
     answer_column: str | None = None,
     solution_column: str | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[list[Rollout], list[Reject]]:
-    """The solutions in `source` as rollouts, and the rows set aside.
+    """The solutions in `source` as rollouts, and the rows set aside. Sentences on how the source was read are added to
+    `notes`. InputError if it holds no usable solution.
 
     A column `is_correct` is trusted; without one the solution is graded against the answer column. Token counts are
     counts of words, because the tokenizer that the text was written with is unknown.
     """
-    rows = read_rows(source)
-    first = next((row for _, row in rows if isinstance(row, dict)), {})
-    question_name = find_column(source, first, "question", question_column, QUESTION_COLUMNS)
-    solution_name = find_column(source, first, "solution", solution_column, SOLUTION_COLUMNS)
-    correct_name = next((name for name in CORRECT_COLUMNS if name in first), None)
-    usual = [name for name in ANSWER_COLUMNS if name != solution_name]
-    answer_name = find_column(source, first, "answer", answer_column, usual, optional=correct_name is not None)
-    samples: dict[str, int] = defaultdict(int)
+    table = read_rows(source)
     rejects: list[Reject] = []
+    if not list(keep_good(table.rows, lambda value, _: value, rejects)):
+        raise nothing_usable(source, "row", rejects)
+    columns = Columns(source, table.rows)
+    question_name = columns.find("question", question_column, QUESTION_COLUMNS)
+    solution_name = columns.find("solution", solution_column, SOLUTION_COLUMNS)
+    correct_name = columns.find("correct", None, CORRECT_COLUMNS, optional=True)
+    graded = correct_name is not None
+    answer_name = columns.find("answer", answer_column, ANSWER_COLUMNS, optional=graded, but=solution_name)
+    samples: dict[str, int] = defaultdict(int)
 
-    def rollout_of(row: dict[str, Any], _: int) -> Rollout:
+    def rollout_of(row: dict[str, Any], _: Row) -> Rollout:
         question, solution = text_field(row, question_name), text_field(row, solution_name)
         gold = gold_field(row, answer_name, needed=correct_name is None)
-        right = grade(solution, gold) if correct_name is None else _flag(row, correct_name)
+        right = grade(solution, gold) if correct_name is None else flag_field(row, correct_name)
         steps = split_text(solution, rule)
         lengths = [len(_WORDS.findall(step)) for step in steps]
-        samples[question] += 1
+        samples[folded(question)] += 1
         unknown: list[Any] = [None] * len(steps)
         return Rollout(
             question=question,
             gold=gold,
             family="",
             difficulty=0,
-            sample=samples[question] - 1,
+            sample=samples[folded(question)] - 1,
             later=right,
             thinking_tokens=sum(lengths),
             total_tokens=sum(lengths),
@@ -79,7 +82,13 @@ def load_recorded(
             now=[*unknown[1:], right],
         )
 
-    return list(keep_good(source, rows, rollout_of, rejects)), rejects
+    rejects = []
+    rollouts = list(keep_good(table.rows, rollout_of, rejects))
+    if not rollouts:
+        raise nothing_usable(source, "solution", rejects)
+    if notes is not None:
+        notes += table.notes
+    return rollouts, rejects
 
 
 def split_text(text: str, rule: StepRule) -> list[str]:
@@ -88,10 +97,3 @@ def split_text(text: str, rule: StepRule) -> list[str]:
     steps = [step.text for word in _WORDS.findall(text) if (step := segmenter.feed(word)) is not None]
     last = segmenter.finish()
     return [*steps, last.text] if last is not None else steps
-
-
-def _flag(row: dict[str, Any], name: str) -> bool:
-    value = row.get(name)
-    if not isinstance(value, bool):
-        raise BadRowError(name, f"must be true or false, not {value!r}")
-    return value

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from drr.errors import InputError
 from drr.files import read_json_as, write_whole
 from drr.loop.features import BehaviourFeatures
-from drr.tasks.sources import Reject
+from drr.tasks.questions import folded
+from drr.tasks.rows import Reject
 
 Parsed = TypeVar("Parsed")
 
@@ -49,6 +50,11 @@ class Rollout:
     forced: list[str | None]
     now: list[bool | None]
 
+    @property
+    def identity(self) -> str:
+        """Equal for rollouts of the same question, however it was spelled. Questions are counted by it."""
+        return folded(self.question)
+
 
 _SCHEMA = pa.schema(
     [
@@ -80,8 +86,8 @@ def behaviour_features(rollout: Rollout) -> list[list[float] | None]:
 
 
 def question_key(question: str) -> str:
-    """12 hex digits that identify a question, whatever its case and white space."""
-    return hashlib.sha256(" ".join(question.casefold().split()).encode()).hexdigest()[:12]
+    """12 hex digits that identify a question, however it is spelled (drr.tasks.questions.folded)."""
+    return hashlib.sha256(folded(question).encode()).hexdigest()[:12]
 
 
 def share_of(question: str, salt: str) -> float:
@@ -133,9 +139,12 @@ def write_shard(path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Rej
 
 
 def set_aside_in(path: Path) -> list[Reject]:
-    """The questions of a shard's batch that were set aside."""
-    metadata = pq.read_schema(path).metadata or {}
-    return [Reject(**reject) for reject in json.loads(metadata.get(_SET_ASIDE.encode(), b"[]"))]
+    """The questions of a shard's batch that were set aside. InputError if the shard is damaged."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        return [Reject(**reject) for reject in json.loads(metadata.get(_SET_ASIDE.encode(), b"[]"))]
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        raise InputError(str(path), f"is not a readable Parquet file: {_first_line(error)}") from error
 
 
 def shards(folder: Path) -> list[Path]:

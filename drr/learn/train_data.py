@@ -34,8 +34,9 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
         self._causal = causal
         self._merge, self._cut = (config.merge, config.cut) if augment else (0.0, 0.0)
         self._random = random.Random(config.seed)
-        numbers = {question: number for number, question in enumerate(dict.fromkeys(r.question for r in rollouts))}
-        self.groups = [numbers[rollout.question] for rollout in rollouts]
+        identities = [rollout.identity for rollout in rollouts]
+        numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
+        self.groups = [numbers[identity] for identity in identities]
 
     def __len__(self) -> int:
         return len(self.rollouts)

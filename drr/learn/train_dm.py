@@ -83,7 +83,7 @@ def finish_dm(
         trained_on={
             **{key: settings[key] for key in ("labels", "grader", "temperature", "top_p", "top_k") if key in settings},
             "questions": {
-                use: len({rollout.question for rollout in getattr(data, use)}) for use in TrainingData.__slots__
+                use: len({rollout.identity for rollout in getattr(data, use)}) for use in TrainingData.__slots__
             },
             "classifier": figures,
             "versions": manifest.versions,

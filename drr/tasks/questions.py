@@ -7,7 +7,9 @@ question, whatever seed they made it with.
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,8 +31,8 @@ class Split(StrEnum):
 class Question:
     """One question with its gold answer.
 
-    `difficulty` counts the operations that a solution needs; `family` names the kind of question; `row` is its row in
-    the file or dataset that it was read from, counted from 1, or 0 for a generated question.
+    `difficulty` counts the operations that a solution needs; `family` names the kind of question; `source` and `row`
+    are the file or dataset that it was read from and its row there, counted from 1 (empty and 0 for a generated one).
     """
 
     text: str
@@ -38,6 +40,7 @@ class Question:
     family: str
     difficulty: int
     row: int = 0
+    source: str = ""
 
     @property
     def split(self) -> Split:
@@ -62,8 +65,8 @@ def _distinct(
     seen: set[str] = set()
     while True:
         question = make(rng, size)
-        if question.split is split and question.text not in seen:
-            seen.add(question.text)
+        if question.split is split and (identity := folded(question.text)) not in seen:
+            seen.add(identity)
             yield question
 
 
@@ -72,7 +75,28 @@ _SPLIT_LIMITS = ((70, Split.TRAIN), (80, Split.CALIBRATION), (90, Split.VALIDATI
 
 
 def split_of(question: str) -> Split:
-    """The split of `question`: a hash of its text decides, whatever its case and white space."""
-    folded = " ".join(question.casefold().split())
-    percent = int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8]) % 100
+    """The split of `question`: a hash of its text decides, however it is spelled (`folded`)."""
+    percent = int.from_bytes(hashlib.sha256(folded(question).encode()).digest()[:8]) % 100
     return next(split for limit, split in _SPLIT_LIMITS if percent < limit)
+
+
+# Characters that leave no mark on the page: soft hyphen, zero-width spaces and joiners, directional marks, invisible
+# operators, variation selectors, byte order marks.
+_INVISIBLE = re.compile("[\u00ad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+
+
+def folded(question: str) -> str:
+    """What makes two texts the same question: case, white space, invisible characters and the way in which Unicode
+    spells a character (composed or not) do not count. Everything that tells one question from another goes by it.
+
+    Only canonical equivalence is folded, not compatibility: 2\u00b2 is not 22.
+    """
+    text = unicodedata.normalize("NFC", _INVISIBLE.sub("", question)).casefold()
+    # Folding case may leave characters that compose again; composed text comes out as by a plain casefold.
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
+
+
+def first_spellings(questions: Iterable[str]) -> list[str]:
+    """Each question as it was spelled where it came first, so that the same questions are equal texts."""
+    first: dict[str, str] = {}
+    return [first.setdefault(folded(question), question) for question in questions]

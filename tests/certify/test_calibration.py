@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from drr.certify.calibrate import by_rollout, certify_all, split_for_calibration
+from drr.certify.calibrate import (
+    ACCEPTS,
+    GIVE_UPS,
+    CalibrationData,
+    by_rollout,
+    calibration_of,
+    certify_all,
+    split_for_calibration,
+)
 from drr.certify.replay import Replay, candidate_rules
 from drr.certify.thresholds import (
     DELTA,
@@ -23,7 +31,7 @@ from drr.errors import InputError
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch, stability_index
 from drr.learn.boundaries import flatten
-from drr.learn.records import Rollout, question_key
+from drr.learn.records import Manifest, Rollout, question_key
 from drr.loop.policy import Score, Verdict, decide
 from drr.loop.rule import Rule
 from tests.fakes import rollout_of
@@ -262,6 +270,37 @@ def test_calibration_questions_are_new_and_used_once() -> None:
     assert all(parts)
     assert len(set.union(*parts)) == sum(map(len, parts)) == 300
     assert not {question_key(question) for question in set.union(*parts)} & trained
+
+
+def test_spellings_of_one_question_are_one_question() -> None:
+    rollouts, scores = population(3, 5, samples=20)
+    for number, rollout in enumerate(rollouts):
+        rollout.question = rollout.question.upper().replace(" ", " " * (1 + number % 20))
+    replay = Replay(rollouts, scores)
+    table = replay.table(candidate_rules()[:1])
+    assert len(table.first_of_each_question()) == 3
+    calibration, _ = calibration_of(
+        replay,
+        replay,
+        [Rule(None), Rule(0.9)],
+        ACCEPTS,
+        GIVE_UPS,
+        CalibrationData([], [], rollouts),
+        Manifest({"labels": "gold"}),
+        risks=[0.9],
+        max_lost_points=1.0,
+    )
+    assert calibration.questions["test"] == 3
+    assert calibration.right <= 3
+    parts = split_for_calibration(rollouts, {question_key("question 5/0")})
+    assert len({rollout.identity for part in (parts.temperature, parts.order, parts.test) for rollout in part}) == 2
+
+
+def test_distinct_spellings_keep_their_numbers() -> None:
+    """The order in which questions are numbered decides random splits and bootstrap samples."""
+    rollouts, scores = population(30, 6, samples=2)
+    numbers = np.unique([rollout.question for rollout in rollouts], return_inverse=True)[1]
+    assert Replay(rollouts, scores).questions.tolist() == numbers.tolist()
 
 
 def certificate(risk: float, saved: float) -> Certificate:

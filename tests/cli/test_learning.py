@@ -218,3 +218,13 @@ def test_two_processes_train_one_dm(records: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     assert DmCard.load(tmp_path / "dm").metrics
     assert not (tmp_path / "dm" / "checkpoints").exists()
+
+
+def test_distill_says_how_a_file_was_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"question": f"{n}?", "solution": "The answer is 1.", "answer": 1} for n in range(3)]
+    source = tmp_path / "solutions.json"
+    source.write_text(json.dumps({"version": 1, "runs": [*rows, {"question": "x?", "answer": 1}]}))
+    assert main(["distill", str(source), "--recorded", "--out", str(tmp_path / "records")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the rows are those of the list 'runs'" in said
+    assert "set aside: 1 (solution is missing)" in said

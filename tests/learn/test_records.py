@@ -1,5 +1,9 @@
 """Records are read as they were written, recorded solutions become records, and damaged files are named."""
 
+import gzip
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,11 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from drr.errors import InputError
+from drr.files import read_json_object
 from drr.judge.dm_folder import CARD_NAME, DmCard
+from drr.learn.distill_folder import close_folder, open_folder
 from drr.learn.recorded import load_recorded, split_text
-from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, write_shard
+from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, set_aside_in, write_shard
+from drr.learn.train_dm import split_for_training
 from drr.loop.steps import StepRule
 from drr.tasks.grading import is_correct
+from drr.tasks.rows import Reject
 from drr.tasks.sources import load_questions
 from tests.fakes import rollout_of
 from tests.local_files import GOOD_JSONL, lines
@@ -36,6 +44,77 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
     assert [(reject.row, reject.field) for reject in rejects] == [(3, "is_correct")]
     graded = lines(tmp_path / "g.jsonl", {"question": "a?", "answer": "3", "solution": "The answer is 3."})
     assert load_recorded(graded, StepRule("line"), is_correct)[0][0].later
+
+
+def test_recorded_solutions_in_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_bytes(
+        '\ufeffquestion,gold,solution,is_correct\r\na?,3,"1+1=2\r\nA: 3",True\r\nA?,3,A: 4,false\r\n'.encode()
+    )
+    rollouts, rejects = load_recorded(str(path), StepRule("line"), is_correct)
+    assert [(rollout.later, rollout.sample, rollout.answer) for rollout in rollouts] == [
+        (True, 0, "A: 3"),
+        (False, 1, "A: 4"),
+    ]
+    assert not rejects
+
+
+def test_recorded_solutions_are_not_what_their_first_row_says(tmp_path: Path) -> None:
+    rows = [{"question": "a?", "solution": f"The answer is {n}.", "answer": "3"} for n in (3, 4)]
+    source = lines(tmp_path / "s.jsonl", {"version": 1}, {"question": "b?", "solution": "A: 1"}, *rows)
+    notes: list[str] = []
+    rollouts, rejects = load_recorded(source, StepRule("line"), is_correct, notes=notes)
+    assert [rollout.later for rollout in rollouts] == [True, False]
+    assert [(reject.row, reject.field) for reject in rejects] == [(1, "question"), (2, "answer")]
+    (tmp_path / "s.json").write_text(json.dumps({"rows": rows}))
+    load_recorded(str(tmp_path / "s.json"), StepRule("line"), is_correct, notes=notes)
+    assert notes == [f"{tmp_path / 's.json'}: the rows are those of the list 'rows'"]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{", "is neither JSON nor JSON lines"),
+        ({"question": "a?", "answer": "3"}, "no column is called solution or response"),
+        ({"question": "a?", "answer": "3", "response": " "}, "its only row: row 1, field response: is empty"),
+        ({"question": "a?", "response": "x", "correct": "maybe"}, "field correct: must be true or false, not 'maybe'"),
+        ([5], "its only row: row 1: must be an object, not a number"),
+    ],
+)
+def test_recorded_solutions_that_cannot_be_used_repeat_the_rows_reason(
+    row: object, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=re.escape(reason)):
+        load_recorded(lines(tmp_path / "s.jsonl", row, ""), StepRule("line"), is_correct)
+
+
+def test_counts_of_a_folder_are_of_questions_and_not_of_spellings(tmp_path: Path) -> None:
+    manifest = open_folder(tmp_path, {"reasoner": {"name": "r", "fingerprint": "f"}, "step_rule": "line"})
+    rollouts = [replace(rollout_of(["a"]), question="What is 1 +" + " " * n + "2?", sample=n) for n in range(1, 60)]
+    rollouts[3].later = False
+    write_shard(tmp_path / "0.parquet", [*rollouts, replace(rollout_of(["b"]), question="another?")])
+    counts = close_folder(tmp_path, manifest, [Reject("f", n, "q", f"is the same as row {n}") for n in (1, 2)]).counts
+    assert (counts["questions"], counts["mixed_questions"], counts["rollouts"]) == (2, 1, 60)
+    assert counts["rejected_by_reason"] == {"q is the same as row …": 2}
+    data = split_for_training(read_rollouts(tmp_path), 0.5)
+    assert sorted(len({rollout.identity for rollout in part}) for part in (data.held_out, data.trained_on)) in (
+        [0, 2],
+        [1, 1],
+    )
+
+
+def test_a_damaged_shard_is_named_where_it_says_what_was_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "0.parquet"
+    write_shard(path, [rollout_of(["a"])], [Reject("f", 1, "question", "is too long")])
+    assert set_aside_in(path) == [Reject("f", 1, "question", "is too long")]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"0\.parquet: is not a readable Parquet file"):
+        set_aside_in(path)
+
+
+def test_a_card_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("\ufeff{}", encoding="utf-8")
+    assert read_json_object(tmp_path / "a.json") == {}
 
 
 @given(
@@ -69,11 +148,23 @@ def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """One good file of every kind that a user may hand in or damage."""
     folder = tmp_path_factory.mktemp("good")
     pq.write_table(pa.table({"question": ["a?", "b?"], "answer": ["1", "2"]}), folder / "questions.parquet")
+    table = pa.table({"question": ["a?", "b?"], "answer": ["1", "2"]})
+    for name, new in (("questions.arrow", pa.ipc.new_stream), ("questions.feather", pa.ipc.new_file)):
+        with new(str(folder / name), table.schema) as writer:
+            writer.write_table(table)
     write_shard(folder / "shard.parquet", [rollout_of(["a\n\n"])])
     Manifest({"reasoner": {"name": "r", "fingerprint": "f"}, "step_rule": "blank_line"}, complete=True).save(folder)
     DmCard("a-dm", "f", "r", "blank_line", 0.9).save(folder)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return {**files, "questions.jsonl": GOOD_JSONL}
+    text = 'question,answer,choices\n1+1?,2,\n"a, b?",B,"[""x"", ""y""]"\n'
+    rows = [json.loads(line) for line in GOOD_JSONL.splitlines()]
+    return {
+        **files,
+        "questions.jsonl": GOOD_JSONL,
+        "questions.csv": text.encode("utf-16"),
+        "questions.json": json.dumps({"data": rows}).encode(),
+        "questions.gz": gzip.compress(GOOD_JSONL),
+    }
 
 
 def use(name: str, path: Path) -> list[Rollout] | object:
@@ -87,7 +178,10 @@ def use(name: str, path: Path) -> list[Rollout] | object:
     return load_questions(str(path))
 
 
-@pytest.mark.parametrize("name", ["questions.jsonl", "questions.parquet", "shard.parquet", MANIFEST_NAME, CARD_NAME])
+QUESTION_FILES = [f"questions.{suffix}" for suffix in ("jsonl", "parquet", "csv", "json", "gz", "arrow", "feather")]
+
+
+@pytest.mark.parametrize("name", [*QUESTION_FILES, "shard.parquet", MANIFEST_NAME, CARD_NAME])
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_corrupted_files_give_errors_that_name_them(

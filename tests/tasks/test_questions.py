@@ -1,7 +1,9 @@
 """Generated questions can be solved as stated, and none is in two splits."""
 
+import hashlib
 import random
 import re
+import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -9,11 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drr import reference
+from drr.judge.dm_folder import read_trained_on
+from drr.learn.records import question_key
 from drr.reference.pretrain import training_documents
 from drr.reference.traces import LATE_MIXTURE
 from drr.tasks import Split, countdown, logic, split_of
 from drr.tasks.arithmetic import apply, make_problem
 from drr.tasks.grading import is_correct
+from drr.tasks.questions import first_spellings, folded
 from drr.tasks.reference_suite import LEVELS, SIZES, reference_questions
 
 
@@ -150,6 +156,52 @@ def _documents():  # type: ignore[no-untyped-def]
 
 def test_the_split_ignores_case_and_white_space() -> None:
     assert split_of("What is  2 + 2?") is split_of("what is 2 + 2?")
+
+
+SPACES = ["  ", "\t", "\r\n", "\u00a0", "\u2003", "\u3000", "\u2028", " \u200b"]
+INVISIBLE = ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200e", "\ufe0f"]
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+@given(text=TEXTS, data=st.data())
+def test_every_spelling_of_a_question_folds_to_the_same(text: str, data: st.DataObject) -> None:
+    space, unseen = data.draw(st.sampled_from(SPACES)), data.draw(st.sampled_from(INVISIBLE))
+    place = data.draw(st.integers(0, len(text)))
+    spellings = [
+        text.replace(" ", space),
+        space + text + space,
+        text[:place] + unseen + text[place:],
+        unicodedata.normalize("NFD", text),
+        unicodedata.normalize("NFC", text),
+        text.casefold(),
+        folded(text),
+    ]
+    assert {folded(spelling) for spelling in spellings} == {folded(text)}
+    assert {split_of(spelling) for spelling in spellings} == {split_of(text)}
+    assert {question_key(spelling) for spelling in spellings} == {question_key(text)}
+
+
+@given(text=TEXTS)
+def test_composed_text_keeps_the_key_and_split_that_it_always_had(text: str) -> None:
+    text = unicodedata.normalize("NFC", text)
+    if not any(unicodedata.category(character) in ("Cf", "Mn") for character in text):
+        before = " ".join(text.casefold().split())
+        assert question_key(text) == hashlib.sha256(before.encode()).hexdigest()[:12]
+        assert folded(text) == before
+
+
+@pytest.mark.parametrize(("first", "second"), [("2²", "22"), ("½", "1/2"), ("a b", "ab"), ("x-1", "x1"), ("é", "e")])
+def test_different_questions_stay_different(first: str, second: str) -> None:
+    assert folded(first) != folded(second)
+
+
+def test_first_spellings_are_equal_for_equal_questions_only() -> None:
+    assert first_spellings(["A  b", "c", "a B", "C", "d"]) == ["A  b", "c", "A  b", "c", "d"]
+
+
+def test_the_shipped_dm_was_trained_on_reference_questions_by_the_same_keys() -> None:
+    asked = [*reference_questions(Split.TRAIN), *reference_questions(Split.CALIBRATION)]
+    assert read_trained_on(reference.dm_folder()) <= {question_key(question.text) for question in asked}
 
 
 def test_reference_questions_are_fixed_and_balanced() -> None:
