@@ -74,18 +74,14 @@ class Answer:
         return [(*self.choices[index].text, cause) for index, cause in zip(sorted(self.choices), causes, strict=False)]
 
 
-async def ask(client: httpx.AsyncClient, url: str, drawn: Drawn, *, stream: bool | None = None) -> Answer:
-    """The server's answer; `stream` overrides what was drawn."""
-    asked = drawn
-    if stream is not None:
-        body = {key: value for key, value in drawn.body.items() if key not in ("stream", "stream_options")}
-        asked = Drawn(drawn.number, {**body, "stream": stream}, drawn.headers, drawn.cancel_after)
+async def ask(client: httpx.AsyncClient, url: str, drawn: Drawn) -> Answer:
+    """The server's answer."""
     answer, started = Answer(), time.perf_counter()
     try:
-        async with asyncio.timeout(LIMIT if asked.cancel_after is None else asked.cancel_after):
-            await _read(client, url, asked, answer)
+        async with asyncio.timeout(LIMIT if drawn.cancel_after is None else drawn.cancel_after):
+            await _read(client, url, drawn, answer)
     except TimeoutError:
-        if asked.cancel_after is None:
+        if drawn.cancel_after is None:
             answer.broken.append(f"no end within {LIMIT:g} s")
         answer.cancelled = True
     except httpx.TransportError as error:

@@ -69,10 +69,12 @@ def wrong_cause(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]
 def wrong_end(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]:
     """An end that does not fit what the client sees."""
     cause, settings, body = account["stop_cause"], account["settings"], drawn.body
+    if body.get("use_beam_search"):
+        return  # vLLM's own, which looks at no stop text
     if choice.finish_reason not in ("stop", "length", "tool_calls"):
         yield f"finish_reason {choice.finish_reason}"
     if cause == "abstained":
-        if choice.content is not None or choice.finish_reason != "stop" or choice.refusal != settings["refusal"]:
+        if choice.content or choice.tool_calls or choice.finish_reason != "stop" or choice.refusal != settings["refusal"]:
             yield f"abstained with {choice.text}"
     elif choice.refusal is not None:
         yield f"a refusal without an abstention: {choice.text}"

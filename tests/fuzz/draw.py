@@ -1,5 +1,6 @@
 """Random chat completions, each decided by a seed and its number alone."""
 
+import dataclasses
 import json
 import random
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ _TOOL = {
     "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
 }
 _SCHEMA = {"type": "object", "properties": {"answer": {"type": "integer"}}, "required": ["answer"]}
-_GIVEN = ("<think>\nso: 3+4=7.\n\n", "<think>\nso: 3", "<think>\n", "<think>\nso: 3+4=7.\n\n</think>\n\nThe", "The answer")
+_GIVEN = ("<think>\nso: 3+4=7.\n\n", "<think>\nso: 3", "<think>\n", "<think>\nso: 3+4=7.\n\n</think>", "The answer")
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,16 @@ class Drawn:
 
     @property
     def repeatable(self) -> bool:
-        """Whether the same request has the same answer."""
-        seeded = self.body.get("seed") is not None or self.body.get("temperature") == 0
+        """Whether the same request has the same answer; to vLLM, seed -1 is none."""
+        seeded = self.body.get("seed", -1) != -1 or self.body.get("temperature") == 0
         return seeded and self.keys.get("scorer") != "random"
+
+    def asked(self, *, stream: bool) -> "Drawn":
+        """The same request, streamed or whole."""
+        if bool(self.body.get("stream")) is stream:
+            return self
+        body = {key: value for key, value in self.body.items() if key not in ("stream", "stream_options")}
+        return dataclasses.replace(self, body={**body, "stream": True} if stream else body)
 
     def content(self) -> bytes:
         """The body as it is sent, lone surrogates and numbers that JSON does not know among it."""

@@ -16,6 +16,8 @@ NAMELESS: dict[str, str] = {
     "Grammar error": "the grammar is compiled where nothing is known of the request",
     "TextEncodeInput must be": "a lone surrogate is found out by the tokenizer",
     "surrogates not allowed": "a lone surrogate is found out by the model list",
+    "requires --tool-call-parser|requires --enable-auto-tool-choice": "the options of the server are looked up there",
+    "continue_final_message is set but": "the chat template is applied where nothing is known of the request",
     "empty conversation": "the chat template is applied where nothing is known of the request",
     "maximum context length|longer than the maximum model length": "the prompt is counted where nothing is known of it",
 }

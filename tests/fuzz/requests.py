@@ -64,9 +64,10 @@ async def _compare(client: httpx.AsyncClient, url: str, drawn: Drawn, first: Ans
     the other, or whether the engine's own noise does."""
     answers = [(first.streamed, first)]
     for stream in (not first.streamed, True, False, True, False):
-        answer = await ask(client, url, drawn, stream=stream)
+        again = drawn.asked(stream=stream)
+        answer = await ask(client, url, again)
         result.asked += 1
-        result.violations += violations(drawn, answer)
+        result.violations += violations(again, answer)
         answers.append((stream, answer))
         if len(answers) == 2 and answer.text == first.text:
             return
