@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from server.wire import Account, Accounts, StreamedStep
 from tests.fuzz.asking import Answer
 from tests.fuzz.causes import wrong_cause, wrong_end, wrong_header, wrong_settings, wrong_steps
-from tests.fuzz.counts import wrong_attempts, wrong_limits, wrong_shown, wrong_usage
+from tests.fuzz.counts import wrong_attempts, wrong_limits, wrong_shown, wrong_text, wrong_usage
 from tests.fuzz.draw import Drawn
 from tests.fuzz.refusals import wrong_refusal
 
@@ -70,6 +70,7 @@ def _by_choice(drawn: Drawn, answer: Answer) -> Iterator[str]:
         yield from wrong_settings(drawn, account)
         yield from wrong_limits(drawn, answer, account)
         yield from wrong_shown(drawn, answer, choice, account)
+        yield from wrong_text(drawn, choice, account)
         yield from wrong_attempts(account)
         yield from wrong_cause(drawn, choice, account)
         yield from wrong_end(drawn, choice, account)

@@ -4,6 +4,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from transformers import AutoTokenizer
+
+from drr import reference
 from tests.fuzz.asking import Answer, Choice
 from tests.fuzz.draw import Drawn
 
@@ -11,6 +14,9 @@ CONTEXT = 2048
 """Of the reference Reasoner."""
 
 Account = dict[str, Any]
+
+TOKENIZER = AutoTokenizer.from_pretrained(reference.reasoner_folder())
+_CLOSE = "</think>"
 
 
 def total(account: Account) -> int:
@@ -97,6 +103,19 @@ def wrong_shown(drawn: Drawn, answer: Answer, choice: Choice, account: Account) 
         if not -9999 < entry["logprob"] <= 0 or len(entry["top_logprobs"]) > most + 1:
             yield f"a token's log-probability: {entry}"
             break
+
+
+def wrong_text(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]:
+    """Token ids that spell another text than is shown. Put-in text, cut text and rejected attempts are not told apart
+    here: an answer with any of them is left alone."""
+    settings, body = account["settings"], drawn.body
+    plain = settings["accept"] is None and not account["nudges"] and not body.get("stop") and not choice.tool_calls
+    if not choice.token_ids or not plain or settings["thinking_in"] == "content":
+        return
+    spelt = TOKENIZER.decode(choice.token_ids, skip_special_tokens=True)
+    shown = choice.reasoning + (choice.content or "")
+    if "\ufffd" not in spelt + shown and spelt != shown and spelt.replace(_CLOSE, "", 1) != shown:
+        yield f"the token ids spell {spelt!r}, shown is {shown!r}"
 
 
 def _wrong_ids(account: Account, shown: int) -> Iterator[str]:

@@ -93,7 +93,8 @@ def draw(seed: int, number: int) -> Drawn:
 
 
 def _add_lengths(rng: random.Random, body: dict[str, Any]) -> None:
-    most = rng.choice((None, 1, rng.randint(1, 12), *(rng.randint(9, 90) for _ in range(4)), rng.randint(90, 300)))
+    usual = [rng.randint(9, 90) for _ in range(4)] + [rng.randint(90, 300) for _ in range(3)]
+    most = rng.choice((None, 1, rng.randint(1, 12), rng.randint(300, 700), *usual))
     if most is not None:
         body["max_completion_tokens" if rng.random() < 0.2 else "max_tokens"] = most
     if rng.random() < 0.08:
@@ -181,7 +182,10 @@ def _add_drr(rng: random.Random, body: dict[str, Any], headers: dict[str, str]) 
     elif kind < 0.85:
         headers["X-DRR"] = rng.choice(("{", "[]", "null", "", "{}")) if rng.random() < 0.1 else json.dumps(draw_drr(rng))
     if rng.random() < 0.12:
-        body["model"] = MODEL + rng.choice((":drr", ":full"))
+        suffix = rng.choice((":drr", ":full"))
+        body["model"] = MODEL + suffix
+        if isinstance(body.get("drr"), dict) and rng.random() < 0.8:
+            body["drr"] |= {"mode": "auto" if suffix == ":drr" else "off"}
     if rng.random() < 0.01:
         headers["X-DRR"] = "{}"
 

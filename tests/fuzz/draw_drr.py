@@ -57,9 +57,9 @@ _UNKNOWN = ("treshold", "Mode", "mode ", "", "$ref", "__class__", "model_fields"
 def draw_drr(rng: random.Random) -> Any:
     """A `drr` object, mostly one that the server takes."""
     kind = rng.random()
-    if kind < 0.7:
+    if kind < 0.8:
         return _sensible(rng)
-    if kind < 0.85:
+    if kind < 0.9:
         names = rng.sample([key.name for key in KEYS], rng.randint(0, 5))
         return {name: VALUES[name](rng) for name in names}
     return _wild(rng)
@@ -77,17 +77,37 @@ def _sensible(rng: random.Random) -> dict[str, Any]:
     for key in KEYS:
         if mode in key.refused or key.name in drawn or rng.random() > 0.16:
             continue
-        needs_again = key.refused.get("stop") is not None and key.refused.get("shadow") is not None
-        if needs_again and not rejects:
+        if {"stop", "shadow"} <= key.refused.keys() and not rejects:
             continue
-        if key.name in ("max_lost_correct", "nudge_below", "refusal") and rng.random() < 0.6:
-            continue  # most other keys make it a contradiction
         drawn[key.name] = VALUES[key.name](rng)
-    if "refusal" in drawn:
-        drawn["on_exhausted"] = "abstain"
+    if rng.random() < 0.9:
+        _reconcile(drawn)
     if rng.random() < 0.05:
         drawn[rng.choice([key.name for key in KEYS])] = None
     return drawn
+
+
+def _reconcile(drawn: dict[str, Any]) -> None:
+    """Take out what contradicts other keys most often."""
+    if drawn.get("max_lost_correct") is not None:
+        for name in ("threshold", "hopeless", "min_gain", "patience"):
+            drawn.pop(name, None)
+    if "refusal" in drawn:
+        drawn["on_exhausted"] = "abstain"
+    if not drawn.get("nudge"):
+        drawn.pop("nudge_below", None)
+    if drawn.get("parallel", 1) > drawn.get("max_rethinks", 3) + 1:
+        drawn["parallel"] = drawn["max_rethinks"] + 1
+    if drawn.get("parallel", 1) > 1 or drawn.get("rethink") == "in_context":
+        drawn.pop("separator", None)
+        drawn.pop("rethink" if drawn.get("parallel", 1) > 1 else "parallel", None)
+    if drawn.get("max_thinking_tokens") == 0:
+        drawn["max_thinking_tokens"] = 12
+    if "accept" in drawn and "threshold" in drawn:
+        drawn["threshold"] = max(drawn["threshold"], drawn["accept"])
+    if drawn.get("mode") == "rethink" and "hopeless" not in drawn:
+        for name in ("patience", "min_steps"):
+            drawn.pop(name, None)
 
 
 def _wild(rng: random.Random) -> Any:
