@@ -211,7 +211,8 @@ def _wrong_fates(account: Account, details: Sequence[dict[str, Any]]) -> Iterato
     for own in details:
         if own["fate"] in ("rejected", "answered") and not own["p_now"] < settings["accept"] + 5e-5:
             yield f"rejected with p_now {own['p_now']}, accept {settings['accept']}"
-        if own["fate"] == "accepted" and cause != "sure" and own["p_now"] < settings["accept"] - 5e-5:
+        least = min(settings["accept"], 1.0 if settings["threshold"] is None else settings["threshold"])
+        if own["fate"] == "accepted" and own["p_now"] < least - 5e-5:  # what would be stopped at is not rejected
             yield f"accepted ({cause}) with p_now {own['p_now']}, accept {settings['accept']}"
     if "answered" in fates and settings["on_exhausted"] == "last" and fates[-1] != "answered":
         yield f"the last attempt did not answer: {fates}"

@@ -1,6 +1,6 @@
 """Ask a few seeded requests hundreds of times each, while other traffic runs beside: each has one answer.
 
-python -m tests.fuzz.repeats --url URL [--count N] [--concurrency C] [--beside B]
+python -m tests.fuzz.repeats --url URL [--count N] [--concurrency C] [--beside B] [--record FILE]
 
 Start the server with `--dm-deadline-ms 60000`: a verdict that comes too late is another decision.
 """
@@ -11,7 +11,8 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,19 +45,29 @@ in a batch, and nothing that DRR decides does."""
 
 
 @dataclass
+class Repeat:
+    """What one repeat of a request said."""
+
+    name: str
+    number: int
+    text: str
+    wrong: list[str] = field(default_factory=list)
+    account: dict[str, Any] | None = None
+
+
+@dataclass
 class Told:
-    """The different answers to one request, and how often each came."""
+    """The different answers to one request, how often each came, and the account of the first of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, Answer] = field(default_factory=dict)
+    accounts: dict[str, Any] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, drawn: Drawn, answer: Answer) -> None:
+    def add(self, repeat: Repeat) -> None:
         """One more."""
-        key = json.dumps(read(answer))
-        self.counts[key] += 1
-        self.examples.setdefault(key, answer)
-        self.wrong += violations(drawn, answer)
+        self.counts[repeat.text] += 1
+        self.accounts.setdefault(repeat.text, repeat.account)
+        self.wrong += repeat.wrong
 
 
 def request(name: str, number: int) -> Drawn:
@@ -73,23 +84,35 @@ def read(answer: Answer) -> list[Any]:
     accounts = answer.accounts
     told = []
     for (index, choice), account in zip(sorted(answer.choices.items()), accounts, strict=True):
-        attempts = [(own["fate"], own["p_now"]) for own in account.get("attempt_details") or [] if own["fate"] != "abandoned"]
+        attempts = [
+            (own["fate"], own["p_now"]) for own in account.get("attempt_details") or [] if own["fate"] != "abandoned"
+        ]
         kept = (account["stop_cause"], account["thinking_tokens"], account["answer_tokens"])
         told.append([index, *choice.text, *kept, attempts])
     return told
 
 
-async def repeat(url: str, count: int, concurrency: int, beside: int) -> dict[str, Told]:
-    """Ask `count` requests, one after the other, with `beside` clients that ask something else all the time."""
-    told = {name: Told() for name in ASKED}
-    names = list(ASKED)
-    jobs = iter([(names[number % len(names)], number // len(names)) for number in range(count)])
+async def repeat(url: str, count: int, concurrency: int, beside: int, record: Path | None = None) -> dict[str, Told]:
+    """Ask `count` requests, with `beside` clients that ask something else all the time. What `record` holds is not asked
+    again."""
+    told, names = {name: Told() for name in ASKED}, list(ASKED)
+    lines = record.read_text().splitlines() if record is not None and record.exists() else []
+    done = [Repeat(**json.loads(line)) for line in lines]
+    for own in done:
+        told[own.name].add(own)
+    known = {(own.name, own.number) for own in done}
+    jobs = iter([job for n in range(count) if (job := (names[n % len(names)], n // len(names))) not in known])
     async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None)) as client:
 
         async def work() -> None:
             for name, number in jobs:
                 drawn = request(name, number)
-                told[name].add(drawn, await ask(client, url, drawn))
+                answer = await ask(client, url, drawn)
+                own = Repeat(name, number, json.dumps(read(answer)), violations(drawn, answer), answer.drr)
+                told[name].add(own)
+                if record is not None:
+                    with record.open("a") as out:
+                        out.write(json.dumps(asdict(own)) + "\n")
 
         async def disturb(place: int) -> None:
             number = place
@@ -109,12 +132,14 @@ def summary(told: dict[str, Told]) -> str:
     """How many answers each request has, and where they first differ."""
     lines = []
     for name, own in told.items():
+        if not own.counts:
+            continue
         lines.append(f"{name}: {own.counts.total()} repeats, {len(own.counts)} answers {sorted(own.counts.values())}")
         lines += [f"  {text}" for text in dict.fromkeys(own.wrong)]
         (usual, _), *others = own.counts.most_common()
         for other, times in others:
             lines.append(f"  {times} times, from {first_difference(usual, other)}")
-            lines += [f"    {json.dumps(own.examples[key].drr)[:1500]}" for key in (usual, other)]
+            lines += [f"    {json.dumps(own.accounts[key])[:1500]}" for key in (usual, other)]
     return "\n".join(lines)
 
 
@@ -131,8 +156,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1000, help="repeats, of all requests together")
     parser.add_argument("--concurrency", type=int, default=4)
     parser.add_argument("--beside", type=int, default=2, help="clients that ask something else")
+    parser.add_argument("--record", type=Path, help="what was said, line by line; a run goes on where it was stopped")
     options = parser.parse_args(argv)
-    told = asyncio.run(repeat(options.url, options.count, options.concurrency, options.beside))
+    told = asyncio.run(repeat(options.url, options.count, options.concurrency, options.beside, options.record))
     sys.stdout.write(summary(told) + "\n")
     return int(any(len(own.counts) > 1 or own.wrong for own in told.values()))
 
