@@ -13,10 +13,10 @@ def write(path: Path) -> None:
     text = path.read_text()
     for name, table in _TABLES.items():
         before, begins, rest = text.partition(f"<!-- {name}: written by python -m server.tables -->\n")
-        _, ends, after = rest.partition(f"\n<!-- end of {name} -->")
+        _, ends, after = rest.partition(f"<!-- end of {name} -->")
         if not begins or not ends:
             raise ValueError(f"{path} has no section {name}")
-        text = f"{before}{begins}{table()}{ends}{after}"
+        text = f"{before}{begins}{table()}\n{ends}{after}"
     path.write_text(text)
 
 
