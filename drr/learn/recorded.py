@@ -6,12 +6,13 @@ probabilities are not known at all.
 
 import re
 from collections import defaultdict
+from functools import cache
 from typing import Any
 
 from drr.learn.records import Rollout
 from drr.loop.stated import answer_in
 from drr.loop.steps import StepRule, StepSegmenter
-from drr.tasks.grading import Grader
+from drr.tasks.grading_pool import Grading
 from drr.tasks.sources import (
     ANSWER_COLUMNS,
     QUESTION_COLUMNS,
@@ -33,7 +34,7 @@ _WORDS = re.compile(r"\s+|[^\s]+")
 def load_recorded(
     source: str,
     rule: StepRule,
-    grade: Grader,
+    grading: Grading,
     *,
     question_column: str | None = None,
     answer_column: str | None = None,
@@ -41,8 +42,9 @@ def load_recorded(
 ) -> tuple[list[Rollout], list[Reject]]:
     """The solutions in `source` as rollouts, and the rows set aside.
 
-    A column `is_correct` is trusted; without one the solution is graded against the answer column. Token counts are
-    counts of words, because the tokenizer that the text was written with is unknown.
+    A column `is_correct` is trusted; without one the solution is graded against the answer column, and a row whose gold
+    answer cannot be read is set aside. Token counts are counts of words, because the tokenizer that the text was
+    written with is unknown.
     """
     rows = read_rows(source)
     first = next((row for _, row in rows if isinstance(row, dict)), {})
@@ -54,10 +56,15 @@ def load_recorded(
     samples: dict[str, int] = defaultdict(int)
     rejects: list[Reject] = []
 
-    def rollout_of(row: dict[str, Any], _: int) -> Rollout:
+    gold_fault = cache(grading.gold_fault)
+
+    def rollout_of(row: dict[str, Any], number: int) -> Rollout:
         question, solution = text_field(row, question_name), text_field(row, solution_name)
         gold = gold_field(row, answer_name, needed=correct_name is None)
-        right = grade(solution, gold) if correct_name is None else _flag(row, correct_name)
+        if correct_name is None and (fault := gold_fault(gold)) is not None:
+            raise BadRowError(answer_name, fault)
+        named = f"row {number}"
+        right = grading.right(solution, gold, named) if correct_name is None else _flag(row, correct_name)
         steps = split_text(solution, rule)
         lengths = [len(_WORDS.findall(step)) for step in steps]
         samples[question] += 1

@@ -55,7 +55,9 @@ def stated_answer(text: str) -> str | None:
     boxes = list(_boxes(text))
     found = [*_sentences(text, boxes), *_hashes(text), *(_Statement(*box, firm=True) for box in boxes)]
     found.sort(key=lambda statement: (statement.firm, statement.place), reverse=True)
-    return next((answer for statement in found if (answer := _bare(_within(text[statement.start : statement.end])))), None)
+    return next(
+        (answer for statement in found if (answer := _bare(_within(text[statement.start : statement.end])))), None
+    )
 
 
 def states_value(text: str) -> bool:

@@ -19,8 +19,8 @@ LONGEST_EXPRESSION = 300
 """Characters. A longer expression is compared as text."""
 
 _FILLER = re.compile(
-    r"(?:(?:about|approximately|approx\.|around|roughly|nearly|almost|exactly|only|just|simply|equal to|equals|therefore|"
-    r"thus|so|a total of|the total|total|is|that|it is|it's|~|[:≈~,])\s*)+",
+    r"(?:(?:about|approximately|approx\.|around|roughly|nearly|almost|exactly|only|just|simply|equal to|equals|"
+    r"therefore|thus|so|a total of|the total|total|is|that|it is|it's|[:≈~,])\s*)+",
     re.IGNORECASE,
 )
 _OPERATOR = re.compile(r"\s?[+*×·÷^=<>≤≥√!|]|\s?[-−–/:]\s?[\d(]|\s?[x×]\s?\d|\(|(?<=\d)[^\W\d_](?!\w)")
@@ -38,7 +38,10 @@ _WORD = re.compile(rf"(?!{_FUNCTIONS}\b)[^\W\d_]{{2,}}", re.IGNORECASE)
 _FORMULA = re.compile(r"\\|[\d)\]]|[A-Za-z]\s?[-+*/^=<>]\s?[A-Za-z(]|[√π∞]")
 
 _TRUTH = {"yes": True, "true": True, "y": True, "no": False, "false": False, "n": False}
-_LEAD_TRUTH = re.compile(r"(?:(?:so|thus|hence|therefore|then|answer|the|is|that|it|statement|:|,)\b[\s:,]*)*(yes|no|true|false)\b", re.IGNORECASE)
+_LEAD_TRUTH = re.compile(
+    r"(?:(?:so|thus|hence|therefore|then|answer|the|is|that|it|statement|:|,)\b[\s:,]*)*(yes|no|true|false)\b",
+    re.IGNORECASE,
+)
 _LAST_TRUTH = re.compile(r"\b(?:is|as|be)\s+(true|false)\W*$", re.IGNORECASE)
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")

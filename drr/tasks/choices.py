@@ -17,7 +17,10 @@ _NAMED_LETTER = re.compile(rf"\b{_NAMED}\s+([A-Za-z])\b(?!['’])", re.IGNORECAS
 _CAPITAL = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+[a-z]))(?![\w'’])")
 _STRICT = re.compile(r"[(\[]?\s?([A-Z])\s?(?:[)\]]|[.:](?=\s|$)|$)")
 
-_GOLD = re.compile(rf"(?:{_NAMED}\s+)?(?:[(\[{{]\s?([A-Za-z])\s?[)\]}}][.:]?|([A-Z])[).:\]]?|([a-j])[).:\]]?)", re.IGNORECASE)
+_GOLD = re.compile(
+    rf"(?:{_NAMED}\s+)?(?:[(\[{{]\s?([A-Za-z])\s?[)\]}}][.:]?|([A-Za-z])[).:\]]?)",
+    re.IGNORECASE,
+)
 _LABELLED = re.compile(r"(?:[(\[]\s?([A-Za-z])\s?[)\]][.:]?|([A-J])[):])\s+(\S.*)", re.DOTALL)
 
 
@@ -34,7 +37,7 @@ def gold_choice(gold: str) -> Choice | None:
     text = undressed(gold)
     found = _GOLD.fullmatch(text)
     if found is not None and not (found[2] and found[2].islower() and found[2] > "j"):
-        return Choice((found[1] or found[2] or found[3]).upper())
+        return Choice((found[1] or found[2]).upper())
     labelled = _LABELLED.fullmatch(text)
     return None if labelled is None else Choice((labelled[1] or labelled[2]).upper(), labelled[3])
 

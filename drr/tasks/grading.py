@@ -66,7 +66,7 @@ def decide(grader: GraderName, response: str, gold: str) -> bool | Comparison:
             return False
         case Choice():
             letter = letter_in(response)
-            return letter == wanted.letter or bool(wanted.label) and letter is None and _says(response, wanted.label)
+            return letter == wanted.letter or (bool(wanted.label) and letter is None and _says(response, wanted.label))
         case bool():
             return truth_in(response) is wanted
         case Number():

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,24 +25,12 @@ from pebble import ProcessExpired, ProcessPool
 
 from drr.errors import InputError
 from drr.tasks.answers import Expression
-from drr.tasks.grading import GRADERS, Comparison, check_gold, decide, load_grader, majority_answer
+from drr.tasks.grading import GRADERS, Comparison, check_gold, decide, majority_answer
+from drr.tasks.grading_worker import MEMORY_EXIT, Limits, Work, run
 
 _MOST_WORKERS = 4
-_MEMORY_EXIT = 77
-"""Exit status of a worker that has taken too much memory."""
-_HARD_FACTOR = 4
-"""A library may go on after an allocation has failed. So allocations fail at this multiple of the limit only, and what
-a comparison has taken at most is compared with the limit itself."""
 _TRIES = 3
 """The pool breaks, and is started again, where a worker dies before its work is known to have begun."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`seconds` that one comparison may take, and bytes of `memory` beyond what a worker has when it is ready."""
-
-    seconds: float = 10.0
-    memory: int = 512 * 2**20
 
 
 OWN_LIMITS = Limits(seconds=60.0, memory=4 * 2**30)
@@ -76,7 +63,7 @@ class Grading:
         self.grader, self._own = grader, grader not in GRADERS
         self.limits = limits or (OWN_LIMITS if self._own else Limits())
         self.overruns: list[Overrun] = []
-        self._hopeless: dict[_Work, str] = {}
+        self._hopeless: dict[Work, str] = {}
         self._folder = Path.cwd()
         self._pool: ProcessPool | None = None
         self._lock = threading.Lock()
@@ -114,7 +101,7 @@ class Grading:
         if not isinstance(found, Expression):
             return found
         try:
-            readable = self._result(_Work("read", found.text))
+            readable = self._result(Work("read", found.text))
         except _GivenUpError as error:
             return f"cannot be read within the limits: {error}"
         return None if readable else "is no expression that can be read"
@@ -124,7 +111,7 @@ class Grading:
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.stop()
+            pool.stop()  # type: ignore[no-untyped-call]
             pool.join()
 
     def __enter__(self) -> Self:
@@ -135,15 +122,15 @@ class Grading:
     ) -> None:
         self.close()
 
-    def _work(self, response: str, gold: str) -> "bool | _Work":
+    def _work(self, response: str, gold: str) -> bool | Work:
         if self._own:
-            return _Work("own", self.grader, response, gold)
+            return Work("own", self.grader, response, gold)
         decided = decide(self.grader, response, gold)  # type: ignore[arg-type]
-        return _Work("compare", decided.gold, decided.answer) if isinstance(decided, Comparison) else decided
+        return Work("compare", decided.gold, decided.answer) if isinstance(decided, Comparison) else decided
 
     def _check_loads(self) -> None:
         try:
-            self._result(_Work("load", self.grader))
+            self._result(Work("load", self.grader))
         except _GivenUpError as error:
             self.close()
             raise InputError("--grader", f"{self.grader!r} cannot be loaded: {error}") from error
@@ -151,20 +138,20 @@ class Grading:
             self.close()
             raise
 
-    def _within_limits(self, work: "_Work", where: str, ended: "Future[Any] | None" = None) -> bool:
+    def _within_limits(self, work: Work, where: str, ended: "Future[Any] | None" = None) -> bool:
         """The result of `work`; of the future if its work has ended. False, and recorded, where a limit is exceeded."""
         try:
             return self._result(work) if ended is None else self._outcome(ended)
         except _GivenUpError as error:
             return self._given_up(work, where, str(error))
 
-    def _given_up(self, work: "_Work", where: str, limit: str = "") -> bool:
+    def _given_up(self, work: Work, where: str, limit: str = "") -> bool:
         """Record that `work` exceeded a limit, now or when it was tried before."""
         limit = self._hopeless.setdefault(work, limit)
         self.overruns.append(Overrun(where, limit))
         return False
 
-    def _result(self, work: "_Work") -> bool:
+    def _result(self, work: Work) -> bool:
         if work in self._hopeless:
             raise _GivenUpError(self._hopeless[work])
         for _ in range(_TRIES):
@@ -181,17 +168,17 @@ class Grading:
             raise _GivenUpError(f"took more than {self.limits.seconds:g} s") from error
         except ProcessExpired as error:
             taken = f"took more than {self.limits.memory / 2**20:g} MiB of memory"
-            raise _GivenUpError(taken if error.exitcode == _MEMORY_EXIT else _death(error.exitcode)) from error
+            raise _GivenUpError(taken if error.exitcode == MEMORY_EXIT else _death(error.exitcode)) from error
         if isinstance(result, InputError):
             raise result
         return result
 
-    def _schedule(self, work: "_Work") -> "Future[Any]":
+    def _schedule(self, work: Work) -> "Future[Any]":
         with self._lock:
             if self._pool is None:
                 self._pool = _pool()
             future: Future[Any] = self._pool.schedule(
-                _run, (work, self.limits, self._folder), timeout=self.limits.seconds
+                run, (work, self.limits, self._folder), timeout=self.limits.seconds
             )
             return future
 
@@ -199,7 +186,7 @@ class Grading:
         with self._lock:
             broken, self._pool = self._pool, None
         if broken is not None:
-            broken.stop()
+            broken.stop()  # type: ignore[no-untyped-call]
             broken.join()
 
 
@@ -226,7 +213,7 @@ def gold_faults(grading: Grading, golds: Sequence[str]) -> Iterator[tuple[int, s
 
 def _pool() -> ProcessPool:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["drr.tasks.algebra", "drr.tasks.grading_pool"])
+    context.set_forkserver_preload(["drr.tasks.algebra", "drr.tasks.grading_worker"])
     return ProcessPool(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1), context=context)
 
 
@@ -235,72 +222,3 @@ def _death(status: int | None) -> str:
         with contextlib.suppress(ValueError):
             return f"its process was ended by {signal.Signals(-status).name}"
     return f"its process ended with status {status}"
-
-
-# What follows runs in the workers.
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """`compare` two expressions, `read` one, `load` a function of the user's, or call it (`own`)."""
-
-    kind: str
-    first: str
-    second: str = ""
-    third: str = ""
-
-
-_ready = False
-_own_grader = cache(load_grader)
-
-
-def _run(work: _Work, limits: Limits, folder: Path) -> bool | InputError:
-    _make_stoppable(limits)
-    try:
-        if work.kind in ("own", "load"):
-            grade = _own_grader(work.first, folder)
-            _limit_memory(limits)
-            result = work.kind == "load" or grade(work.second, work.third)
-        else:
-            from drr.tasks.algebra import is_readable, same_expression
-
-            _limit_memory(limits)
-            result = is_readable(work.first) if work.kind == "read" else same_expression(work.first, work.second)
-    except MemoryError:
-        os._exit(_MEMORY_EXIT)
-    except InputError as error:
-        return error
-    except SystemExit as error:
-        return InputError("--grader", f"{work.first!r} ended its process on the answer {work.second!r}: {error!r}")
-    if _memory_taken() > _base + limits.memory:
-        os._exit(_MEMORY_EXIT)
-    return result
-
-
-_base = 0
-
-
-def _make_stoppable(limits: Limits) -> None:
-    """End at once when told to, and in any case soon after the time is over: the process that would tell may be gone."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + 2 * limits.seconds) + 2
-    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-def _limit_memory(limits: Limits) -> None:
-    global _ready, _base
-    if not _ready:
-        _ready, _base = True, _memory_taken()
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (_base + _HARD_FACTOR * limits.memory, hard))
-
-
-def _memory_taken() -> int:
-    """Bytes of address space that this process has taken at most."""
-    status = Path("/proc/self/status")
-    for line in status.read_text().splitlines() if status.exists() else ():
-        if line.startswith("VmPeak:"):
-            return int(line.split()[1]) * 1024
-    return 0
-

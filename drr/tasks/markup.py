@@ -1,4 +1,4 @@
-r"""Take Markdown and TeX off an answer, as far as they only dress it: `**72**`, `$72$`, `\text{72 clips}`, `1{,}000`."""
+r"""Take off an answer the Markdown and TeX that only dress it: `**72**`, `$72$`, `\text{72 clips}`, `1{,}000`."""
 
 import re
 import unicodedata
@@ -34,7 +34,9 @@ _NAMES = {
     "displaystyle": "",
 }
 _NAME = re.compile(rf"\\({'|'.join(_NAMES)})(?![A-Za-z]) ?")
-_DRESS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boxed|bf|rm)(?![A-Za-z])")
+_DRESS = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boxed|bf|rm)(?![A-Za-z])"
+)
 _DEGREE = re.compile(r"\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\})")
 _PLAIN_FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{\s?([+\-−]?[\d.,]+)\s?\}\s?\{\s?([\d.,]+)\s?\}|(\d)\s?(\d))")
 _TEX_PAIR = re.compile(r"\$\$?([^$]*)\$\$?(?!\d)")

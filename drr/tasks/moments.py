@@ -18,7 +18,9 @@ _ISO = re.compile(r"(\d{4})\s?[-‐‑–−/.]\s?(\d{1,2})\s?[-‐‑–−/.]\
 _SLASHES = re.compile(r"(\d{1,2})\s?([-/.])\s?(\d{1,2})\s?\2\s?(\d{4})(?!\d)")
 _MONTH_FIRST = re.compile(rf"{_MONTH}\s+(\d{{1,2}})(?:st|nd|rd|th)?,?\s+(\d{{4}})(?!\d)", re.IGNORECASE)
 _DAY_FIRST = re.compile(rf"(\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?{_MONTH},?\s+(\d{{4}})(?!\d)", re.IGNORECASE)
-_TIME = re.compile(r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s?([ap])\.?\s?m\b\.?|(\d{1,2}):(\d{2})(?::(\d{2}))?(?![\d:])", re.IGNORECASE)
+_TIME = re.compile(
+    r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?\s?([ap])\.?\s?m\b\.?|(\d{1,2}):(\d{2})(?::(\d{2}))?(?![\d:])", re.IGNORECASE
+)
 _RATIO = re.compile(r"\d{1,300}(?:\s?:\s?\d{1,300})+")
 _RANGE_SIGN = re.compile(r"\s?[-‐‑–—−]\s?(?=[$€£.\d])|\s+to\s+(?=[$€£.\d-])")
 

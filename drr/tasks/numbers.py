@@ -31,14 +31,18 @@ MINUS = "-\u2212\ufe63\uff0d"
 _MINUS = "\\" + MINUS
 _RUN = re.compile(rf"\d+(?:[.,'’_{_SPACES}]\d+)*|\.\d+")
 _SEPARATOR = re.compile(rf"[.,'’_{_SPACES}]")
-_POWER = re.compile(rf"[eE]([+{_MINUS}]?\d{{1,9}})(?![\w.])|\s?[x×*·⋅]\s?10\s?(?:\^|\*\*)\s?[{{(]?([+{_MINUS}]?\d{{1,9}})[)}}]?")
+_POWER = re.compile(
+    rf"[eE]([+{_MINUS}]?\d{{1,9}})(?![\w.])|\s?[x×*·⋅]\s?10\s?(?:\^|\*\*)\s?[{{(]?([+{_MINUS}]?\d{{1,9}})[)}}]?"
+)
 _SUPERSCRIPT = re.compile(r"\s?[x×*·⋅]\s?10([⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]{1,9})")
 _ORDINARY = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻" + MINUS, "0123456789+-" + "-" * len(MINUS))
 _MIXED = re.compile(r"(?:\s+(?:and\s+)?)(\d{1,300})\s?[/⁄]\s?(\d{1,300})(?!\s?[/⁄.]?\d)")
 _OVER = re.compile(rf"\s?[/⁄]\s?(?=[.\d{_MINUS}])")
 _SIGN = re.compile(rf"[+{_MINUS}]\s?|(?:minus|negative)\s+", re.IGNORECASE)
 _BEFORE = re.compile("|".join(re.escape(spelling) for spelling in BEFORE) + r"|[^\w\s.,;:!?'\"()\[\]{}<>+*/\\=-]")
-_UNIT = re.compile(r"[-\s]?((?:%|‰|°[CF]?|℃|℉)|(?:km|m)/[hs]\b|[kc]?m(?:\^?[23](?!\d)|[²³])|[^\W\d_]+[$.]?|[^\w\s.,;:!?()+*/=^-])")
+_UNIT = re.compile(
+    r"[-\s]?((?:%|‰|°[CF]?|℃|℉)|(?:km|m)/[hs]\b|[kc]?m(?:\^?[23](?!\d)|[²³])|[^\W\d_]+[$.]?|[^\w\s.,;:!?()+*/=^-])"
+)
 _COMPOUND = re.compile(r",?\s*(?:and\s+)?")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.IGNORECASE)
 
@@ -125,7 +129,13 @@ def _compound(text: str, end: int, number: Number) -> tuple[Number, int]:
         named = None if part is None else _UNIT.match(text, part[1])
         smaller = None if named is None else unit_of(named[1])
         more = None if part is None else _times(part[0], Fraction(1))
-        if named is None or smaller is None or more is None or smaller.kind != unit.kind or smaller.factor >= unit.factor:
+        if (
+            named is None
+            or smaller is None
+            or more is None
+            or smaller.kind != unit.kind
+            or smaller.factor >= unit.factor
+        ):
             break
         total = total * (unit.factor / smaller.factor) + (more if total >= 0 else -more)
         unit, end = smaller, named.end()
@@ -202,7 +212,12 @@ def _digits(groups: list[str], separators: list[str], comma_decimal: bool) -> tu
         if last not in ",.":
             return None
         return ".".join(groups), last == "," and not _grouped(groups, last)
-    if last not in ",." or len(set(separators[:-1])) != 1 or separators[0] == last or not _grouped(groups[:-1], separators[0]):
+    if (
+        last not in ",."
+        or len(set(separators[:-1])) != 1
+        or separators[0] == last
+        or not _grouped(groups[:-1], separators[0])
+    ):
         return None
     return "".join(groups[:-1]) + "." + groups[-1], last == ","
 

@@ -85,14 +85,13 @@ _TABLE: dict[str, dict[str, str]] = {
     "CHF": {"1": "CHF Fr. francs"},
 }
 
-_CODES = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BSD BTN BWP BYN BZD CAD CDF CLP CNY "
-    "COP CRC CUP CVE DJF DKK DOP DZD EGP ERN ETB FJD FKP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS IQD IRR "
-    "ISK JMD JOD KES KGS KHR KMF KPW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK "
-    "MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PYG QAR RON RSD RWF SAR SBD SCR SDG SEK SGD SHP SLE "
-    "SOS SRD SSP STN SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX UYU UZS VES VND VUV WST XAF XCD XOF XPF YER "
-    "ZAR ZMW ZWL RMB"
-).split()
+_CODES = """
+    AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BHD BIF BMD BND BOB BSD BTN BWP BYN BZD CAD CDF CLP CNY COP
+    CRC CUP CVE DJF DKK DOP DZD EGP ERN ETB FJD FKP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS IQD IRR ISK JMD
+    JOD KES KGS KHR KMF KPW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN
+    NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PYG QAR RON RSD RWF SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN
+    SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX UYU UZS VES VND VUV WST XAF XCD XOF XPF YER ZAR ZMW ZWL RMB
+"""
 """Codes of currencies (ISO 4217) without a spelling above."""
 
 _UNITS = {
@@ -100,7 +99,7 @@ _UNITS = {
     for kind, spellings in _TABLE.items()
     for factor, listed in spellings.items()
     for spelling in listed.split()
-} | {code: Unit(code, Fraction(1)) for code in _CODES}
+} | {code: Unit(code, Fraction(1)) for code in _CODES.split()}
 _FOLDED = {spelling.casefold(): unit for spelling, unit in _UNITS.items() if len(spelling) > 3}
 
 BEFORE = tuple(sorted((s for s, unit in _UNITS.items() if unit.kind.isupper() or unit.kind == "kr"), key=len)[::-1])

@@ -40,6 +40,7 @@ from drr.loop.steps import StepRule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from drr.tasks.grading import is_correct
+from drr.tasks.grading_pool import Grading
 from tests.fake_engine import FakeEngine
 
 ASKED = questions(3, Split.TEST, 10)
@@ -64,7 +65,7 @@ def strategies() -> list[Strategy]:
 
 
 def run(out: Path, engine: FakeEngine, config: EvalConfig = CONFIG, asked: int = 10) -> None:
-    evaluator = Evaluator(engine.reasoner(), dict(training_free()), is_correct, config)
+    evaluator = Evaluator(engine.reasoner(), dict(training_free()), Grading("auto"), config)
     asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded_settings(config)))
 
 
@@ -106,7 +107,7 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
     made, made_before = (pq.read_table(source).drop_columns(["p_now"]) for source in (missing, io.BytesIO(before)))
     assert made.equals(made_before)
     changed = replace(strategies()[0], max_thinking_tokens=5)
-    evaluator = Evaluator(again.reasoner(), dict(training_free()), is_correct, CONFIG)
+    evaluator = Evaluator(again.reasoner(), dict(training_free()), Grading("auto"), CONFIG)
     with pytest.raises(InputError, match="field max_thinking_tokens: was begun with None, not 5"):
         asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded_settings(CONFIG)))
     with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
@@ -130,7 +131,7 @@ def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
     ]
     found = {
         strategy.name: strategy
-        for strategy in strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)
+        for strategy in strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], Grading("auto"))
     }
     assert found["self-consistency, 2"].right.tolist() == [1, 0], "where no two agree, the first"
     assert found["self-consistency, 4"].right.tolist() == [1, 0]
@@ -144,7 +145,7 @@ def test_empty_answers_do_not_vote() -> None:
     rows = [row(0, sample, answer, answer == "3", 10, 0.5) for sample, answer in enumerate(["3", "", ""])]
     found = {
         strategy.name: strategy
-        for strategy in strategy_arrays([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)
+        for strategy in strategy_arrays([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], Grading("auto"))
     }
     assert found["self-consistency, 3"].right.tolist() == [1]
 
@@ -223,7 +224,7 @@ def test_groups_have_figures_of_their_own() -> None:
     outcomes = [StrategyOutcomes(FULL, "full", 8.0, rows)]
     groups = groups_of(outcomes)
     assert {name: len(group) for name, group in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
-    (strategy, *_) = strategy_arrays(outcomes, is_correct)
+    (strategy, *_) = strategy_arrays(outcomes, Grading("auto"))
     even = figures([strategy.of(groups["even"])])[0]
     assert (even["accuracy"], even["thinking_tokens"]) == (1.0, 50.0)
     assert figures([strategy.of(groups["odd"])])[0]["accuracy"] == 0.0
