@@ -38,7 +38,7 @@ _REMARK = re.compile(
     r"confirmed|sure|certain|known|unknown|complete|obvious|too (?:large|small|high|low|big))\b[^\d\\]*$",
     re.IGNORECASE,
 )
-_SHORT = re.compile(r"\S*\d\S*\s*\W*|\W*[A-Za-z]\W*")
+_SHORT = re.compile(r"(?=.{1,80}$)(?:\S*\d\S*\s*\W*|\W*[A-Za-z]\W*)")
 
 _COURTESY = re.compile(
     r"(?:please\s+)?(?:let me know|feel free|i hope|hope (?:this|that)|do you (?:have|need|want)|would you like|"

@@ -30,6 +30,7 @@ _EQUALS = re.compile(r"[=≈]")
 _ALGEBRA = re.compile(r"[\\^_√π∞∪∩±|]|\d\s?[+*×·÷]|[+*×·÷=<>≤≥]\s?\d")
 _GOLD_REST = re.compile(r"[^\d\\=+*/^<>|{}\[\]_√π∞±]{0,60}")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*|\.\d+")
+_BEGINNING = re.compile(r"(?<![\w.])[^\W_]")
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
 _BEFORE_DIGITS = re.compile(r"[-−+]?\s?[^\w\s.,;:!?()+*/^=<>-]?[-−+]?$")
 
@@ -46,7 +47,10 @@ _LAST_TRUTH = re.compile(r"\b(?:is|as|be)\s+(true|false)\W*$", re.IGNORECASE)
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _PUNCTUATION = re.compile(r"[^\w+#%&$€£/=<>]+|_")
-_REASON = re.compile(r",?\s+(?:because|since|which|as it|as the)\b|;|\s[-–—]\s")
+_REASON = re.compile(r"(?<!\s),?\s+(?:because|since|which|as it|as the)\b|;|\s[-–—]\s")
+
+_DENIAL = re.compile(r"\banswer\b[^.?!\n]{0,80}(?:\?|\bnot\b|n['’]t\b)|\?\W*$", re.IGNORECASE)
+"""Asks for an answer, or says what it is not."""
 
 _TAIL = 300
 """Characters at the end of a response in which its answer is looked for where none is stated."""
@@ -120,8 +124,10 @@ def number_in(response: str, comma_decimal: bool) -> Number | Expression | None:
     if stated is not None:
         return _number_of(stated, comma_decimal, leading=True)
     line = answer_in(response)
+    if _DENIAL.search(line[-_TAIL:]):
+        return None
     found = _number_of(line, comma_decimal, leading="\n" not in response.strip())
-    return found or _number_of(response[-_TAIL:], comma_decimal, leading=False)
+    return found or _last_number(undressed(response[-_TAIL:]), comma_decimal)
 
 
 def _number_of(text: str, comma_decimal: bool, leading: bool) -> Number | Expression | None:
@@ -146,8 +152,9 @@ def _number_of(text: str, comma_decimal: bool, leading: bool) -> Number | Expres
             return None
         number = read_number(plain, start, comma_decimal)
         if number is not None:
-            several = _OPERATOR.match(plain, number[1]) or _MORE.match(plain, number[1])
-            return number[0] if several is None else formula
+            if _OPERATOR.match(plain, number[1]):
+                return formula
+            return None if _MORE.match(plain, number[1]) else number[0]
     if "\\" in plain or "√" in plain or (leading and _ALGEBRA.search(plain)):
         return formula
     if len(bold) == 1:
@@ -161,7 +168,7 @@ def _last_number(text: str, comma_decimal: bool) -> Number | None:
     position, last = 0, None
     while (digits := _DIGITS.search(text, position)) is not None:
         before = _BEFORE_DIGITS.search(text, max(position, digits.start() - 4), digits.start())
-        start = digits.start() if before is None else before.start()
+        start = digits.start() if before is None else digits.start() - len(before[0].lstrip())
         if start < digits.start() and start and text[start - 1].isalnum():
             start = digits.start()  # `step-5`
         moment, number = read_moment(text, start), read_number(text, start, comma_decimal)
@@ -177,8 +184,8 @@ def moment_in(response: str) -> Moment | None:
     filler = _FILLER.match(text)
     found = read_moment(text, 0 if filler is None else filler.end())
     position = 0
-    while found is None and (digits := re.compile(r"(?<![\w.])[^\W_]").search(text, position)) is not None:
-        found, position = read_moment(text, digits.start()), digits.end()
+    while found is None and (place := _BEGINNING.search(text, position)) is not None:
+        found, position = read_moment(text, place.start()), place.end()
     return None if found is None else found[0]
 
 
@@ -194,7 +201,9 @@ def same_moment(mine: Moment, other: Moment | None) -> bool:
 def letter_in(response: str) -> str | None:
     """The letter that a response chooses, a capital; None without one."""
     stated = stated_answer(response)
-    return closing_letter(response) if stated is None else stated_letter(stated)
+    if stated is not None:
+        return stated_letter(stated)
+    return None if _DENIAL.search(answer_in(response)[-_TAIL:]) else closing_letter(response)
 
 
 def truth_in(response: str) -> bool | None:

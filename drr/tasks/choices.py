@@ -14,8 +14,9 @@ _LEAD = re.compile(
 _ANOTHER = re.compile(r"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\s+|and\s+)?[(\[]?[A-Z][)\]]?(?![\w'’])")
 _BRACKETED = re.compile(r"[(\[]\s?([A-Za-z])\s?[)\]]")
 _NAMED_LETTER = re.compile(rf"\b{_NAMED}\s+([A-Za-z])\b(?!['’])", re.IGNORECASE)
-_CAPITAL = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+[a-z]))(?![\w'’])")
-_STRICT = re.compile(r"[(\[]?\s?([A-Z])\s?(?:[)\]]|[.:](?=\s|$)|$)")
+_CAPITAL = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z]))(?![\w'’])")
+_ARTICLE = re.compile(r"A\s+(?!(?:because|since|as|is|for|due)\b)[a-z]")
+_STRICT = re.compile(r"[(\[]?\s?([A-Z])\s?(?:[)\]]|[.:](?=\s|$)|$)|[(\[]?([a-z])(?:[)\]]|$)")
 
 _GOLD = re.compile(
     rf"(?:{_NAMED}\s+)?(?:[(\[{{]\s?([A-Za-z])\s?[)\]}}][.:]?|([A-Za-z])[).:\]]?)",
@@ -63,8 +64,12 @@ def closing_letter(response: str) -> str | None:
     for line in (lines[-1], lines[0]) if lines else ():
         lead = _STRICT.match(line)
         if lead is not None:
-            return None if _ANOTHER.match(line, lead.end()) else lead[1]
-    return _last_letter(lines[-1]) if lines else None
+            return None if _ANOTHER.match(line, lead.end()) else (lead[1] or lead[2]).upper()
+    if not lines:
+        return None
+    if len(lines) == 1 and re.match(r"[A-Z](?![\w'’])", lines[0]) and not _ARTICLE.match(lines[0]):
+        return stated_letter(lines[0])  # `B because ...`
+    return _last_letter(lines[-1])
 
 
 def _last_letter(text: str) -> str | None:

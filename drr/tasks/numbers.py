@@ -70,7 +70,7 @@ class Number:
         if mine == others:
             return self.value == other.value
         left, right = _times(self.value, mine.factor), _times(other.value, others.factor)
-        return mine.kind == others.kind and left is not None and left == right
+        return mine.measures_like(others) and left is not None and left == right
 
     def _scaled(self) -> Value | None:
         """The number with its word of scale multiplied out; None without one."""

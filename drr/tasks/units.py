@@ -4,6 +4,9 @@ import unicodedata
 from dataclasses import dataclass
 from fractions import Fraction
 
+SCALE, CENT = "scale", "cent"
+_WITH_CENTS = ("USD", "EUR", "AUD", "CAD", "NZD", "SGD", "HKD", "ZAR")
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -16,8 +19,11 @@ class Unit:
     def is_scale(self) -> bool:
         return self.kind == SCALE
 
+    def measures_like(self, other: "Unit") -> bool:
+        """Whether amounts in both units can be compared; a cent may be of any currency that has cents."""
+        kinds = {self.kind, other.kind}
+        return len(kinds) == 1 or (CENT in kinds and not kinds.isdisjoint(_WITH_CENTS))
 
-SCALE = "scale"
 
 # kind: factor to the kind's base unit: spellings. What is not listed (clips, apples) is a word and no unit, and so are
 # spellings of several meanings (pounds, won).
@@ -71,9 +77,10 @@ _TABLE: dict[str, dict[str, str]] = {
     "speed": {"1": "km/h kph kmh", "201168/125000": "mph", "18/5": "m/s"},
     "area": {"1": "m² m^2 m2", "1/10000": "cm² cm^2 cm2", "1000000": "km² km^2 km2"},
     "cubic": {"1": "m³ m^3 m3", "1/1000000": "cm³ cm^3 cm3"},
-    "USD": {"1": "$ US$ USD dollar dollars", "1/100": "¢ cent cents"},
+    "USD": {"1": "$ US$ USD dollar dollars"},
     "EUR": {"1": "€ EUR euro euros"},
     "GBP": {"1": "£ GBP", "1/100": "pence"},
+    CENT: {"1/100": "¢ cent cents"},
     "JPY": {"1": "¥ JPY yen"},
     "INR": {"1": "₹ INR Rs Rs. rupee rupees"},
     "RUB": {"1": "₽ RUB ruble rubles rouble roubles"},

@@ -1,0 +1,320 @@
+"""Gold answers, responses that are right for them, and responses that are wrong; near misses above all."""
+
+from typing import NamedTuple
+
+
+class Rows(NamedTuple):
+    gold: str
+    right: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+
+NUMBERS = (
+    Rows(
+        "72",
+        (
+            "The answer is 72 clips.",
+            "The answer is 72, in total, for both days.",
+            "The answer is 72.\nLet me know if the answer is unclear!",
+            "The answer is 72. I hope the answer is clear.",
+            "The answer is 72.\nDo you want to know whether the answer is 720?",
+            "The answer is **72** clips.",
+            "**Answer:** 72",
+            "**Answer**: 72 clips",
+            "Final answer: $72",
+            "The answer is $72$.",
+            "The answer is \\(72\\).",
+            "The answer is \\[72\\]",
+            "The answer is: 72!",
+            "The answer is x = 72.",
+            "The answer is 48 + 24 = 72.",
+            "The answer is 72 = 48 + 24.",
+            "The answer is 72.0.",
+            "The answer is approximately 72.",
+            "The answer is about 72 clips, give or take.",
+            "The answer is not 71 but 72.",
+            "The answer is not 71. The answer is 72.",
+            "The answer is that Natalia sold 72 clips.",
+            "So \\boxed{72}.",
+            "So \\boxed{72 \\text{ clips}}.",
+            "So \\boxed{\\text{72 clips}}.",
+            "So \\boxed{The answer is 72}.",
+            "Put it in \\boxed{}. \\boxed{72} \\boxed{}",
+            "First \\boxed{5}, then \\boxed{72}.",
+            "\\boxed{\\boxed{72}}",
+            "48 + 24 = 72\n#### 72",
+            "#### 72\n\n#### Explanation of the steps\nThere are two months.",
+            "72",
+            "72.",
+            "72 clips.",
+            "+72",
+            "seventy-two, so 72.",
+            "48/2 = 24\n48 + 24 = 72\nA: 72",
+            "It is 72.\nLet me know if anything is unclear!",
+            "７２",
+        ),
+        (
+            "The answer is 720.",
+            "The answer is 7.2.",
+            "The answer is -72.",
+            "The answer is 72.5.",
+            "The answer is 71 or 72.",
+            "The answer is 72, 73.",
+            "The answer is 72 and 73.",
+            "The answer is 70-72.",
+            "The answer is 72/7.",
+            "The answer is 72:7.",
+            "The answer is 72 + 1.",
+            "The answer is 1,072.",
+            "The answer is 72 million and 1.",
+            "Is the answer 72?",
+            "The answer is not 72.",
+            "The answer is 72. No, the answer is 73.",
+            "The answer is unclear.",
+            "\\boxed{72} and then \\boxed{73}",
+            "\\boxed{72x}",
+            "#### 7 2",
+            "no idea",
+            "",
+            " \n\n ",
+        ),
+    ),
+    Rows(
+        "42",
+        ("€42", "42 €", "42€", "42 EUR", "EUR 42", "$42", "US$ 42", "₿42", "42 zł", "Rs. 42", "42 dollars"),
+        ("€4.2",),
+    ),
+    Rows("$42", ("42", "42 dollars", "USD 42", "$42.00", "\\$42", "4200 cents"), ("€42", "42 cents", "$42 million")),
+    Rows("€1.50", ("1.5", "150 cents", "1,50 €"), ("$1.50 exactly, in dollars", "€15")),
+    Rows(
+        "-5", ("−5", "- 5", "-5.0", "minus 5", "negative 5", "-$5", "$-5", "\\boxed{-5}", "－5"), ("5", "5-", "- 5.1")
+    ),
+    Rows(
+        "5",
+        ("+5", "5.", "05", "5th", "five, i.e. 5", "\\frac{10}{2}", "5%"),
+        ("-5", "−5", "5!", "5x", "5^2", "1-5", "5-7"),
+    ),
+    Rows("0", ("-0", "0.0", "0%", "$0"), ("", "none, 1", "0.01")),
+    Rows(
+        "1000",
+        ("1,000", "1000.00", "1 000", "1'000", "1’000", "1{,}000", "1\\,000", "1e3", "10^3", "1k"),
+        ("1.000", "100", "10,00"),
+    ),
+    Rows(
+        "1234567",
+        ("1,234,567", "1.234.567", "1 234 567", "1\u00a0234\u00a0567", "1\u202f234\u202f567", "1'234'567", "12,34,567"),
+        ("1,234,56", "1234.567", "1,234,568"),
+    ),
+    Rows("1,234", ("1234", "1234.0"), ("1.234",)),
+    Rows("1.234", ("1.234", "1234/1000", "1.2340"), ("1234", "1,234")),
+    Rows("1.234,5", ("1234.5", "1,234.5", "1.234,50"), ("1.2345",)),
+    Rows("3,75", ("3.75", "3 3/4", "3,750"), ("375", "3750")),
+    Rows("1.234.567", ("1234567", "1,234,567"), ("1.234567",)),
+    Rows(
+        "9007199254740993",
+        ("9,007,199,254,740,993",),
+        ("9007199254740992", "9007199254740993.5", "9.007199254740992e15"),
+    ),
+    Rows("1" + "0" * 5000, ("1e5000", "1" + "0" * 5000), ("1" + "0" * 4999 + "1", "1e4999")),
+    Rows(
+        "50%",
+        ("50%", "50", "50 %", "50 percent", "50\\%", "0.5", "1/2", "The answer is $50\\%$."),
+        ("5%", "0.5%", "500", "50‰"),
+    ),
+    Rows("50", ("50%", "50 per cent"), ("0.5", "500%")),
+    Rows(
+        "0.5",
+        (".5", "0,5", "1/2", "½", "\\frac12", "\\frac{1}{2}", "\\dfrac{1}{2}", "50%", "5e-1", "5 × 10^{-1}", "5·10⁻¹"),
+        ("5", "0.05", "2", "\\frac{1}{3}", "1-2"),
+    ),
+    Rows("1/3", ("\\frac{1}{3}", "2/6", "\\frac{2}{6}", "⅓", "1 / 3"), ("0.33", "0.333", "1/2", "3", "-1/3")),
+    Rows("3.5", ("3 1/2", "3½", "3\\frac{1}{2}", "7/2", "3 and 1/2", "3.50"), ("31/2", "3", "3-1/2 of it")),
+    Rows("\\frac{7}{2}", ("3.5", "3 1/2"), ("2/7",)),
+    Rows("-1/2", ("-\\frac{1}{2}", "-0.5", "\\frac{-1}{2}", "−½"), ("1/2", "-2")),
+    Rows("0.0015", ("1.5e-3", "1.5 \\times 10^{-3}", "1.5 × 10^-3", "1.5·10⁻³", "0.15%"), ("1.5e3", "1.5e-2")),
+    Rows("2500000", ("2.5 million", "$2.5 million", "2.5 million dollars", "2,500,000"), ("2.5", "2.5 billion")),
+    Rows("36", ("3 dozen", "36 eggs", "3 dozens"), ("3", "12")),
+    Rows("3 dozen", ("36", "3", "three dozen, that is 3 dozen"), ("4",)),
+    Rows("5 km", ("5", "5000 m", "5 kilometers", "5.0 km", "5\\text{ km}"), ("5 m", "5 kg", "50 km")),
+    Rows("90 degrees", ("90°", "90^\\circ", "90^{\\circ}", "90"), ("9°", "90 km")),
+    Rows(
+        "3 hours and 20 minutes",
+        ("200 minutes", "3 hours 20 minutes", "12000 seconds", "3 hours, 20 minutes"),
+        ("3 hours", "320 minutes", "3.2 hours"),
+    ),
+    Rows("72 clips", ("72", "72 clips", "72 pieces"), ("27 clips")),
+    Rows("x = 5", ("5", "x=5", "x = 5.0"), ("x = 6", "-5")),
+    Rows("The answer is 12.", ("12", "#### 12"), ("13",)),
+    Rows("5 + 7 = 12\n#### 12", ("12",), ("5", "7")),
+    Rows("First \\boxed{5}, finally \\boxed{6}.", ("6",), ("5",)),
+)
+
+MOMENTS = (
+    Rows("2018", ("2018",), ("2024-01-05", "The answer is 2024-01-05.", "2020-2")),
+    Rows(
+        "2024-01-05",
+        (
+            "2024-01-05",
+            "January 5, 2024",
+            "5 January 2024",
+            "Jan 5th, 2024",
+            "01/05/2024",
+            "05.01.2024",
+            "The answer is 2024-01-05.",
+        ),
+        ("2018", "2024-01-06", "2024-05-01", "2024"),
+    ),
+    Rows(
+        "3:30 PM",
+        ("3:30 pm", "15:30", "3:30", "3:30 p.m.", "The answer is 3:30 PM."),
+        ("3:30 AM", "3:31", "330", "3.5"),
+    ),
+    Rows("15:30", ("15:30", "3:30 PM", "15:30:00"), ("3:30 AM", "3:30", "15.5")),
+    Rows("5-7", ("5-7", "5–7", "5 to 7", "5 - 7 days"), ("-2", "5", "7", "7-5", "5-8")),
+    Rows("3:2", ("3:2", "3 : 2"), ("2:3", "1.5", "3", "3:20")),
+)
+
+TEX = (
+    Rows(
+        "\\frac{\\sqrt{3}}{2}",
+        (
+            "First \\boxed{5}, finally $\\boxed{\\frac{\\sqrt{3}}{2}}$.",
+            "$\\sqrt{3}/2$",
+            "The answer is $\\frac{\\sqrt{3}}{2}$.",
+        ),
+        ("\\boxed{5}", "\\boxed{\\frac{\\sqrt{3}}{3}}", "\\boxed{\\frac{3}{2}}", "0.9"),
+    ),
+    Rows(
+        "First \\boxed{5}, finally $\\boxed{\\frac{\\sqrt{3}}{2}}$.",
+        ("\\boxed{\\frac{\\sqrt{3}}{2}}",),
+        ("\\boxed{5}", "5"),
+    ),
+    Rows("2\\sqrt{3}", ("\\boxed{\\sqrt{12}}", "\\boxed{2\\sqrt3}"), ("\\boxed{\\sqrt{6}}", "\\boxed{3\\sqrt{2}}")),
+    Rows("x^2+1", ("\\boxed{1+x^2}", "The answer is $x^2 + 1$."), ("\\boxed{x^2-1}", "\\boxed{x+1}")),
+    Rows("x+y", ("\\boxed{y+x}",), ("\\boxed{x-y}", "x-y")),
+    Rows("(1, 2)", ("\\boxed{(1,2)}", "\\boxed{(1, 2)}"), ("\\boxed{(2,1)}", "\\boxed{(1,3)}")),
+    Rows("\\{1,2,3\\}", ("\\boxed{\\{3,2,1\\}}",), ("\\boxed{\\{1,2\\}}",)),
+    Rows("\\pi", ("\\boxed{\\pi}",), ("\\boxed{2\\pi}", "\\boxed{3}")),
+    Rows(
+        "72",
+        ("\\boxed{8 \\cdot 9}", "\\boxed{\\sqrt{5184}}", "The answer is 48 + 24."),
+        ("\\boxed{8 + 9}", "\\boxed{\\sqrt{72}}"),
+    ),
+)
+
+CHOICES = (
+    Rows(
+        "C",
+        (
+            "The answer is C because I checked A first.",
+            "The answer is C.",
+            "The answer is (C).",
+            "The answer is (c).",
+            "The answer is [C].",
+            "The answer is **C**.",
+            "The answer is **(C) mall**",
+            "The answer is C) mall",
+            "The answer is C: mall",
+            "The answer is option C",
+            "The answer is: choice c",
+            "The answer is \\text{C}.",
+            "The answer is $\\text{(C)}$.",
+            "The answer is mall (C), not (B).\nThe answer is C.",
+            "\\boxed{C}",
+            "\\boxed{\\text{C}}",
+            "\\boxed{\\mathrm{C}}",
+            "#### C",
+            "C",
+            "c",
+            "(C)",
+            "C.",
+            "C) mall",
+            "(C) mall",
+            "C\n\nBecause a mall is large.",
+            "I think it is a mall, so C.",
+            "The answer is C.\nLet me know if the answer is unclear!",
+            "The answer is not B but C.",
+        ),
+        (
+            "The answer is B because I checked C first.",
+            "The answer is (B).",
+            "The answer is B or C.",
+            "The answer is B, C",
+            "The answer is not C.",
+            "The answer is a mall.",
+            "A mall.",
+            "Could it be C? The answer is D.",
+            "Cats",
+            "",
+            "mall",
+        ),
+    ),
+    Rows(
+        "B",
+        ("The answer is (b).", "The answer is B.", "B: bank", "\\boxed{(B)}"),
+        ("The answer is C.", "The answer is bank.", "8"),
+    ),
+    Rows("(b)", ("B", "(b)", "The answer is B."), ("(a)", "C")),
+    Rows("b", ("B", "The answer is (b)."), ("a",)),
+    Rows("**A**", ("A", "The answer is A"), ("B", "The answer is a bank")),
+    Rows("option D", ("D", "The answer is (d)"), ("A",)),
+    Rows(
+        "(A) bank",
+        ("A", "The answer is (A).", "The answer is bank.", "bank"),
+        ("B", "library", "The answer is (B) bank"),
+    ),
+)
+
+TEXT = (
+    Rows(
+        "yes",
+        (
+            "yes",
+            "Yes.",
+            "Yes, because it floats.",
+            "The answer is yes.",
+            "The answer is **Yes**, it is.",
+            "So the answer is yes.",
+            "Yes, it can.\nIt floats.",
+            "\\boxed{\\text{yes}}",
+            "True",
+            "Therefore, yes.",
+        ),
+        ("no", "No, yes would be wrong.", "The answer is no.", "maybe", "", "The answer is no, not yes."),
+    ),
+    Rows("no", ("No.", "No, because it sinks.", "The answer is no.", "false"), ("Yes.", "nothing", "not at all, yes")),
+    Rows(
+        "True",
+        ("true", "Yes", "The answer is true.", "So the statement is true."),
+        ("False", "So the statement is false."),
+    ),
+    Rows("false", ("False.", "no"), ("true",)),
+    Rows(
+        "Paris",
+        (
+            "Paris",
+            "The answer is Paris.",
+            "the answer is paris!",
+            "**Paris**",
+            "Paris, because it is the capital.",
+            "Paris - the capital",
+            "\\boxed{\\text{Paris}}",
+            "Paris.\nLet me know if you have questions!",
+        ),
+        ("London", "Paris, Texas", "Not Paris", "Parish"),
+    ),
+    Rows("the Nile", ("Nile", "The answer is the Nile.", "A Nile"), ("the Niger",)),
+    Rows("Apollo 11", ("apollo 11", "The answer is Apollo 11."), ("11", "Apollo 12", "Apollo 1")),
+    Rows("C++", ("C++", "The answer is C++."), ("The answer is C#.", "c")),
+    Rows("AC/DC", ("AC/DC",), ("ACDC", "AC")),
+    Rows("naïve", ("Naïve", "nai\u0308ve"), ("native",)),
+    Rows("3 apples and 2 pears", ("3 apples and 2 pears",), ("3", "2 apples and 3 pears")),
+)
+
+ROWS = [
+    (response, rows.gold, right)
+    for rows in (*NUMBERS, *MOMENTS, *TEX, *CHOICES, *TEXT)
+    for responses, right in ((rows.right, True), (rows.wrong, False))
+    for response in responses
+]
+"""(response, gold, whether it is right)"""
