@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +29,7 @@ from drr.tasks.grading import GRADERS, Comparison, check_gold, decide, majority_
 from drr.tasks.grading_worker import MEMORY_EXIT, Limits, Work, run
 
 _MOST_WORKERS = 4
+_SOME_NUMBER = "0.123456789"
 _TRIES = 3
 """The pool breaks, and is started again, where a worker dies before its work is known to have begun."""
 
@@ -92,8 +93,20 @@ class Grading:
         return self._given_up(work, where, "its process died")
 
     def majority(self, responses: Sequence[str], where: str) -> str | None:
-        """The answer that most responses agree on; None if no two agree. See `majority_answer`."""
-        return majority_answer(responses, partial(self.right, where=f"{where}, majority"))
+        """The answer that most responses agree on; None if no two agree. See `majority_answer`. An answer that exceeds
+        a limit by itself is compared no further, because every comparison would."""
+        hopeless: set[str] = set()
+
+        def agree(response: str, answer: str) -> bool:
+            if hopeless.isdisjoint((response, answer)):
+                before = len(self.overruns)
+                if self.right(response, answer, f"{where}, majority"):
+                    return True
+                if len(self.overruns) > before:
+                    hopeless.update(text for text in (response, answer) if self._exceeds(text))
+            return False
+
+        return majority_answer(responses, agree)
 
     def gold_fault(self, gold: str) -> str | None:
         """Why nothing can be graded against `gold`; None if it can be used."""
@@ -128,6 +141,16 @@ class Grading:
         decided = decide(self.grader, response, gold)  # type: ignore[arg-type]
         return Work("compare", decided.gold, decided.answer) if isinstance(decided, Comparison) else decided
 
+    def _exceeds(self, answer: str) -> bool:
+        """Whether an answer exceeds a limit, compared with some number."""
+        work = self._work(answer, _SOME_NUMBER)
+        if not isinstance(work, bool):
+            try:
+                self._result(work)
+            except _GivenUpError:
+                return True
+        return False
+
     def _check_loads(self) -> None:
         try:
             self._result(Work("load", self.grader))
@@ -152,6 +175,7 @@ class Grading:
         return False
 
     def _result(self, work: Work) -> bool:
+        """The result of `work`, waited for. _GivenUpError names the limit that it exceeds."""
         if work in self._hopeless:
             raise _GivenUpError(self._hopeless[work])
         for _ in range(_TRIES):
