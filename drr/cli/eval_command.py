@@ -100,9 +100,7 @@ def _gradable(questions: list[Question], grading: Grading) -> list[Question]:
         row = questions[place].row or place + 1
         Console().print(f"set aside: row {row}, answer: {reason}", highlight=False, markup=False)
     if len(faults) == len(questions):
-        raise InputError(
-            "questions", f"none has a gold answer that can be used; the first {next(iter(faults.values()))}"
-        )
+        raise InputError("questions", f"no gold answer can be used; the first {next(iter(faults.values()))}")
     return [question for place, question in enumerate(questions) if place not in faults]
 
 

@@ -142,8 +142,9 @@ class Grading:
         return Work("compare", decided.gold, decided.answer) if isinstance(decided, Comparison) else decided
 
     def _exceeds(self, answer: str) -> bool:
-        """Whether an answer exceeds a limit, compared with some number."""
-        work = self._work(answer, _SOME_NUMBER)
+        """Whether an answer exceeds a limit, compared with some number. What a function of the user's would do with
+        that number is not known."""
+        work = False if self._own else self._work(answer, _SOME_NUMBER)
         if not isinstance(work, bool):
             try:
                 self._result(work)
@@ -237,7 +238,8 @@ def gold_faults(grading: Grading, golds: Sequence[str]) -> Iterator[tuple[int, s
 
 def _pool() -> ProcessPool:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["drr.tasks.algebra", "drr.tasks.grading_worker"])
+    # The slow import only. The server does not know this process's search path, its workers are told it.
+    context.set_forkserver_preload(["math_verify"])
     return ProcessPool(max_workers=min(_MOST_WORKERS, os.cpu_count() or 1), context=context)
 
 

@@ -219,6 +219,60 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert "Every strategy: all questions" in text
 
 
+def test_answers_whose_grading_is_given_up_are_wrong_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = "number == int(gold) + 10 or len(gold) > 3"
+    (tmp_path / "dying.py").write_text(
+        "import os, re\n\ndef grade(response, gold):\n    number = int(re.findall(r'-?\\d+', response)[-1])\n"
+        f"    if {wrong}:\n        os._exit(1)\n    return number == int(gold)\n"
+    )
+    out, chosen = tmp_path / "out", [strategy for strategy in strategies() if strategy.name in (FULL, "oracle stop")]
+    with Grading("dying:grade") as grading:
+        evaluator = Evaluator(FakeEngine(ASKED, skill=0.4).reasoner(), dict(training_free()), grading, CONFIG)
+        asyncio.run(evaluate(evaluator, chosen, ASKED, out, recorded_settings(CONFIG)))
+    outcomes = {outcome.name: outcome for outcome in read_outcomes(out)}
+    dead = [row for row in outcomes[FULL].rows if int(row.answer) == int(ASKED[row.question].answer) + 10]
+    assert dead
+    assert not any(row.right for row in dead)
+    assert outcomes[FULL].over_limits == tuple(
+        sorted(f"{FULL}: question {row.question}, sample 0: its process ended with status 1" for row in dead)
+    )
+    assert any(", oracle: " in case for case in outcomes["oracle stop"].over_limits)
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(out), "--report"]
+    assert main([*command, "--grader", "dying:grade"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    results = json.loads((out / RESULTS_NAME).read_text())
+    assert set(outcomes[FULL].over_limits) < set(results["over_limits"])
+    assert f"counted as wrong: {len(results['over_limits'])}" in printed
+    assert f"- {outcomes[FULL].over_limits[0]}\n" in (out / REPORT_NAME).read_text()
+
+
+def test_questions_whose_gold_cannot_be_read_are_set_aside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    async def look(*given: Any) -> None:
+        asked.append([question.text for question in given[4]])
+        raise InputError("here", "is enough")
+
+    monkeypatch.setattr(eval_command, "_evaluate", look)
+    source = tmp_path / "q.jsonl"
+    rows = [{"question": f"{answer}?", "answer": answer} for answer in ("72", "!!", r"\sqrt{2}", r"\frac{1")]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    command = ["eval", str(source), "--reasoner", "r", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert asked == [["72?", r"\sqrt{2}?"]]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "set aside: row 2, answer: holds no answer that can be read" in printed
+    assert "set aside: row 4, answer: is no expression that can be read" in printed
+    source.write_text(json.dumps(rows[1]))
+    assert main(command) == 2
+    assert "questions: no gold answer can be used" in " ".join(capsys.readouterr().err.split())
+
+
 def test_groups_have_figures_of_their_own() -> None:
     rows = [row(q, 0, "3", q % 2 == 0, 100, 0.5) for q in range(60)]
     outcomes = [StrategyOutcomes(FULL, "full", 8.0, rows)]

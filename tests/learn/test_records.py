@@ -13,7 +13,7 @@ from drr.judge.dm_folder import CARD_NAME, DmCard
 from drr.learn.recorded import load_recorded, split_text
 from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, write_shard
 from drr.loop.steps import StepRule
-from drr.tasks.grading import is_correct
+from drr.tasks.grading_pool import Grading
 from drr.tasks.sources import load_questions
 from tests.fakes import rollout_of
 from tests.local_files import GOOD_JSONL, lines
@@ -26,7 +26,7 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
         {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": False},
         {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": "no"},
     )
-    rollouts, rejects = load_recorded(source, StepRule("line"), is_correct)
+    rollouts, rejects = load_recorded(source, StepRule("line"), Grading("auto"))
     assert [rollout.steps for rollout in rollouts] == [["1+1=2\n", "2+1=3\n", "A: 3"], ["A: 4"]]
     assert [rollout.now for rollout in rollouts] == [[None, None, True], [False]]
     assert [(rollout.sample, rollout.later, rollout.answer) for rollout in rollouts] == [
@@ -35,7 +35,7 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
     ]
     assert [(reject.row, reject.field) for reject in rejects] == [(3, "is_correct")]
     graded = lines(tmp_path / "g.jsonl", {"question": "a?", "answer": "3", "solution": "The answer is 3."})
-    assert load_recorded(graded, StepRule("line"), is_correct)[0][0].later
+    assert load_recorded(graded, StepRule("line"), Grading("auto"))[0][0].later
 
 
 @given(
