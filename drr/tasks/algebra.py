@@ -4,12 +4,17 @@ It may never end and may use any amount of memory: call it where both are limite
 """
 
 import logging
+import re
 from typing import Any
 
 from math_verify import parse, verify
 
 # math-verify reports every unreadable expression as an error; here that is simply a wrong answer.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+
+_RAISED = re.compile(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_ORDINARY = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_SIGNS = str.maketrans({"−": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "≤": r"\le ", "≥": r"\ge "})
 
 
 def same_expression(gold: str, answer: str) -> bool:
@@ -29,6 +34,7 @@ def is_readable(gold: str) -> bool:
 
 
 def _parsed(text: str) -> list[Any]:
+    text = _RAISED.sub(lambda match: f"^{{{match[0].translate(_ORDINARY)}}}", text).translate(_SIGNS)
     return _parsed_as(f"${text.strip('$')}$") or _parsed_as(text)
 
 

@@ -31,8 +31,9 @@ _ALGEBRA = re.compile(r"[\\^_√π∞∪∩±|]|\d\s?[+*×·÷]|[+*×·÷=<>≤�
 _GOLD_REST = re.compile(r"[^\d\\=+*/^<>|{}\[\]_√π∞±]{0,60}")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*|\.\d+")
 _BEGINNING = re.compile(r"(?<![\w.])[^\W_]")
+_INEQUALITY = re.compile(r"(?<!<)[<>≤≥≠](?![<>])|\\(?:leq?|geq?|lt|gt|neq?)(?![A-Za-z])")
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*")
-_BEFORE_DIGITS = re.compile(r"[-−+]?\s?[^\w\s.,;:!?()+*/^=<>-]?[-−+]?$")
+_BEFORE_DIGITS = re.compile(r"[-−+]?[^\w\s.,;:!?()+*/^=<>-]?[-−+]?$")
 
 _FUNCTIONS = r"(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|pi|inf|infinity|arcsin|arccos|arctan)"
 _WORD = re.compile(rf"(?!{_FUNCTIONS}\b)[^\W\d_]{{2,}}", re.IGNORECASE)
@@ -133,7 +134,7 @@ def number_in(response: str, comma_decimal: bool) -> Number | Expression | None:
 def _number_of(text: str, comma_decimal: bool, leading: bool) -> Number | Expression | None:
     bold = {match for match in _BOLD.findall(text) if any(map(str.isdigit, match))}
     plain = undressed(text)
-    formula = Expression(text)
+    formula = None if _INEQUALITY.search(text) else Expression(text)  # no inequality is a number
     sides = [side.strip() for side in _EQUALS.split(plain)]
     if len(sides) > 1:
         if any(_LIST.search(side) for side in sides[1:-1]):

@@ -12,6 +12,9 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(r"\s*(?:,|/|&|\bor\b|\band\b)\s*(?:or\s+|and\s+)?[(\[]?[A-Z][)\]]?(?![\w'’])")
+_PAIR = re.compile(
+    r"\bboth\b|(?<![\w'’])[(\[]?[A-Z][)\]]?\s?(?:,|/|&|\bor\b|\band\b)\s?[(\[]?[A-Z][)\]]?(?![\w'’])", re.MULTILINE
+)
 _BRACKETED = re.compile(r"[(\[]\s?([A-Za-z])\s?[)\]]")
 _NAMED_LETTER = re.compile(rf"\b{_NAMED}\s+([A-Za-z])\b(?!['’])", re.IGNORECASE)
 _CAPITAL = re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?!\s+(?!(?:because|since|as|is|for|due)\b)[a-z]))(?![\w'’])")
@@ -73,6 +76,8 @@ def closing_letter(response: str) -> str | None:
 
 
 def _last_letter(text: str) -> str | None:
+    if _PAIR.search(text):
+        return None
     for pattern in (_BRACKETED, _NAMED_LETTER, _CAPITAL):
         letters: list[str] = pattern.findall(text)
         if letters:

@@ -41,6 +41,9 @@ _DEGREE = re.compile(r"\^\s?(?:\\circ(?![A-Za-z])|\{\s?\\circ\s?\})")
 _PLAIN_FRACTION = re.compile(r"\\[dtc]?frac\s?(?:\{\s?([+\-−]?[\d.,]+)\s?\}\s?\{\s?([\d.,]+)\s?\}|(\d)\s?(\d))")
 _TEX_PAIR = re.compile(r"\$\$?([^$]*)\$\$?(?!\d)")
 _EMPHASIS = re.compile(r"(?<![\w)])(?:\*\*|__)|(?:\*\*|__)(?![\w(])|`")
+_QUOTES = re.compile(r"[\"“”«»]")
+_WORKED = re.compile(r"<<[^<>\n]*>>")
+"""A calculation noted beside its result, as GSM8K does."""
 _VULGAR = re.compile(r"[¼-¾⅐-⅞↉]")
 _DOLLAR = "\uff04"
 """A dollar that is no mark of TeX, while those are taken off."""
@@ -50,7 +53,7 @@ def undressed(text: str) -> str:
     """`text` without marks of emphasis and TeX's dress. What is left of TeX (a backslash, `^`, `_`) is mathematics."""
     text = _VULGAR.sub(lambda match: " " + unicodedata.normalize("NFKC", match[0]), text.replace(r"\$", _DOLLAR))
     text = _TEX_PAIR.sub(r" \1 ", text).replace(_DOLLAR, "$")
-    text = _EMPHASIS.sub("", text)
+    text = _QUOTES.sub("", _EMPHASIS.sub("", _WORKED.sub("", text)))
     text = _SYMBOL.sub(lambda match: _SYMBOLS[match[0]], text)
     text = _DEGREE.sub("°", text)
     text = _NAME.sub(lambda match: _NAMES[match[1]], text)

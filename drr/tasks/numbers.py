@@ -27,7 +27,7 @@ from drr.tasks.units import BEFORE, Unit, unit_of
 Value = Decimal | Fraction
 
 _SPACES = "\u0020\u00a0\u2002-\u200a\u202f\u205f"
-MINUS = "-\u2212\ufe63\uff0d"
+MINUS = "-\u2212\ufe63\uff0d\u2013"
 _MINUS = "\\" + MINUS
 _RUN = re.compile(rf"\d+(?:[.,'’_{_SPACES}]\d+)*|\.\d+")
 _SEPARATOR = re.compile(rf"[.,'’_{_SPACES}]")

@@ -52,6 +52,11 @@ NUMBERS = (
             "48/2 = 24\n48 + 24 = 72\nA: 72",
             "It is 72.\nLet me know if anything is unclear!",
             "７２",
+            'The answer is "72".',
+            "The answer is 72, since 80 > 72.",
+            "The answer is 72 because 5 \\le 7.",
+            "Sold 48+24 = <<48+24=72>>72 clips",
+            "In May and April together:\n- 72 clips",
         ),
         (
             "The answer is 720.",
@@ -70,6 +75,9 @@ NUMBERS = (
             "Is the answer 72?",
             "The answer is not 72.",
             "The answer is 72. No, the answer is 73.",
+            "The answer is > 72.",
+            "The answer is at most \\le 72",
+            "\\boxed{x \\geq 72}",
             "The answer is unclear.",
             "\\boxed{72} and then \\boxed{73}",
             "\\boxed{72x}",
@@ -87,7 +95,9 @@ NUMBERS = (
     Rows("$42", ("42", "42 dollars", "USD 42", "$42.00", "\\$42", "4200 cents"), ("€42", "42 cents", "$42 million")),
     Rows("€1.50", ("1.5", "150 cents", "1,50 €"), ("$1.50 exactly, in dollars", "€15")),
     Rows(
-        "-5", ("−5", "- 5", "-5.0", "minus 5", "negative 5", "-$5", "$-5", "\\boxed{-5}", "－5"), ("5", "5-", "- 5.1")
+        "-5",
+        ("−5", "- 5", "-5.0", "–5", "minus 5", "negative 5", "-$5", "$-5", "\\boxed{-5}", "－5"),
+        ("5", "5-", "- 5.1"),
     ),
     Rows(
         "5",
@@ -197,7 +207,7 @@ TEX = (
     Rows("\\pi", ("\\boxed{\\pi}",), ("\\boxed{2\\pi}", "\\boxed{3}")),
     Rows(
         "72",
-        ("\\boxed{8 \\cdot 9}", "\\boxed{\\sqrt{5184}}", "The answer is 48 + 24."),
+        ("\\boxed{8 \\cdot 9}", "\\boxed{\\sqrt{5184}}", "The answer is 48 + 24.", "The answer is 8² + 8."),
         ("\\boxed{8 + 9}", "\\boxed{\\sqrt{72}}"),
     ),
 )
@@ -244,6 +254,8 @@ CHOICES = (
             "The answer is a mall.",
             "A mall.",
             "Could it be C? The answer is D.",
+            "The answer is both B and C.",
+            "Answer: bank, which is B, C",
             "Cats",
             "",
             "mall",
