@@ -12,6 +12,7 @@ from math_verify import parse, verify
 # math-verify reports every unreadable expression as an error; here that is simply a wrong answer.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 
+_DELIMITED = re.compile(r"\A\\[(\[](.*)\\[)\]]\Z", re.DOTALL)
 _RAISED = re.compile(r"[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _ORDINARY = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _SIGNS = str.maketrans({"−": "-", "×": r"\times ", "·": r"\cdot ", "÷": r"\div ", "≤": r"\le ", "≥": r"\ge "})
@@ -35,7 +36,8 @@ def is_readable(gold: str) -> bool:
 
 def _parsed(text: str) -> list[Any]:
     text = _RAISED.sub(lambda match: f"^{{{match[0].translate(_ORDINARY)}}}", text).translate(_SIGNS)
-    return _parsed_as(f"${text.strip('$')}$") or _parsed_as(text)
+    bare = _DELIMITED.sub(r"\1", text.strip().rstrip(".").strip())
+    return _parsed_as(f"${bare.strip('$')}$") or _parsed_as(text)
 
 
 def _parsed_as(text: str) -> list[Any]:

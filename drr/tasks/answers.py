@@ -27,7 +27,7 @@ _OPERATOR = re.compile(r"\s?[+*×·÷^=<>≤≥√!|]|\s?[-−–/:]\s?[\d(]|\s?
 _MORE = re.compile(r"\s*[,;/&]?\s*(?:\band\b|\bor\b)?\s*[$€£]?-?\d")
 _LIST = re.compile(r"[,;]|\bor\b|\band\b")
 _EQUALS = re.compile(r"[=≈]")
-_ALGEBRA = re.compile(r"[\\^_√π∞∪∩±|]|\d\s?[+*×·÷]|[+*×·÷=<>≤≥]\s?\d")
+_ALGEBRA = re.compile(r"[\\^_√π∞∪∩±|]|\d\s?[+*×·÷]|[+*×·÷=<>≤≥]\s?\d|(?<!\w)[A-Za-z]\s?[-−/]\s?\d")
 _GOLD_REST = re.compile(r"[^\d\\=+*/^<>|{}\[\]_√π∞±]{0,60}")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*|\.\d+")
 _BEGINNING = re.compile(r"(?<![\w.])[^\W_]")
