@@ -30,7 +30,7 @@ from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import dm_state, fingerprint
 from drr.judge.scorers.registry import ScorerName
 from drr.reference.build import MAX_LOST_POINTS
-from drr.tasks.grading import load_grader
+from drr.tasks.grading_pool import Grading
 from drr.tasks.reference_suite import LEVELS
 from drr.tasks.sources import load_questions
 
@@ -95,7 +95,8 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     names = _names(dm, calibrations)
     shares = [[part for name in names[job::jobs] for part in ("--strategy", name)] for job in range(jobs)]
     _side_by_side([[*compare, *share] for share in shares if share], jobs)
-    write_report(work / "outcomes", load_grader("auto"))
+    with Grading("auto") as grading:
+        write_report(work / "outcomes", grading)
     questions = len(load_questions(_TEST, limit=limit).questions)
     run_settings = {**settings, "questions": questions, "tasks": list(LEVELS), "jobs": jobs}
     write_whole(work / "outcomes" / _SETTINGS_NAME, json.dumps(run_settings, indent=1) + "\n")
@@ -176,7 +177,8 @@ def main() -> None:
         parser.error(str(error))
     try:
         if options.report:
-            write_report(options.out, load_grader("auto"))
+            with Grading("auto") as grading:
+                write_report(options.out, grading)
         else:
             jobs = 1 if options.jobs is None else options.jobs
             run(options.work or Path("evidence-work"), options.out, options.limit, jobs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from drr.cli.over_limits import show_over_limits
 from drr.engine.devices import prepare_environment
 from drr.errors import InputError
 from drr.learn.distill import distill
@@ -16,7 +17,7 @@ from drr.learn.distill_folder import close_folder, folder_settings, open_folder,
 from drr.learn.recorded import load_recorded
 from drr.learn.records import MANIFEST_NAME, Manifest, question_key, write_shard
 from drr.loop.steps import StepRule
-from drr.tasks.grading import load_grader
+from drr.tasks.grading_pool import Grading
 from drr.tasks.sources import Loaded, load_questions
 
 _RECORDED_PER_SHARD = 1000
@@ -38,7 +39,7 @@ def _config(options: argparse.Namespace) -> DistillConfig:
         rule = StepRule.parse(options.step_rule)
     except ValueError as error:
         raise InputError("--step-rule", str(error)) from error
-    load_grader(options.grader)
+    Grading(options.grader).close()
     return DistillConfig(
         rollouts=options.rollouts,
         extra_rollouts=options.extra_rollouts,
@@ -105,15 +106,16 @@ def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:
     notes: list[str] = []
-    rollouts, rejects = load_recorded(
-        options.questions,
-        config.step_rule,
-        load_grader(config.grader),
-        question_column=options.question_column,
-        answer_column=options.answer_column,
-        solution_column=options.solution_column,
-        notes=notes,
-    )
+    with Grading(config.grader) as grading:
+        rollouts, rejects = load_recorded(
+            options.questions,
+            config.step_rule,
+            grading,
+            question_column=options.question_column,
+            answer_column=options.answer_column,
+            solution_column=options.solution_column,
+            notes=notes,
+        )
     for note in notes:
         Console().print(note, highlight=False, markup=False)
     settings = {
@@ -127,7 +129,10 @@ def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Mani
     }
     manifest = open_folder(options.out, settings)
     for start in range(0, len(rollouts), _RECORDED_PER_SHARD):
-        write_shard(shard_path(options.out, start), rollouts[start : start + _RECORDED_PER_SHARD])
+        over_limits = [] if start else list(map(str, grading.overruns))
+        write_shard(
+            shard_path(options.out, start), rollouts[start : start + _RECORDED_PER_SHARD], over_limits=over_limits
+        )
     return close_folder(options.out, manifest, rejects)
 
 
@@ -142,3 +147,4 @@ def _show(manifest: Manifest, options: argparse.Namespace) -> None:
     )
     for reason, count in counts["rejected_by_reason"].items():
         console.print(f"set aside: {count:,} ({reason})", highlight=False)
+    show_over_limits(console, counts.get("over_limits", []))

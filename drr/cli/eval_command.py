@@ -7,10 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from rich.console import Console
 
+from drr.cli.over_limits import show_over_limits
 from drr.engine.devices import beside_judges, prepare_environment
 from drr.engine.open_reasoner import OpenReasoner, open_engine
 from drr.errors import InputError
@@ -30,7 +31,7 @@ from drr.loop.reasoner import user_prompt
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from drr.tasks import Question
-from drr.tasks.grading import Grader, load_grader
+from drr.tasks.grading_pool import Grading, gold_faults
 from drr.tasks.sources import load_questions
 
 
@@ -65,7 +66,18 @@ class Judges:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
-    grade = load_grader(options.grader)
+    with Grading(options.grader) as grading:
+        results = _results(options, grading)
+    console = Console(width=130)
+    title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
+    console.print(table(results["groups"][ALL], title))
+    where = f"All tables are in {options.out / REPORT_NAME}, the picture is {options.out / PLOT_NAME}"
+    console.print(where, highlight=False)
+    show_over_limits(console, results["over_limits"])
+
+
+def _results(options: argparse.Namespace, grading: Grading) -> dict[str, Any]:
+    """Run the strategies that the output folder lacks, unless only a report is wanted, and write the report."""
     if not options.report:
         judges = Judges.load(options.dm, options.calibration)
         config, strategies = _config(options, judges), _strategies(options, judges)
@@ -77,14 +89,21 @@ def run(options: argparse.Namespace) -> None:
         )
         for sentence in loaded.told():
             Console().print(sentence, highlight=False, markup=False)
+        questions = _gradable(loaded.questions, grading)
         prepare_environment(quiet=True)
-        asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
-    results = write_report(options.out, grade)
-    console = Console(width=130)
-    title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
-    console.print(table(results["groups"][ALL], title))
-    where = f"All tables are in {options.out / REPORT_NAME}, the picture is {options.out / PLOT_NAME}"
-    console.print(where, highlight=False)
+        asyncio.run(_evaluate(options, config, judges, strategies, questions, grading))
+    return write_report(options.out, grading)
+
+
+def _gradable(questions: list[Question], grading: Grading) -> list[Question]:
+    """The questions whose gold answer can be used. Prints which cannot; InputError if none can."""
+    faults = dict(gold_faults(grading, [question.answer for question in questions]))
+    for place, reason in faults.items():
+        row = questions[place].row or place + 1
+        Console().print(f"set aside: row {row}, answer: {reason}", highlight=False, markup=False)
+    if len(faults) == len(questions):
+        raise InputError("questions", f"no gold answer can be used; the first {next(iter(faults.values()))}")
+    return [question for place, question in enumerate(questions) if place not in faults]
 
 
 def _config(options: argparse.Namespace, judges: Judges) -> EvalConfig:
@@ -179,7 +198,7 @@ async def _evaluate(
     judges: Judges,
     strategies: list[Strategy],
     questions: list[Question],
-    grade: Grader,
+    grading: Grading,
 ) -> None:
     from drr.engine.open_dm import open_dm
     from drr.engine.open_prm import open_prm
@@ -210,5 +229,5 @@ async def _evaluate(
             "calibrations": judges.state(),
             **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
         }
-        evaluator = Evaluator(reasoner, scorers, grade, config)
+        evaluator = Evaluator(reasoner, scorers, grading, config)
         await evaluate(evaluator, strategies, questions, options.out, settings)

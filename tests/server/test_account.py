@@ -220,3 +220,39 @@ def test_an_argument_of_the_sdk_that_was_sent_as_a_field_is_told(server: Server)
     body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "extra_body": {"drr": {}}}
     response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
     assert (response.status_code, response.json()["error"]["param"]) == (400, "extra_body")
+
+
+@pytest.mark.parametrize(
+    ("fields", "broken_by"),
+    [
+        ({}, []),
+        ({"drr": {"max_thinking_tokens": 10}}, "max_thinking_tokens"),
+        ({"drr": {"max_steps": 1}}, "max_steps"),
+        ({"max_tokens": 40}, "max_tokens"),
+        ({"thinking_token_budget": 10}, "thinking_token_budget"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"stop": ["36"]}, "stop"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"structured_outputs": {"regex": "[0-9]+"}}, "structured_outputs"),
+        ({"messages": [{"role": "system", "content": "Be brief."}, *EASY]}, "messages"),
+    ],
+)
+def test_a_promise_is_kept_or_says_what_breaks_it(server: Server, fields: dict[str, Any], broken_by: Any) -> None:
+    drr = {"max_lost_correct": 0.01, **fields.pop("drr", {})}
+    risk = post(server, **{"messages": EASY, "drr": drr, **fields}).json()["drr"]["risk"]
+    assert risk["certified"] == 0.01
+    assert risk["holds"] is (not broken_by)
+    assert broken_by == risk["broken_by"] or broken_by in risk["broken_by"]
+
+
+def test_an_effort_chooses_the_risk_where_nothing_else_does(server: Server) -> None:
+    def settings(effort: str, **drr: Any) -> dict[str, Any]:
+        body = post(server, messages=EASY, reasoning_effort=effort, **({"drr": drr} if drr else {})).json()
+        own: dict[str, Any] = body["drr"]["settings"]
+        return own
+
+    assert [settings(effort)["max_lost_correct"] for effort in ("low", "medium", "high")] == [0.05, None, 0.01]
+    assert settings("max")["mode"] == "off"
+    assert settings("low", report="summary")["max_lost_correct"] == 0.05
+    assert settings("low", threshold=0.7)["max_lost_correct"] is None, "the request says it itself"

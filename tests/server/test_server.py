@@ -442,7 +442,8 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
     certified = ScorerCard("logprob", fingerprint(reference.reasoner_folder()), "r", "blank_line", LOGPROB_CALIBRATION)
     certified.save(calibrations)
     arguments = ["--model", str(reference.reasoner_folder()), "--served-model-name", MODEL]
-    server = start(tmp_path / "log", *arguments, "--drr-calibration", str(calibrations))
+    tools = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    server = start(tmp_path / "log", *arguments, "--drr-calibration", str(calibrations), *tools)
     try:
         assert server.ask().drr["stop_cause"] == "off"
         sure = server.ask(drr={"scorer": "logprob", "max_lost_correct": 0.05})
@@ -457,6 +458,13 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         probed = server.ask(drr={"scorer": "answer_probe", "threshold": 0.5})
         assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("sure", "answer_probe")
         assert probed.drr["probe_tokens"] > 0
+        refused = server.ask(
+            drr={"scorer": "logprob", "on_exhausted": "abstain", "accept": 1.0},
+            tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+            tool_choice="required",
+        ).choices[0]
+        assert (refused.finish_reason, refused.message.tool_calls, refused.message.content) == ("stop", None, None)
+        assert refused.message.refusal, "an abstention is no tool call, even where one is required"
         assert httpx.get(f"{server.url}/health").json()["dm"] == "none"
     finally:
         assert stop(server) == 0
