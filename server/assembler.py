@@ -14,6 +14,7 @@ class OutputAssembler:
     """Puts one request's outputs together, as deltas, all so far, or everything at the end, as it was asked.
 
     Tokens that were put in have text and no id: nobody generated them, so they are in no count and no log-probability.
+    Of deltas, a refusal comes with the end: vLLM drops an end without text of which nothing has been shown before.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class OutputAssembler:
         self._open = params.n
         self._emitted: list[list[Emit]] = [[] for _ in range(params.n)]
         self._final: dict[int, CompletionOutput] = {}
+        self._refusals: dict[int, str] = {}
 
     def add(self, index: int, event: Event) -> RequestOutput | None:
         """The output that this event of choice `index` makes due, if any."""
@@ -45,6 +47,9 @@ class OutputAssembler:
 
     def _emit(self, index: int, event: Emit) -> RequestOutput | None:
         if self._kind is RequestOutputKind.DELTA:
+            if event.part is Part.REFUSAL:
+                self._refusals[index] = event.text
+                return None
             unseen = event.part is Part.MARKER and not self._shows_markers
             if unseen and all(token.injected for token in event.tokens):
                 return None  # nothing was generated, and nobody is shown it
@@ -60,7 +65,7 @@ class OutputAssembler:
     def _finish(self, index: int, event: Finished) -> RequestOutput | None:
         self._open -= 1
         delta = self._kind is RequestOutputKind.DELTA
-        final = self._completion(index, (), "") if delta else self._whole(index)
+        final = self._completion(index, (), self._refusals.get(index, "")) if delta else self._whole(index)
         final.finish_reason, final.stop_reason = event.finish_reason, event.stop_reason
         if self._kind is not RequestOutputKind.FINAL_ONLY:
             return self._output([final])

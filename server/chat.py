@@ -63,7 +63,8 @@ class DrrChat:
         try:
             settings = self._settings(request, raw_request)
         except DrrError as error:
-            refused: ErrorResponse = self._handler.create_error_response(str(error), param=error.param)
+            named = error if _in_body(request) else error.in_header()
+            refused: ErrorResponse = self._handler.create_error_response(str(named), param=named.param)
             return refused
         scorer = self.runtime.scorers[settings.scorer] if settings.scorer is not None else None
         plan = ResponsePlan(
@@ -89,7 +90,6 @@ class DrrChat:
 
     def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
         asked = self._asked(request, raw_request)
-        explicit = (request.model_extra or {}).get("drr") is not None
         forced_mode: Mode | None = getattr(raw_request.state, ALIAS_STATE, None) if raw_request is not None else None
         forced_mode = forced_mode or self._take_alias(request)
         asked = self._with_effort(request, asked, forced_mode)
@@ -98,7 +98,7 @@ class DrrChat:
             forced_mode,
             self._temperature(request),
             budget if isinstance(budget, int) and budget >= 0 else None,
-            explicit=explicit,
+            explicit=_in_body(request),
         )
         settings = resolve(asked, self.runtime.defaults, beside)
         if settings.thinking_in == "content" and isinstance(self.runtime.form, Channels):
@@ -143,6 +143,8 @@ class DrrChat:
             return asked
         if meant.mode is not None and forced_mode is not None:
             return asked
+        if asked is not None and asked.max_thinking_tokens == 0:
+            return asked  # nothing is thought that a judge could be surer of
         chosen = {name: value for name, value in dataclasses.asdict(meant).items() if value is not None}
         return DrrRequest.model_validate({**(asked.model_dump(exclude_none=True) if asked else {}), **chosen})
 
@@ -168,6 +170,11 @@ class DrrChat:
             return None
         request.model = name
         return ALIASES[suffix]
+
+
+def _in_body(request: ChatCompletionRequest) -> bool:
+    """Whether the request brought a `drr` object in its body."""
+    return (request.model_extra or {}).get("drr") is not None
 
 
 def _tools(request: ChatCompletionRequest) -> Tools:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from drr.loop.formats import Part
+from drr.loop.policy import StopCause
 from drr.loop.response import Emit, Outcome, StepReport
 from server.settings import Settings
 
@@ -106,7 +107,8 @@ class ResponsePlan:
     def end(self, choice: int, outcome: Outcome, finish_reason: str) -> None:
         """A choice is complete."""
         account = self.account
-        account.current, account.current_choice = Part.ANSWER, choice
+        abstained = outcome.stop_cause is StopCause.ABSTAINED  # then what is said comes with the end
+        account.current, account.current_choice = Part.REFUSAL if abstained else Part.ANSWER, choice
         account.of(choice)
         account.outcomes[choice] = outcome
         if finish_reason == "length":

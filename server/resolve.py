@@ -176,7 +176,8 @@ def _mode(asked: DrrRequest, forced_mode: Mode | None, defaults: Defaults) -> Mo
     named = asked.mode or forced_mode
     if defaults.rule is None:
         if named not in (None, "off"):
-            raise DrrError("drr.mode", f"{named} {Need.JUDGE.value}")
+            source = "model" if asked.mode is None else "drr.mode"
+            raise DrrError(source, f"{named} {Need.JUDGE.value}")
         return "off"
     if named is None and asked.scorer is not None and defaults.mode == "off":
         return "auto"

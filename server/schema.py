@@ -17,11 +17,16 @@ _SHOWN = 80
 
 
 class DrrError(ValueError):
-    """A `drr` object that cannot be honoured; `param` names the key at fault."""
+    """A `drr` object that cannot be honoured; `param` names the key at fault, `why` says what is wrong with it."""
 
-    def __init__(self, param: str, message: str) -> None:
-        super().__init__(f"{param}: {message}")
-        self.param = param
+    def __init__(self, param: str, why: str) -> None:
+        super().__init__(f"{param}: {why}")
+        self.param, self.why = param, why
+
+    def in_header(self) -> "DrrError":
+        """The same of an object that came in the header."""
+        name, dot, key = self.param.partition(".")
+        return DrrError(f"X-DRR{dot}{key}", self.why) if name == "drr" else self
 
 
 class DrrRequest(BaseModel):

@@ -38,6 +38,10 @@ from drr.loop.steps import StepRule
 
 _LENGTH: tuple[str, int | str | None] = ("length", None)
 
+_BLANK = 2
+"""Tokens of the request that brings the blank before an answer: the blank's own, as a rule, and the first word's, which
+is thrown away."""
+
 
 class ThinkingLoop:
     """One attempt at a response. Iterate `run()` to its end, or close it: either way every engine request is freed."""
@@ -80,6 +84,8 @@ class ThinkingLoop:
         self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
         self._stage = Stage.UNDECIDED
         self._before_answer = False
+        self._blank_wasted = 0
+        """What is set aside for words that came with the blank before an answer."""
         self._out_of_room = False
         """Whether the thinking's request has generated all that it was allowed."""
         self._cuts = 0
@@ -190,7 +196,7 @@ class ThinkingLoop:
         """How far it has come, or had come with the first `end` tokens of its output."""
         used = self._trace.used(end)
         set_aside = max(self._cuts * self._settings.lookahead, self._outcome.discarded_tokens)
-        return replace(used, generated=used.generated + set_aside)
+        return replace(used, generated=used.generated + set_aside, answered=used.answered + self._blank_wasted)
 
     def _limit(self) -> StopCause:
         """What ends thinking that may not go on; the engine itself has no limit but the model's context."""
@@ -210,13 +216,15 @@ class ThinkingLoop:
         if self._stage is Stage.UNDECIDED:
             markers += max(1, len(form.open_ids))
         answering = self._stage is Stage.ANSWERING
-        if not self._requests.open(phase, trace.carried, self._used(), answering=answering, markers=markers):
+        most = _BLANK if self._before_answer else None
+        if not self._requests.open(phase, trace.carried, self._used(), answering=answering, markers=markers, most=most):
             self._finish = _LENGTH
 
     def _open_answer(self) -> None:
         """Ask for the answer. Where a stop text could match the blank before its first word, that comes in a request of
-        its own, which knows no stop texts."""
-        self._before_answer = self._settings.blank_before_answer
+        its own, which knows no stop texts, unless that would leave no room for words."""
+        roomy = self._requests.room(self._used()) > 2 * _BLANK
+        self._before_answer = self._settings.blank_before_answer and roomy
         self._open_stream(Phase.THINK if self._before_answer else Phase.ANSWER)
 
     async def _go_on(self) -> bool:
@@ -228,7 +236,9 @@ class ThinkingLoop:
         if self._stage is Stage.THINKING and self._racer is not None and not self._has_room():
             await self._racer.more(self._used())
         room = self._has_room() if self._stage is Stage.THINKING else self._requests.room(self._used()) > 0
-        if room:
+        if room and self._before_answer:
+            self._open_answer()
+        elif room:
             self._open_stream(Phase.THINK)
         return room
 
@@ -265,6 +275,7 @@ class ThinkingLoop:
                 self._requests.count(len(blank))
                 self._trace.tokens.extend(blank)
                 self._cuts += 1
+                self._blank_wasted += self._requests.left
                 await self._give_up_rest(len(delta.tokens) - words[0])
                 self._open_stream(Phase.ANSWER)
                 return

@@ -62,11 +62,26 @@ class EngineRequests:
         self._outcome.generated_tokens += tokens
         self._left -= tokens
 
-    def open(self, phase: Phase, carried: Sequence[int], used: Used, *, answering: bool, markers: int) -> bool:
+    @property
+    def left(self) -> int:
+        """How many more tokens the running request may generate."""
+        return self._left
+
+    def open(
+        self,
+        phase: Phase,
+        carried: Sequence[int],
+        used: Used,
+        *,
+        answering: bool,
+        markers: int,
+        most: int | None = None,
+    ) -> bool:
         """Begin a request behind an output of `carried` tokens; False where there is no room for one. The request
         before must have been closed. Unless `answering` it may generate no more than may be thought, and so many
-        `markers` around that."""
+        `markers` around that; `most` is the most in any case."""
         limit = self._allowance.room(used) if answering else self._allowance.to_think(used, markers)
+        limit = limit if most is None else min(limit, most)
         if limit < 1:
             return False
         segment = Segment(phase, self._number, [*self._prompt_ids, *carried], carried, limit, cut=self.cut)

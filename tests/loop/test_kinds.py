@@ -1,5 +1,6 @@
 """The loop with every kind of reasoning format, against scripted Reasoners."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -454,4 +455,18 @@ async def test_white_space_before_the_answer_comes_without_stop_texts() -> None:
     assert phases == [Phase.THINK, Phase.THINK, Phase.ANSWER]
     assert found.text(Part.ANSWER) == "\n\nThe end"
     assert reasoner.segments[-1].ids[-1] == reasoner.vocabulary.token("\n\n").id
+    check(found, reasoner)
+
+
+@pytest.mark.parametrize("most", range(1, 12))
+@pytest.mark.parametrize("group", [1, 3, 8])
+def test_words_that_come_with_the_blank_are_within_max_tokens(most: int, group: int) -> None:
+    form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
+    thinking = ("<think>", "a", "b", "c", "d", "e", "f", "g", "h")
+    blank = ("\n\n", "The", " end", " of", " it", " all", "")
+    reasoner = FakeReasoner(thinking, rethought=blank, answer=("The end", " of", " it", " all", ""), group=group)
+    careful = replace(SETTINGS, max_tokens=most, separate_answer=True, blank_before_answer=True)
+    found = asyncio.run(shown(loop_of(reasoner, FakeScorer([0.1]), form, careful)))
+    assert found.outcome.generated_tokens <= most
+    assert found.outcome.answer_tokens > 0
     check(found, reasoner)

@@ -77,3 +77,10 @@ def test_a_marker_that_nobody_generated_is_no_output_of_its_own() -> None:
     marker = Emit(injected([8], "</think>"), "</think>", Part.MARKER)
     found = outputs(RequestOutputKind.DELTA, [(0, emit(1)), (0, marker), (0, emit(2)), (0, end())])
     assert [shown(own)[0][2] for own in found] == [[1], [2], []]
+
+
+def test_a_refusal_comes_with_the_end() -> None:
+    refusal = Emit((), "not sure", Part.REFUSAL)
+    found = outputs(RequestOutputKind.DELTA, [(0, refusal), (0, end())])
+    assert [shown(own) for own in found] == [[(0, "not sure", [], "stop")]]
+    assert shown(outputs(RequestOutputKind.FINAL_ONLY, [(0, refusal), (0, end())])[0]) == [(0, "not sure", [], "stop")]

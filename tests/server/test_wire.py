@@ -162,3 +162,44 @@ def test_thinking_can_be_shown_as_content(server: Server) -> None:
     assert "answer is" in content
     assert shown(server, **asked) == ("", content)
     assert response.usage.completion_tokens_details.reasoning_tokens == response.drr["discarded_tokens"]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 12, 40])
+@pytest.mark.parametrize("stop", ["\n", " answer"])
+@pytest.mark.parametrize("drr", [{}, {"mode": "off", "answer_tokens": 8}])
+def test_max_tokens_holds_where_the_blank_before_the_answer_comes_apart(
+    server: Server, tokens: int, stop: str, drr: Any
+) -> None:
+    response = server.ask(messages=APPLES, temperature=0, max_tokens=tokens, stop=[stop], drr=drr)
+    assert response.usage.completion_tokens <= tokens
+
+
+def test_an_abstention_of_attempts_that_nobody_saw_has_an_end(server: Server) -> None:
+    drr = {"mode": "rethink", "accept": 1.0, "parallel": 2, "on_exhausted": "abstain", "refusal": "no"}
+    (chunk,) = [
+        chunk
+        for chunk in server.ask(messages=APPLES, max_tokens=30, stream=True, drr=drr)
+        if chunk.choices and chunk.choices[0].finish_reason
+    ]
+    assert (chunk.choices[0].delta.refusal, chunk.choices[0].finish_reason) == ("no", "stop")
+    assert chunk.drr["stop_cause"] == "abstained"
+
+
+def test_refusals_name_what_was_sent(server: Server) -> None:
+    for header, param in (
+        ('{"mode": "stop", "max_rethinks": 2}', "X-DRR.max_rethinks"),
+        ('{"moode": "stop"}', "X-DRR.moode"),
+        ("7", "X-DRR"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=param) as caught:
+            server.ask(extra_headers={"X-DRR": header})
+        assert caught.value.param == param
+    with pytest.raises(openai.BadRequestError) as contradicted:
+        server.ask(model=f"{MODEL}:full", extra_headers={"X-DRR": '{"mode": "auto"}'})
+    assert contradicted.value.param == "X-DRR.mode"
+
+
+def test_an_effort_asks_for_no_risk_where_nothing_is_thought(server: Server) -> None:
+    response = server.ask(messages=APPLES, reasoning_effort="low", drr={"max_thinking_tokens": 0})
+    assert response.drr["thinking_tokens"] == 0
+    assert response.drr["settings"]["max_lost_correct"] is None
