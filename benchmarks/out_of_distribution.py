@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from drr.certify.calibrate import replay_of, split_for_calibration
+from drr.certify.calibrate_config import RISKS
 from drr.certify.promise import surely_at_least
 from drr.certify.replay import Replay, RuleTable, candidate_rules
-from drr.certify.thresholds import RISKS, certify, drift_histogram, order_rules
+from drr.certify.thresholds import certify, drift_histogram, order_rules
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
