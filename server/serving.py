@@ -72,7 +72,8 @@ async def _start(
     except (InputError, StartupError):
         raise
     except Exception as error:
-        raise StartupError(f"the models cannot be started: {log.explain(error)}") from error
+        what = next(iter(getattr(error, "__notes__", ())), "the server")
+        raise StartupError(f"{what} cannot be started: {log.explain(error)}") from error
 
 
 def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:

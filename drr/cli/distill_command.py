@@ -17,9 +17,7 @@ from drr.engine.served import served_model
 from drr.errors import InputError
 from drr.learn.distill_config import DistillConfig
 from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
-from drr.learn.recorded import load_recorded
 from drr.learn.records import MANIFEST_NAME, Manifest, question_key, write_shard
-from drr.tasks.grading import load_grader
 from drr.tasks.sources import Loaded, load_questions
 
 _RECORDED_PER_SHARD = 1000
@@ -28,6 +26,8 @@ _RECORDED_PER_SHARD = 1000
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
     config = check(options)
+    from drr.tasks.grading import load_grader
+
     load_grader(config.grader)
     manifest = _import_recorded(options, config) if options.recorded else _roll_out(options, config)
     _show(manifest, options)
@@ -99,6 +99,9 @@ def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:
+    from drr.learn.recorded import load_recorded
+    from drr.tasks.grading import load_grader
+
     rollouts, rejects = load_recorded(
         options.questions,
         config.step_rule,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, get_args
+from typing import Any, Self, get_args
 
 from rich.console import Console
 
@@ -27,7 +27,6 @@ from drr.judge.scorers.registry import ScorerName
 from drr.learn.distill_folder import questions_key
 from drr.learn.records import question_key
 from drr.tasks import Question
-from drr.tasks.grading import Grader, load_grader
 from drr.tasks.sources import load_questions
 
 DEFAULT_SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_probe", "self_critique")
@@ -66,6 +65,8 @@ class Judges:
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
     config = check(options)
+    from drr.tasks.grading import load_grader
+
     grade = load_grader(options.grader or "auto")
     if not options.report:
         judges = Judges.load(options.dm, options.calibration)
@@ -76,7 +77,6 @@ def run(options: argparse.Namespace) -> None:
             answer_column=options.answer_column,
             limit=options.limit,
         )
-        prepare_environment(quiet=True)
         asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
     _report(options, grade)
 
@@ -107,7 +107,7 @@ def _check_scorers(options: argparse.Namespace) -> None:
             raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}{hint}")
 
 
-def _report(options: argparse.Namespace, grade: Grader) -> None:
+def _report(options: argparse.Namespace, grade: Any) -> None:
     from drr.evaluate.report import ALL
     from drr.evaluate.tables import table
     from drr.evaluate.write import PLOT_NAME, REPORT_NAME, write_report
@@ -186,7 +186,7 @@ async def _evaluate(
     judges: Judges,
     strategies: list[Strategy],
     questions: list[Question],
-    grade: Grader,
+    grade: Any,
 ) -> None:
     """Run the strategies that `options.out` lacks."""
     _check_uncalibrated(judges.calibrations(), questions)
@@ -197,6 +197,7 @@ async def _evaluate(
         load_dm_head(options.dm)
     if options.prm is not None:
         check_model(options.prm, "--prm")
+    prepare_environment(quiet=True)
     from drr.cli.eval_run import run_strategies
 
     await run_strategies(options, config, judges.dm, judges.scorers, judges.state(), strategies, questions, grade)

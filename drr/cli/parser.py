@@ -40,7 +40,8 @@ def config_from(config: type[Config], options: argparse.Namespace, **more: Any) 
 
 def given(options: argparse.Namespace, name: str) -> bool:
     """Whether the user gave an option."""
-    return getattr(options, name, None) not in (None, False)
+    value = getattr(options, name, None)
+    return value is not None and value is not False
 
 
 def needed(options: argparse.Namespace, name: str, reason: str) -> None:

@@ -29,6 +29,8 @@ _YES = ("1", "ON", "YES", "TRUE")
 def check_model(name: str, option: str, files: Sequence[str] = CONFIG_FILES) -> None:
     """InputError, which names `option`, unless `name` is a folder with one of `files`, or a model that the local cache
     or the hub has. What is clearly a path is never asked of the hub; other stores (`s3://...`) are left alone."""
+    if not name:
+        raise InputError(option, "must not be empty")
     if "://" in name:
         return
     path = Path(name)
@@ -48,7 +50,7 @@ def check_model(name: str, option: str, files: Sequence[str] = CONFIG_FILES) -> 
 def is_path(name: str) -> bool:
     """Whether a name that nothing here has can only be meant as a path: no hub has such ids, or its first part is a
     folder here."""
-    if not name or name.startswith((".", "/", "~")) or name.endswith(("/", ".json", ".jsonl", ".safetensors")):
+    if name.startswith((".", "/", "~")) or name.endswith(("/", ".json", ".jsonl", ".safetensors")):
         return True
     first, slash, _ = name.partition("/")
     if slash and Path(first).is_dir():

@@ -26,6 +26,7 @@ _ELSEWHERE = re.compile(r"root cause|initialization failed|failed to start|backg
 _PYDANTIC = re.compile(r"^\d+ validation errors? for \w+\s*(?:\S*\s*)?Value error, (.*?)(?: \[type=.*)?$", re.DOTALL)
 _LONGEST = 600
 _DRAIN_SECONDS = 3.0
+_CLOSED = -1
 
 
 class StartLog:
@@ -36,7 +37,7 @@ class StartLog:
     def __init__(self) -> None:
         number, name = tempfile.mkstemp(prefix="drr-start-", suffix=".log")
         self.path = Path(name)
-        self._log = os.fdopen(number, "wb", buffering=0)
+        self._log = number
         self._holds = not os.environ.get(TRACEBACK_VARIABLE)
         self._held: list[tuple[int, bytes]] | None = None
         self._lock = threading.Lock()
@@ -64,8 +65,11 @@ class StartLog:
         if error is not None:
             for thread in self._threads:  # they end when the last process that failed has ended
                 thread.join(_DRAIN_SECONDS)
-            return
         with self._lock:
+            os.close(self._log)
+            self._log = _CLOSED
+            if error is not None:
+                return
             self._holds = False
             for target, chunk in self._held or ():
                 _write(target, chunk)
@@ -78,7 +82,7 @@ class StartLog:
                 if not self._holds:
                     _write(target, chunk)
                     continue
-                _write(self._log.fileno(), chunk)
+                _write(self._log, chunk)
                 trouble = None if self._held is not None else _TROUBLE.search(chunk)
                 if trouble is not None:
                     self._held = []
