@@ -73,9 +73,17 @@ def _system(error: OSError) -> str | None:
 
 
 def _network(error: BaseException) -> str:
-    said = _first_line(error) or type(error).__name__
-    status = getattr(error, "status_code", None)
-    return f"the server answered {status}: {said}" if status else f"the server cannot be reached: {said}"
+    """What a client's library says, with the address that was asked where that is known."""
+    try:
+        address = f" at {error.request.url}"  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises the latter where there was no request yet
+        address = ""
+    body = getattr(error, "body", None)
+    said = body.get("message") if isinstance(body, dict) else None
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is None:
+        return f"the server{address} cannot be reached: {said or _first_line(error) or type(error).__name__}"
+    return f"the server{address} answered {status}: {said or 'is it the address of an API, as in http://host:port/v1?'}"
 
 
 def _first_line(error: BaseException) -> str:

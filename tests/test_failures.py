@@ -49,12 +49,13 @@ def hub_error() -> BaseException:
         (OSError(errno.EIO, "Input/output error", "a"), 1, "a: Input/output error"),
         (MemoryError(), 1, "memory is used up"),
         (ModuleNotFoundError("no", name="matplotlib.pyplot"), 1, "the package matplotlib is not installed"),
-        (httpx.ConnectError("refused", request=REQUEST), 1, "the server cannot be reached: refused"),
-        (openai.APIConnectionError(request=REQUEST), 1, "the server cannot be reached: Connection error."),
+        (httpx.ConnectError("refused", request=REQUEST), 1, "the server at http://h/v1 cannot be reached: refused"),
+        (httpx.ConnectTimeout("timed out"), 1, "the server cannot be reached: timed out"),
+        (openai.APIConnectionError(request=REQUEST), 1, "the server at http://h/v1 cannot be reached: Connection"),
         (
-            openai.NotFoundError("no model x", response=httpx.Response(404, request=REQUEST), body=None),
+            openai.NotFoundError("404", response=httpx.Response(404, request=REQUEST), body={"message": "no model x"}),
             1,
-            "the server answered 404: no model x",
+            "the server at http://h/v1 answered 404: no model x",
         ),
         (hub_error(), 1, "the hub: Cannot reach the hub: offline mode is on"),
         (
