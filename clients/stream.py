@@ -20,23 +20,23 @@ _QUESTION = "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of t
 
 async def ask(url: str, model: str, question: str, console: Console) -> None:
     """Stream the answer to `console`: thinking dimmed, then the answer, then what DRR did."""
-    client = AsyncOpenAI(base_url=url, api_key="none", max_retries=0)
     started = time.perf_counter()
     times: list[float] = []
     drr = None
-    stream = await client.chat.completions.create(
-        model=model, messages=[{"role": "user", "content": question}], stream=True
-    )
-    async for chunk in stream:
-        drr = getattr(chunk, "drr", drr)
-        if not chunk.choices:
-            continue
-        delta = chunk.choices[0].delta
-        thought = getattr(delta, "reasoning", None)
-        if thought or delta.content:
-            times.append(time.perf_counter() - started)
-        console.print(thought or "", style="dim", end="", markup=False, highlight=False)
-        console.print(delta.content or "", style="bold", end="", markup=False, highlight=False)
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        stream = await client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": question}], stream=True
+        )
+        async for chunk in stream:
+            drr = getattr(chunk, "drr", drr)
+            if not chunk.choices:
+                continue
+            delta = chunk.choices[0].delta
+            thought = getattr(delta, "reasoning", None)
+            if thought or delta.content:
+                times.append(time.perf_counter() - started)
+            console.print(thought or "", style="dim", end="", markup=False, highlight=False)
+            console.print(delta.content or "", style="bold", end="", markup=False, highlight=False)
     console.print()
     if drr:
         console.print(

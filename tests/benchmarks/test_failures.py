@@ -9,6 +9,7 @@ from benchmarks import load
 from benchmarks.beside_vllm import _measured
 from drr.errors import InputError
 
+_ANSWERS = re.compile(r"guarded\(|parser\.error\(str\(error\)\)|return run\(parser|launch\.main\(")
 FOLDER = Path(load.__file__).parent
 
 
