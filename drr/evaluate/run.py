@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from drr.engine.sampling import sampling
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import VllmReasoner, attempt_params
 from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.oracle import OracleScorer
 from drr.evaluate.strategies import Strategy
 from drr.files import check_same_settings, read_json_object, write_whole
-from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
 from drr.learn.distill import draw_seed
 from drr.learn.distill_folder import questions_key
 from drr.learn.records import question_key
@@ -35,7 +35,6 @@ from drr.loop.response import Emit, Finished, LoopSettings, Outcome, Transcript
 from drr.loop.rethink import RETHINK_CUE, RethinkLoop
 from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
-from drr.loop.steps import StepRule
 from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
@@ -43,19 +42,6 @@ from drr.tasks.grading_pool import Grading
 SETTINGS_NAME = "eval.json"
 _DEADLINE = 120.0
 """Seconds in which a score must arrive; so long that none is given up in an evaluation."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvalConfig:
-    """How answers are sampled. An attempt has at most `max_tokens`; `answer_tokens` of them are kept for its answer."""
-
-    temperature: float = 0.8
-    max_tokens: int = 1024
-    answer_tokens: int = 256
-    seed: int = 0
-    step_rule: StepRule = field(default_factory=StepRule)
-    nudge_cue: str = DEFAULT_NUDGE_CUE
-    concurrency: int = 48
 
 
 @dataclass(frozen=True, slots=True)

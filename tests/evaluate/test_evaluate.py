@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from drr.cli import eval_command
 from drr.cli.main import main
 from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.report import (
     ALL,
     StrategyArrays,
@@ -26,7 +27,7 @@ from drr.evaluate.report import (
     judged,
     strategy_arrays,
 )
-from drr.evaluate.run import EvalConfig, Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
+from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
 from drr.evaluate.selective import Judged, areas, coverage_curve
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
 from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
@@ -205,7 +206,7 @@ def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
 
 def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, FakeEngine(ASKED))
-    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), "--report"]
+    command = ["eval", "arithmetic:10:3:test", "--out", str(tmp_path), "--report"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "self-consistency, 4" in printed
@@ -397,13 +398,13 @@ def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFi
         (["--scorer", "dm"], "--scorer"),
         (["--scorer", "guess"], "--scorer"),
         (["--attempts", "1"], "--attempts"),
-        (["--strategy", "magic"], "--strategy: 'magic' fits none of: full thinking"),
+        (["--strategy", "magic"], "--strategy: 'magic' fits none of:\n  full thinking\n"),
         (["--concurrency", "0"], "--concurrency: must be at least 1"),
         (["--temperature", "0"], "--temperature"),
         (["--max-tokens", "3"], "--max-tokens"),
         (["--step-rule", "word"], "--step-rule"),
         (["--dm", "nowhere"], "nowhere: is no DM"),
-        (["--report"], "holds no outcomes"),
+        (["--report"], "--reasoner: is not for --report"),
     ],
 )
 def test_what_cannot_be_run_is_named(

@@ -473,10 +473,10 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--dm", "/nowhere"], "/nowhere: is no DM"),
-        (["--drr-calibration", "/nowhere"], "/nowhere: holds no calibrated scorers"),
+        (["--dm", "/nowhere"], "--dm: there is no folder /nowhere"),
+        (["--drr-calibration", "/nowhere"], "--drr-calibration: there is no folder /nowhere"),
         (["--prm", str(reference.dm_folder())], "--prm: "),
-        (["--drr-step-rule", "paragraph"], "step rule 'paragraph'"),
+        (["--drr-step-rule", "paragraph"], "--drr-step-rule: step rule 'paragraph'"),
         (["--reasoning-parser", "bogus"], "--reasoning-parser: vLLM knows no 'bogus'"),
         (["--reasoning-parser", "mistral"], "--reasoning-parser: mistral does not fit this Reasoner"),
         (
@@ -493,6 +493,6 @@ def test_a_bad_start_says_why(arguments: list[str], message: str) -> None:
     served = ["--port", "0", "--model", str(reference.reasoner_folder())]  # port 8000 may be taken
     command = [sys.executable, "-m", "drr.cli", "serve", *served, *arguments]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 1
+    assert result.returncode in (1, 2), "2 for what is known before vLLM is imported"
     assert f"drr serve: {message}" in result.stderr
     assert "Traceback" not in result.stderr
