@@ -178,7 +178,7 @@ def run(
     try:
         if options.report:
             check_section(options.readme, name)
-            text = section(read_results(options.out))
+            text = section(_measured(options.out))
             write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
             return 0
         prepare_environment(quiet=True)
@@ -188,6 +188,14 @@ def run(
         parser.error(str(error))
     Console(width=WIDTH).print(Markdown(section(read_results(options.out))))
     return 0
+
+
+def _measured(folder: Path) -> list[dict[str, Any]]:
+    """What has been recorded in this folder. InputError if nothing has: an empty report would replace a full one."""
+    measured = read_results(folder)
+    if not measured:
+        raise InputError(str(folder), "holds no measurements to report")
+    return measured
 
 
 async def _record(

@@ -21,16 +21,18 @@ from typing import Any
 
 from benchmarks.readme import check_section, write_section
 from drr import reference
+from drr.certify.scorer_names import asking
 from drr.cli.eval_command import Judges
 from drr.errors import InputError
 from drr.evaluate.report import ALL
-from drr.evaluate.strategies import ATTEMPTS, FULL, all_strategies, select_strategies
+from drr.evaluate.strategies import ATTEMPTS, FULL, all_strategies
+from drr.evaluate.strategy_names import select_strategies
 from drr.evaluate.write import RESULTS_NAME, summary, write_report
 from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import dm_state, fingerprint
 from drr.judge.scorers.registry import ScorerName
 from drr.reference.build import MAX_LOST_POINTS
-from drr.tasks.grading import load_grader
+from drr.tasks.grading_pool import Grading
 from drr.tasks.reference_suite import LEVELS
 from drr.tasks.sources import load_questions
 
@@ -84,9 +86,10 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
         shutil.copytree(reference.dm_folder(), work / "dm.partial", dirs_exist_ok=True)
         _drr("calibrate", "--dm", work / "dm.partial", "--data", records, "--max-lost-points", MAX_LOST_POINTS)
         (work / "dm.partial").rename(dm)
-    sources = ["--data", records, "--reasoner", reasoner, "--out", calibrations, "--max-lost-points", MAX_LOST_POINTS]
+    sources = ["--data", records, "--out", calibrations, "--max-lost-points", MAX_LOST_POINTS]
+    asked = {name: ["--reasoner", reasoner] if asking([name]) else [] for name in SCORERS}
     missing = [name for name in SCORERS if not (calibrations / f"{name}.json").exists()]
-    _side_by_side([["calibrate", "--scorer", name, *sources] for name in missing], jobs)
+    _side_by_side([["calibrate", "--scorer", name, *asked[name], *sources] for name in missing], jobs)
     models = ["--reasoner", reasoner, "--dm", dm, "--calibration", calibrations]
     scorers = [part for name in _JUDGES for part in ("--scorer", name)]
     limit_option = [] if limit is None else ["--limit", limit]
@@ -95,7 +98,8 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     names = _names(dm, calibrations)
     shares = [[part for name in names[job::jobs] for part in ("--strategy", name)] for job in range(jobs)]
     _side_by_side([[*compare, *share] for share in shares if share], jobs)
-    write_report(work / "outcomes", load_grader("auto"))
+    with Grading("auto") as grading:
+        write_report(work / "outcomes", grading)
     questions = len(load_questions(_TEST, limit=limit).questions)
     run_settings = {**settings, "questions": questions, "tasks": list(LEVELS), "jobs": jobs}
     write_whole(work / "outcomes" / _SETTINGS_NAME, json.dumps(run_settings, indent=1) + "\n")
@@ -176,7 +180,8 @@ def main() -> None:
         parser.error(str(error))
     try:
         if options.report:
-            write_report(options.out, load_grader("auto"))
+            with Grading("auto") as grading:
+                write_report(options.out, grading)
         else:
             jobs = 1 if options.jobs is None else options.jobs
             run(options.work or Path("evidence-work"), options.out, options.limit, jobs)

@@ -9,6 +9,7 @@ python -m benchmarks.labels compare --data FRESH --dm gold=DM --dm consistency=D
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from drr.certify.calibrate import replay_of
+from drr.failures import guarded
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.learn.boundaries import score_boundaries
@@ -132,6 +134,7 @@ def main() -> None:
     parser.add_argument("--dm", action="append", default=[], metavar="NAME=FOLDER")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    Manifest.load(options.data)
     if options.what == "relabel":
         Console().print_json(data=relabel(options.data, options.out))
         return
@@ -143,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded("benchmarks.labels", main))

@@ -29,6 +29,7 @@ from rich.table import Table
 from benchmarks.load_client import Load, Run, Target, drive
 from benchmarks.load_report import COMPARED, Figures, LatencyGoals, by_target, draw, figures, ratios
 from drr.errors import InputError
+from drr.failures import guarded
 from drr.files import write_whole
 from drr.progress import Progress
 from drr.tasks.sources import load_questions
@@ -214,11 +215,12 @@ def _median(runs: Sequence[Figures], figure: str) -> str:
 async def _target(url: str, name: str | None, model: str | None, body: Mapping[str, Any]) -> Target:
     url = url.rstrip("/").removesuffix("/v1")
     async with httpx.AsyncClient(base_url=url, timeout=30) as http:
-        try:
-            listed = (await http.get("/v1/models")).raise_for_status().json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise InputError(url, f"does not answer as an OpenAI-compatible server: {error}") from error
-    return Target(name or url, url, model or listed["data"][0]["id"], body)
+        answer = (await http.get("/v1/models")).raise_for_status()
+    try:
+        served = [str(card["id"]) for card in answer.json()["data"]]
+        return Target(name or url, url, model or served[0], body)
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(url, "does not answer as an OpenAI-compatible server") from error
 
 
 async def _main(options: argparse.Namespace, rest: Sequence[str]) -> None:
@@ -247,12 +249,7 @@ async def _main(options: argparse.Namespace, rest: Sequence[str]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status."""
     options, rest = parse(sys.argv[1:] if argv is None else argv)
-    try:
-        uvloop.run(_main(options, rest))
-    except InputError as error:
-        sys.stderr.write(f"benchmarks.load: {error}\n")
-        return 2
-    return 0
+    return guarded("benchmarks.load", lambda: uvloop.run(_main(options, rest)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Reports the resident memory of all the server's processes (API server and both e
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import uvloop
 
 from benchmarks.launch import running
 from benchmarks.load_client import Load, Target, drive
+from drr.failures import guarded
 from drr.files import write_whole
 from drr.progress import Progress
 from drr.reference import MODEL_NAME
@@ -70,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded("benchmarks.memory", main))

@@ -8,6 +8,7 @@ saw. Then they are tested on easy questions that were left out, and on all harde
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from rich.console import Console
 from rich.table import Table
 
 from drr.certify.calibrate import replay_of, split_for_calibration
+from drr.certify.calibrate_config import RISKS
 from drr.certify.promise import surely_at_least
 from drr.certify.replay import Replay, RuleTable, candidate_rules
-from drr.certify.thresholds import RISKS, certify, drift_histogram, order_rules
+from drr.certify.thresholds import certify, drift_histogram, order_rules
 from drr.errors import InputError
+from drr.failures import guarded
 from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES, DriftWatch
 from drr.learn.boundaries import score_boundaries
 from drr.learn.fusion import with_temperatures
-from drr.learn.records import Rollout, question_key, read_rollouts, share_of
+from drr.learn.records import Manifest, Rollout, question_key, read_rollouts, share_of
 
 _LEFT_OUT_SHARE = 0.35
 _LEFT_OUT_SALT = "shift"  # decides which questions are left out: another salt would make other figures
@@ -141,10 +144,11 @@ def main() -> None:
     parser.add_argument("--easy", type=int, default=4)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/shift.json"))
     options = parser.parse_args()
+    Manifest.load(options.data)
     results = measure(options.dm, read_rollouts(options.data), options.easy)
     options.out.write_text(json.dumps(results, indent=1) + "\n")
     show(results)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded("benchmarks.out_of_distribution", main))

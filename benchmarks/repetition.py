@@ -10,6 +10,7 @@ behaviour features that it would see in serving.
 import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drr import reference
 from drr.engine.open_reasoner import known_format
+from drr.failures import guarded
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.learn.boundaries import score_boundaries
 from drr.learn.fusion import probabilities
-from drr.learn.records import Rollout, read_rollouts
+from drr.learn.records import Manifest, Rollout, read_rollouts
 from drr.loop.reasoner import user_prompt
 from drr.loop.stated import stated_answer
 from drr.progress import Progress
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--attempts", type=int, default=300)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    Manifest.load(options.data)
     usable = [rollout for rollout in read_rollouts(options.data) if repeatable(rollout)]
     stride = max(1, len(usable) // options.attempts)
     results = measure(options.dm, options.reasoner, usable[::stride][: options.attempts])
@@ -149,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded("benchmarks.repetition", main))

@@ -14,9 +14,11 @@ import argparse
 import asyncio
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from rich.table import Table
 
 from benchmarks.launch import served
 from benchmarks.readme import write_section
+from drr.failures import guarded
+from drr.files import read_json_object
 from drr.loop.stated import stated_answer
 from drr.progress import Progress
 from drr.reference import MODEL_NAME
@@ -290,6 +294,15 @@ async def _main(options: argparse.Namespace) -> None:
     show(results)
 
 
+def run(options: argparse.Namespace) -> None:
+    """Measure, or write what was measured into a file."""
+    if options.readme:
+        results = read_json_object(options.out)
+        write_section(options.readme, "savings", "python -m benchmarks.savings --readme README.md", markdown(results))
+    else:
+        asyncio.run(_main(options))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", help="a running server; without it one is started on the reference models")
@@ -298,9 +311,4 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/savings.json"))
     parser.add_argument("--readme", type=Path, help="only write the results recorded in --out into this file")
-    chosen = parser.parse_args()
-    if chosen.readme:
-        results = json.loads(chosen.out.read_text())
-        write_section(chosen.readme, "savings", "python -m benchmarks.savings --readme README.md", markdown(results))
-    else:
-        asyncio.run(_main(chosen))
+    sys.exit(guarded("benchmarks.savings", partial(run, parser.parse_args())))

@@ -5,10 +5,15 @@ python -m clients.stream "Tom has 12 apples. He buys 3 bags of 8 apples each. Ho
 
 import argparse
 import asyncio
+import sys
 import time
+from collections.abc import Sequence
 
 from openai import AsyncOpenAI
 from rich.console import Console
+
+from drr.arguments import OneSentenceParser
+from drr.failures import guarded
 
 _QUESTION = "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. How many apples does Tom have now?"
 
@@ -18,7 +23,7 @@ async def ask(url: str, model: str, question: str, console: Console) -> None:
     started = time.perf_counter()
     times: list[float] = []
     drr = None
-    async with AsyncOpenAI(base_url=url, api_key="none") as client:
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
         stream = await client.chat.completions.create(
             model=model, messages=[{"role": "user", "content": question}], stream=True
         )
@@ -46,10 +51,17 @@ async def ask(url: str, model: str, question: str, console: Console) -> None:
         console.print(f"first delta after {times[0]:.3f} s, last after {times[-1]:.3f} s")
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the client; returns the exit status."""
+    parser = OneSentenceParser(
+        prog="clients.stream", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("question", nargs="?", default=_QUESTION)
-    parser.add_argument("--url", default="http://127.0.0.1:8000/v1")
-    parser.add_argument("--model", default="drr-reference")
-    options = parser.parse_args()
-    asyncio.run(ask(options.url, options.model, options.question, Console()))
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1", help="default: %(default)s")
+    parser.add_argument("--model", default="drr-reference", help="default: %(default)s")
+    options = parser.parse_args(argv)
+    return guarded("clients.stream", lambda: asyncio.run(ask(options.url, options.model, options.question, Console())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

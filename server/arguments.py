@@ -1,22 +1,78 @@
-"""What `drr serve` is asked for: vLLM's own server flags and DRR's."""
+"""What `drr serve` is asked for: vLLM's own server flags and DRR's. vLLM is imported only where its own are needed."""
 
 import argparse
 import os
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from drr import reference
-from drr.engine.devices import DM_GPU_SHARE, NO_COMPILER, PRM_GPU_SHARE, cpu_engine_defaults, on_cpu
-from drr.engine.formats import DEFAULT_ANSWER_CUE
+from drr.arguments import OneSentenceParser
+from drr.engine.defaults import DEFAULT_ANSWER_CUE, DM_GPU_SHARE, PRM_GPU_SHARE
+from drr.engine.devices import NO_COMPILER, cpu_engine_defaults, on_cpu
+from drr.errors import InputError
 from drr.judge.scorers.registry import ScorerName
-from server.settings import REFUSAL, SEPARATOR
-from server.vllm_api import FlexibleArgumentParser, make_arg_parser, validate_parsed_serve_args
+from server.contradictions import check_flags
+from server.texts import REFUSAL, SEPARATOR
+
+PROG = "drr serve"
+
+_VLLM_HELP = """vLLM's flags all pass through. How to see them (this takes some seconds):
+  drr serve --help=all            every one
+  drr serve --help=ModelConfig    a group: Frontend, ModelConfig, ParallelConfig, CacheConfig, SchedulerConfig, ...
+  drr serve --help=max            those with a word in their names
+A failure is one sentence; --traceback shows where it comes from.
+"""
 
 
-def make_parser() -> FlexibleArgumentParser:
-    """vLLM's own server flags and DRR's."""
-    parser = make_arg_parser(FlexibleArgumentParser(prog="drr serve", description=__doc__))
-    group = parser.add_argument_group("DRR")
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults that say something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        shown = action.help or ""
+        told = "default" in shown or action.default in (None, False) or not str(action.default).strip()
+        return shown if told or "\n" in str(action.default) else f"{shown} (default: %(default)s)"
+
+
+def asks_for_own_help(argv: Sequence[str]) -> bool:
+    """Whether DRR's own flags are asked for, and not vLLM's."""
+    wanted = {argument.lower() for argument in argv if argument in ("-h", "--help") or argument.startswith("--help=")}
+    return bool(wanted) and wanted <= {"-h", "--help", "--help=drr"}
+
+
+def own_parser() -> OneSentenceParser:
+    """A parser of DRR's flags only."""
+    parser = OneSentenceParser(
+        prog=PROG,
+        usage=f"{PROG} [MODEL] [DRR's flags] [vLLM's flags]",
+        description="Serve a Reasoner and its DM; without MODEL (or --model) the reference models.",
+        epilog=_VLLM_HELP,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    add_flags(parser.add_argument_group("DRR's flags"))
+    return parser
+
+
+def own_help() -> str:
+    """DRR's flags, and how to see vLLM's."""
+    return own_parser().format_help()
+
+
+def make_parser() -> Any:
+    """vLLM's own server flags and DRR's, on vLLM's FlexibleArgumentParser."""
+    from server.vllm_api import FlexibleArgumentParser, make_arg_parser
+
+    class Parser(FlexibleArgumentParser, OneSentenceParser):
+        """vLLM's parser, whose complaints are one sentence."""
+
+    parser = make_arg_parser(Parser(prog=PROG, description=__doc__))
+    add_flags(parser.add_argument_group("DRR"))
+    return parser
+
+
+def add_flags(group: Any) -> None:
+    """DRR's own flags: they start with --dm, --drr or --prm."""
     group.add_argument("--dm", metavar="FOLDER", help="the DM that judges this Reasoner's thinking")
     group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
     group.add_argument("--dm-url", metavar="URL", help="vLLM server that runs the DM's classifier; --dm has its folder")
@@ -68,7 +124,6 @@ def make_parser() -> FlexibleArgumentParser:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
-    return parser
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
@@ -87,27 +142,34 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         args.stream_interval = own_interval
     _check(parser, args)
     _share_memory(parser, args)
-    validate_parsed_serve_args(args)
+    _validate(args)
     return args
 
 
-def _check(parser: FlexibleArgumentParser, args: argparse.Namespace) -> None:
+def _validate(args: argparse.Namespace) -> None:
+    """vLLM's own checks, which raise errors of several kinds."""
+    from server.vllm_api import validate_parsed_serve_args
+
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError) as error:
+        lines = str(error).removeprefix("Error: ").splitlines()
+        raise InputError("vLLM's flags", lines[0]) from error
+
+
+def given_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """DRR's flags that differ from their defaults, by their names in the namespace."""
+    parser = own_parser()
+    return {
+        action.dest: getattr(args, action.dest)
+        for action in parser._actions
+        if getattr(args, action.dest, action.default) != action.default
+    }
+
+
+def _check(parser: Any, args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and vLLM's options that cannot be honoured here."""
-    if args.drr_mode in ("auto", "shadow") and not args.dm and not args.drr_scorer:
-        parser.error(f"--drr-mode {args.drr_mode} needs --dm or --drr-scorer")
-    if args.drr_scorer == "dm" and not args.dm:
-        parser.error("--drr-scorer dm needs --dm")
-    if args.drr_scorer == "prm" and not args.prm:
-        parser.error("--drr-scorer prm needs --prm")
-    for option in ("dm_url", "dm_cpus"):
-        if getattr(args, option) and not args.dm:
-            parser.error(f"--{option.replace('_', '-')} needs --dm")
-    if args.dm_url and args.dm_cpus:
-        parser.error("--dm-cpus: the DM runs at --dm-url, not here")
-    if not 0 <= args.dm_nice <= 19:
-        parser.error("--dm-nice must be from 0 to 19")
-    if args.dm_deadline_ms <= 0 or (args.drr_answer_tokens is not None and args.drr_answer_tokens < 1):
-        parser.error("--dm-deadline-ms and --drr-answer-tokens must be positive")
+    check_flags(given_flags(args), dm=bool(args.dm))
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:
         parser.error(
             "--api-server-count, --headless and --data-parallel-multi-port-external-lb: drr serve is one API server; "
@@ -119,9 +181,12 @@ def _check(parser: FlexibleArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--grpc: drr serves HTTP")
 
 
-def _share_memory(parser: FlexibleArgumentParser, args: argparse.Namespace) -> None:
+def _share_memory(parser: Any, args: argparse.Namespace) -> None:
     """Take the judges' shares of a GPU out of the Reasoner's, or refuse shares that together are too much."""
     if on_cpu():
+        for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
+            if getattr(args, name) != parser.get_default(name):
+                parser.error(f"--{name.replace('_', '-')} has no effect: this machine has no GPU")
         return
     shares = args.dm_gpu_memory_utilization if args.dm and not args.dm_url else 0.0
     shares += args.prm_gpu_memory_utilization if args.prm else 0.0

@@ -14,7 +14,7 @@ from fastapi import Request
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
 from drr.loop.policy import StopCause
-from server.endpoints import ALIASES, HEADER, OUTCOME_HEADER
+from server.endpoints import ALIAS_STATE, ALIASES, HEADER, OUTCOME_HEADER
 from server.keys import EFFORTS, Mode
 from server.parsing import phase_parser
 from server.plan import PLAN_KEY, ResponsePlan, Tools
@@ -93,7 +93,8 @@ class DrrChat:
 
     def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
         asked = self._asked(request, raw_request)
-        forced_mode = self._take_alias(request)
+        forced_mode: Mode | None = getattr(raw_request.state, ALIAS_STATE, None) if raw_request is not None else None
+        forced_mode = forced_mode or self._take_alias(request)
         asked = self._with_effort(request, asked, forced_mode)
         budget = request.thinking_token_budget
         beside = Asked(

@@ -8,6 +8,9 @@ from server.keys import Mode
 CHAT_PATH = "/v1/chat/completions"
 HEADER = "x-drr"
 OUTCOME_HEADER = "x-drr-outcome"
+ALIAS_STATE = "drr_alias"
+"""Where a request's state says which mode its model's alias means, if that is known before the request is read."""
+
 ALIASES: dict[str, Mode] = {"drr": "auto", "full": "off"}
 """What may stand behind a model's name, and the mode that it means."""
 

@@ -2,9 +2,10 @@
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,14 +78,15 @@ async def start_models(
 
     def start_judge() -> None:
         assert card is not None
-        with engine_on(cpus["--dm-cpus"]):
+        with _named(f"the DM {args.dm}"), engine_on(cpus["--dm-cpus"]):
             models.dm = _start_dm(card, args)
 
     def start_process_reward() -> None:
-        models.prm = start_prm(args.prm, args.prm_gpu_memory_utilization)
+        with _named(f"the process reward model {args.prm}"):
+            models.prm = start_prm(args.prm, args.prm_gpu_memory_utilization)
 
     def start_reasoner() -> None:
-        with engine_on(cpus["--drr-reasoner-cpus"]):
+        with _named(f"the Reasoner {args.model}"), engine_on(cpus["--drr-reasoner-cpus"]):
             models.reasoner = _start_reasoner(args, engine_class)
 
     starts = [start_judge] if card is not None else []
@@ -97,6 +99,16 @@ async def start_models(
             start()
     if models.dm is not None:
         await _warm_up(models.dm)
+
+
+@contextlib.contextmanager
+def _named(what: str) -> Iterator[None]:
+    """Errors that are raised inside say, as a note, what could not be started."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(what)
+        raise
 
 
 async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:

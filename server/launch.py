@@ -1,141 +1,25 @@
-"""Start a server: the DM's engine, the Reasoner's engine, vLLM's app above them, DRR in between.
+"""The entry point of `drr serve`: what can be said at once is said before vLLM is imported, which takes seconds."""
 
-Every vLLM flag passes through; the flags of DRR itself are few and start with --dm or --drr.
-"""
-
-import argparse
-import logging
-import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
-
-from drr.engine.devices import prepare_environment
-from drr.engine.formats import UnmarkedThinkingError, choose_format, load_parser_plugin
-from drr.engine.open_reasoner import load_tokenizer
-from drr.judge.scorer_card import load_cards
-from drr.loop.formats import ReasoningFormat
-from drr.loop.steps import StepRule
-from server.app import make_app
-from server.arguments import parse_args
-from server.engine import ThinkingEngine
-from server.engines import Dm, Models, StartupError, check_downloaded, read_dm_card, start_models
-from server.vllm_api import get_uvicorn_log_config, serve_http, setup_server
-
-logger = logging.getLogger("drr")
+from drr.failures import guarded
+from server.arguments import asks_for_own_help, own_help
+from server.early import check_early
 
 
-async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    rule = StepRule.parse(args.drr_step_rule)
-    card = read_dm_card(args, rule)
-    if args.drr_calibration:
-        load_cards(Path(args.drr_calibration))  # before minutes are spent on starting engines
-    form = reasoning_format(args)
-    listen_address, sock = setup_server(args, reuse_port=False)
-    models = Models()
-    try:
-        await start_models(models, card, args, engine_class)
-        assert models.reasoner is not None
-        if models.dm is not None:
-            check_downloaded(models.dm.card, models.reasoner, args, rule)
-        prm = models.prm[1] if models.prm is not None else None
-        app = await make_app(args, models.reasoner, form, models.dm, rule, prm)
-        print(_invitation(args, listen_address, models.dm, form), flush=True)
-        shutdown = await _serve_http(app, args, sock)
-        await shutdown
-    finally:
-        await models.shutdown()
-        sock.close()
-
-
-def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:
-    """How the Reasoner thinks; vLLM is told the parser that goes with it, where the operator named none.
-
-    None where the operator's own parser does not say and nobody judges: vLLM then serves as without DRR.
-    """
-    outputs = args.structured_outputs_config
-    named = args.reasoning_parser or outputs.reasoning_parser
-    tokenizer = load_tokenizer(args.tokenizer or args.model, "--model", trust_remote_code=args.trust_remote_code)
-    if args.reasoning_parser_plugin:
-        load_parser_plugin(args.reasoning_parser_plugin)
-    try:
-        chosen = choose_format(tokenizer, named, args.drr_answer_cue)
-    except UnmarkedThinkingError as error:
-        if args.dm or args.prm or args.drr_scorer:
-            raise
-        logger.warning("%s; served without stops and budgets", error)
-        return None
-    if not named and chosen.parser:
-        args.reasoning_parser = outputs.reasoning_parser = chosen.parser
-    return chosen.form
-
-
-async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
-    log_config = get_uvicorn_log_config(args)
-    extra = {} if log_config is None else {"log_config": log_config}
-    return await serve_http(
-        app,
-        sock=sock,
-        enable_ssl_refresh=args.enable_ssl_refresh,
-        host=args.host,
-        port=args.port,
-        log_level=args.uvicorn_log_level,
-        access_log=not args.disable_uvicorn_access_log,
-        timeout_keep_alive=5,
-        ssl_keyfile=args.ssl_keyfile,
-        ssl_certfile=args.ssl_certfile,
-        ssl_ca_certs=args.ssl_ca_certs,
-        ssl_cert_reqs=args.ssl_cert_reqs,
-        ssl_ciphers=args.ssl_ciphers,
-        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
-        h11_max_header_count=args.h11_max_header_count,
-        **extra,
-    )
-
-
-def _invitation(args: argparse.Namespace, address: str, dm: Dm | None, form: ReasoningFormat | None) -> str:
-    name = args.served_model_name[0] if args.served_model_name else args.model
-    judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
-    if args.drr_scorer:
-        judge = f"judged by {args.drr_scorer}"
-    elif dm is not None:
-        judge = f"judged by {dm.card.id}"
-    url = address.replace("0.0.0.0", "127.0.0.1")
-    body = (
-        f'{{"model": "{name}", "messages": [{{"role": "user", "content": '
-        '"Tom has 12 apples. He buys 3 bags of 8 apples each. How many apples does Tom have now?"}]}'
-    )
-    return (
-        f"\nServing {name}, {judge}, at {url}/v1.{_thinks(form)} Try:\n\n"
-        f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
-    )
-
-
-def _thinks(form: ReasoningFormat | None) -> str:
-    return "" if form is None else f" It thinks in: {form.kind}."
-
-
-def main(argv: Sequence[str], engine_class: type[ThinkingEngine] = ThinkingEngine) -> int:
-    """Entry point of `drr serve`; returns the exit status."""
-    import uvloop
-
-    prepare_environment()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
-    args = parse_args(argv)
-
-    def stop_before_serving(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop_before_serving)
-    try:
-        uvloop.run(serve(args, engine_class))
-    except KeyboardInterrupt:
+def main(argv: Sequence[str], engine_class: type[Any] | None = None) -> int:
+    """Run the server; returns the exit status. `engine_class` replaces the ThinkingEngine."""
+    if asks_for_own_help(argv):
+        sys.stdout.write(own_help())
         return 0
-    except (StartupError, ValueError) as error:
-        print(f"drr serve: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return guarded("drr serve", partial(_run, argv, engine_class))
+
+
+def _run(argv: Sequence[str], engine_class: type[Any] | None) -> int:
+    check_early(argv)
+    from server.serving import run
+
+    return run(argv, engine_class)

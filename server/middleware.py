@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from server.endpoints import ALIASES, CHAT_PATH, HEADER, OUTCOME_HEADER, Endpoint, endpoint_of
+from server.endpoints import ALIAS_STATE, ALIASES, CHAT_PATH, HEADER, OUTCOME_HEADER, Endpoint, endpoint_of
 from server.plan import PLAN_KEY
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
@@ -36,32 +36,36 @@ class GuardOptions:
     async def _elsewhere(self, endpoint: Endpoint, scope: Any, receive: Any, send: Any) -> None:
         messages, body = await _whole_body(receive)
         parsed = _parsed(body)
-        if endpoint.takes_drr and "messages" in parsed:  # a chat completion by another path
+        name, _, alias = str(parsed.get("model", "")).rpartition(":")
+        aliased = alias in ALIASES and name in _served(scope) and f"{name}:{alias}" not in _served(scope)
+        if endpoint.takes_drr and "messages" in parsed:  # a chat completion by a path on which the model's name is lost
+            if aliased:
+                scope.setdefault("state", {})[ALIAS_STATE] = ALIASES[alias]
             await self._app(scope, _replayed(messages, receive), _with_account(scope, send))
             return
         has_header = any(name == HEADER.encode() for name, _ in scope["headers"])
         refusal = _refused(endpoint, parsed, has_header=has_header)
-        name, _, alias = str(parsed.get("model", "")).rpartition(":")
-        if refusal is None and alias in ALIASES and name in _served(scope) and name + ":" + alias not in _served(scope):
+        if refusal is None and aliased:
             if endpoint.thinks and ALIASES[alias] != "off":
                 why = f"only {CHAT_PATH} judges thinking; here {name} and {name}:full think in full"
-                refusal = _error("model", why)
+                refusal = ("model", why)
             else:
                 messages, scope = _with_model(name, parsed, scope)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await _error(endpoint, *refusal)(scope, receive, send)
             return
         await self._app(scope, _replayed(messages, receive), send)
 
 
-def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> JSONResponse | None:
+def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> tuple[str, str] | None:
+    """What is at fault, and why; None where nothing is."""
     if has_header and endpoint.thinks:
-        return _error("X-DRR", f"only {CHAT_PATH} takes this header")
+        return "X-DRR", f"only {CHAT_PATH} takes this header"
     if body.get(_OBJECT) is not None:
-        return _error(_OBJECT, f"only {CHAT_PATH} takes a drr object")
+        return _OBJECT, f"only {CHAT_PATH} takes a drr object"
     xargs = body.get(_XARGS)
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
-        return _error(_XARGS, f"the key {PLAN_KEY!r} is taken")
+        return _XARGS, f"the key {PLAN_KEY!r} is taken"
     return None
 
 
@@ -129,6 +133,11 @@ def _parsed(body: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _error(param: str, why: str) -> JSONResponse:
-    error = {"message": f"{param}: {why}", "type": "BadRequestError", "param": param, "code": 400}
-    return JSONResponse({"error": error}, status_code=400)
+def _error(endpoint: Endpoint, param: str, why: str) -> JSONResponse:
+    """HTTP 400 in OpenAI's shape, or Anthropic's where that is spoken."""
+    message = f"{param}: {why}"
+    if endpoint.path.startswith("/v1/messages"):
+        error = {"type": "error", "error": {"type": "invalid_request_error", "message": message, "param": param}}
+        return JSONResponse(error, status_code=400)
+    error = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": 400}}
+    return JSONResponse(error, status_code=400)

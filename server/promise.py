@@ -55,17 +55,18 @@ _NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0, "top_p": 1.0}
 
 def changed_options(args: argparse.Namespace) -> list[str]:
     """The server's options that make the engine another than it was at the calibration, by name."""
-    usual = {field.name: field.default for field in dataclasses.fields(AsyncEngineArgs)} | cpu_engine_defaults()
+    usual = {field.name: _default(field) for field in dataclasses.fields(AsyncEngineArgs)} | cpu_engine_defaults()
     changed = [
         name
         for name, value in usual.items()
-        if name not in _SAMPLES_AS_EVER
-        and value is not dataclasses.MISSING
-        and hasattr(args, name)
-        and getattr(args, name) not in (value, None)
+        if name not in _SAMPLES_AS_EVER and getattr(args, name, None) not in (value, None, {}, [])
     ]
     beside = ("chat_template", "default_chat_template_kwargs", "drr_answer_tokens", "dm_allow_mismatch")
     return changed + [name for name in beside if getattr(args, name, None)]
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,14 +102,15 @@ def broken_by(
 
 def _other_fields(request: ChatCompletionRequest) -> list[str]:
     """The fields that are set to something else than they would be without being named."""
+    values = vars(request)  # to ask for an attribute that is deprecated is a warning
     return [
         name
         for name, field in type(request).model_fields.items()
         if name not in _CHANGES_NOTHING
         and name not in _COMPARED
-        and getattr(request, name) not in (field.get_default(call_default_factory=True), None, [], {}, "")
-        and not _is_neutral(name, getattr(request, name))
-        and getattr(getattr(request, name), "type", None) != "text"  # a response_format that is none
+        and values[name] not in (field.get_default(call_default_factory=True), None, [], {}, "")
+        and not _is_neutral(name, values[name])
+        and getattr(values[name], "type", None) != "text"  # a response_format that is none
     ]
 
 
@@ -120,7 +122,7 @@ def _is_neutral(name: str, value: Any) -> bool:
 def _other_sampling(request: ChatCompletionRequest, calibrated: Mapping[str, Any], around: Surroundings) -> list[str]:
     defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **around.sampling}
     sampled = {
-        name: default if getattr(request, name, None) is None else getattr(request, name)
+        name: default if vars(request).get(name) is None else vars(request)[name]
         for name, default in defaults.items()
         if name != "max_tokens"
     }
@@ -129,7 +131,8 @@ def _other_sampling(request: ChatCompletionRequest, calibrated: Mapping[str, Any
         for name, value in sampled.items()
         if _normal(name, value) != _normal(name, calibrated.get(name, _NEUTRAL.get(name, 0)))
     ]
-    asked = request.max_completion_tokens or request.max_tokens or around.sampling.get("max_tokens")
+    values = vars(request)
+    asked = values["max_completion_tokens"] or values["max_tokens"] or around.sampling.get("max_tokens")
     least = calibrated.get("max_tokens")
     if asked is not None and least is not None and asked < least:  # more room cuts nothing short
         other.append("max_tokens")

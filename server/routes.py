@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 import drr
 from drr.judge.scorers.process_reward import ProcessRewardScorer
 from server.engines import Dm
-from server.vllm_api import VLLM_VERSION, AsyncLLM, EngineDeadError, ModelCard, OpenAIServingModels
+from server.vllm_api import VLLM_VERSION, AsyncLLM, EngineDeadError, ModelCard, ModelList, OpenAIServingModels
 
 
 def own_routes(
@@ -39,9 +39,9 @@ def own_routes(
         """vLLM's version where vLLM's clients look for it, and DRR's beside it."""
         return JSONResponse({"version": VLLM_VERSION, "drr": drr.__version__})
 
-    async def list_models(request: Request) -> JSONResponse:
+    async def named_models() -> ModelList:
         """vLLM's models, and `<name>:<alias>` beside every base model."""
-        listing = await models.show_available_models()
+        listing: ModelList = await models.show_available_models()
         cards = {card.id: card for card in listing.data}
         for path in models.base_model_paths:
             for alias in aliases:
@@ -49,10 +49,25 @@ def own_routes(
                     update={"id": f"{path.name}:{alias}", "parent": path.name}
                 )
                 listing.data.append(card)
-        return JSONResponse(listing.model_dump())
+        return listing
+
+    async def list_models(request: Request) -> JSONResponse:
+        """All of them."""
+        return JSONResponse((await named_models()).model_dump())
+
+    async def one_model(request: Request) -> JSONResponse:
+        """The model of this name, as OpenAI's clients retrieve it."""
+        name = request.path_params["name"]
+        for card in (await named_models()).data:
+            if card.id == name:
+                return JSONResponse(card.model_dump())
+        message = f"The model `{name}` does not exist."
+        error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
+        return JSONResponse({"error": error}, status_code=404)
 
     return [
         Route("/health", health, methods=["GET"]),
         Route("/version", version, methods=["GET"]),
         Route("/v1/models", list_models, methods=["GET"]),
+        Route("/v1/models/{name:path}", one_model, methods=["GET"]),
     ]

@@ -13,13 +13,10 @@ from drr.loop.rethink import Kind, OnExhausted, RethinkSettings
 from drr.loop.rule import Rule
 from server.keys import Mode
 from server.schema import Report, ThinkingIn
+from server.texts import REFUSAL, SEPARATOR
 
 PROBE_DEADLINE = 30.0
 """Seconds to the verdict of a scorer that asks the Reasoner itself, which answers between its other work."""
-
-
-SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
-REFUSAL = "I am not sure enough of any answer to give one."
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from drr.certify.calibrate_config import MAX_LOST_POINTS, RISKS
 from drr.certify.replay import Replay, RuleTable, candidate_rules
 from drr.certify.thresholds import (
     DELTA,
-    RISKS,
     certify,
     choose_default,
     choose_rethink,
@@ -74,7 +74,7 @@ def calibrate(
     folder: Path,
     *,
     risks: Sequence[float] = RISKS,
-    max_lost_points: float = 1.0,
+    max_lost_points: float = MAX_LOST_POINTS,
 ) -> tuple[DmCard, RuleTable]:
     """Fit temperatures, certify rules and choose the default rule; write head, `drr.json` and model card into `folder`.
 

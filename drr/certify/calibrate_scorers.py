@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from drr.certify.calibrate import CalibrationData, calibration_of
+from drr.certify.calibrate_config import CalibrateConfig
 from drr.certify.replay import Replay
 from drr.certify.rescore import Rescored, rescore
 from drr.engine.devices import beside_judges, prepare_environment
@@ -20,7 +21,6 @@ from drr.engine.open_reasoner import OpenReasoner, open_engine
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.scorer_card import ScorerCard, model_key
-from drr.judge.scorers.probed import ProbingScorer
 from drr.judge.scorers.registry import NEED_NO_STEPS, training_free
 from drr.learn.arrays import Reals
 from drr.learn.records import Manifest, Rollout
@@ -34,39 +34,26 @@ _GIVE_UP_LEVELS = (0.01, 0.03, 0.07, 0.15, 0.3)
 _PATIENCES = (1, 2, 3)
 
 
-def check_names(names: Sequence[str], prm: str | None) -> None:
-    """InputError if there is no such scorer, or if `prm`, the model of the scorer `prm`, is missing or superfluous."""
-    known = [*training_free(), "prm"]
-    for name in names:
-        if name not in known:
-            raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}")
-    if ("prm" in names) != (prm is not None):
-        raise InputError("--prm", "names the model of the scorer prm: give both or neither")
-
-
 def calibrate_scorers(
-    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, config: CalibrateConfig
 ) -> list[ScorerCard]:
     """Judge the recorded rollouts by every scorer of `options` and write its calibration into `options.out`."""
     prepare_environment(quiet=True)
-    return asyncio.run(_calibrate(data, manifest, options, risks))
+    return asyncio.run(_calibrate(data, manifest, options, config))
 
 
 async def _calibrate(
-    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, risks: Sequence[float]
+    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, config: CalibrateConfig
 ) -> list[ScorerCard]:
     known, reasoner, recorded = training_free(), None, manifest.settings["reasoner"]
-    asks = any(isinstance(known.get(name), ProbingScorer) for name in options.scorer)
-    if asks and not options.reasoner:
-        raise InputError("--reasoner", "is needed: such a scorer asks the Reasoner")
     async with contextlib.AsyncExitStack() as stack:
         if options.prm is not None:
             known["prm"] = await stack.enter_async_context(open_prm(options.prm))
-        if asks:
+        if options.reasoner is not None:
             reasoner = await stack.enter_async_context(
                 open_engine(
                     options.reasoner,
-                    options.reasoning_parser,
+                    options.reasoning_parser or "",
                     options.answer_cue,
                     **beside_judges(prm=options.prm is not None),
                 )
@@ -74,7 +61,7 @@ async def _calibrate(
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
         scorers = [known[name] for name in dict.fromkeys(options.scorer)]
-        return [await _card(scorer, data, manifest, options, risks, reasoner) for scorer in scorers]
+        return [await _card(scorer, data, manifest, options, config, reasoner) for scorer in scorers]
 
 
 async def _card(
@@ -82,7 +69,7 @@ async def _card(
     data: CalibrationData,
     manifest: Manifest,
     options: argparse.Namespace,
-    risks: Sequence[float],
+    config: CalibrateConfig,
     reasoner: OpenReasoner | None,
 ) -> ScorerCard:
     order, test = [await rescore(scorer, rollouts, reasoner) for rollouts in (data.order, data.test)]
@@ -91,8 +78,8 @@ async def _card(
         test,
         data,
         manifest,
-        risks=risks,
-        max_lost_points=options.max_lost_points,
+        risks=config.risks,
+        max_lost_points=config.max_lost_points,
         needs_no_steps=scorer.id in NEED_NO_STEPS,
     )
     recorded = manifest.settings["reasoner"]

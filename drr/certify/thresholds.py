@@ -22,7 +22,6 @@ from drr.judge.calibration import Certificate
 from drr.learn.arrays import Reals
 from drr.loop.rule import Rule
 
-RISKS = (0.005, 0.01, 0.02, 0.05, 0.1)
 DELTA = 0.05
 
 _SAVING_LEVELS = (-np.inf, *np.arange(0.0, 0.95, 0.02))

@@ -3,62 +3,87 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from drr.certify.calibrate import CERTIFIED_SHARE, CalibrationData, calibrate, split_for_calibration
-from drr.certify.replay import RuleTable
-from drr.certify.thresholds import RISKS, questions_needed
+from drr.certify.calibrate_config import CalibrateConfig
+from drr.certify.scorer_names import asking, check_names
+from drr.checks import check_out_folder, check_range
+from drr.cli.common import complete_records
+from drr.cli.parser import config_from, given, needed
+from drr.cli.useless import refuse_useless
+from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard, read_trained_on
-from drr.learn.dm_card import default_in_words, graded_against, rethink_in_words
+from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.learn.records import Manifest, Rollout, read_rollouts
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or data."""
-    risks = tuple(sorted(set(options.risk or RISKS)))
-    for risk in risks:
-        if not 0 < risk < 1:
-            raise InputError("--risk", f"must lie between 0 and 1, not {risk}")
-    if (options.dm is None) == (options.scorer is None):
-        raise InputError("--scorer", "give either a DM to calibrate (--dm) or scorers that need none (--scorer)")
-    if options.dm is not None:
-        for name in ("reasoner", "out", "limit", "prm"):
-            if getattr(options, name):
-                raise InputError(f"--{name}", "belongs to --scorer")
+    config = check(options)
     card = DmCard.load(options.dm) if options.dm is not None else None
-    manifest = Manifest.load(options.data)
+    manifest = complete_records(options.data)
     _check_usable(manifest, options)
     if card is None:
-        _run_scorers(options, manifest, risks)
-        return
+        _run_scorers(options, manifest, config)
+    else:
+        _run_dm(options, card, manifest, config)
+
+
+def check(options: argparse.Namespace) -> CalibrateConfig:
+    """What is asked for; InputError names an option that is wrong, missing or of no use."""
+    if (options.dm is None) == (options.scorer is None):
+        raise InputError("--scorer", "give either a DM to calibrate (--dm) or scorers that need none (--scorer)")
+    refuse_useless("calibrate", options)
+    risks = None if options.risks is None else tuple(sorted(set(options.risks)))
+    config = config_from(CalibrateConfig, options, risks=risks)
+    if options.scorer is None:
+        return config
+    needed(options, "out", "is needed: the folder for the scorers' calibrations")
+    check_out_folder("--out", options.out)
+    check_names(options.scorer, options.prm)
+    if options.limit is not None:
+        check_range("--limit", options.limit, least=1)
+    asks = asking(options.scorer)
+    if asks:
+        needed(options, "reasoner", f"is needed: {asks[0]} asks the Reasoner")
+    elif given(options, "reasoner"):
+        raise InputError("--reasoner", f"has no effect: {options.scorer[0]} does not ask the Reasoner")
+    return config
+
+
+def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, config: CalibrateConfig) -> None:
     _check_match(card, manifest, options)
-    data = split_for_calibration(read_rollouts(options.data), read_trained_on(options.dm))
-    _check_enough(data, risks, options)
-    card, outcomes = calibrate(card, data, manifest, options.dm, risks=risks, max_lost_points=options.max_lost_points)
+    load_dm_head(options.dm)
+    trained_on = read_trained_on(options.dm)
+    check_model(str(options.dm), "--dm")
+    from drr.certify.calibrate import calibrate, split_for_calibration
+
+    data = split_for_calibration(read_rollouts(options.data), trained_on)
+    _check_enough([len(data.temperature), len(data.order)], data.test, options, config)
+    card, outcomes = calibrate(
+        card, data, manifest, options.dm, risks=config.risks, max_lost_points=config.max_lost_points
+    )
     assert card.calibration is not None
     show(Calibration.from_json(card.calibration), options.dm)
-    if options.check:
-        check(outcomes, options.dm, risks, options.check)
+    if config.check:
+        check_promises(outcomes, options.dm, config.risks, config.check)
 
 
-def _run_scorers(options: argparse.Namespace, manifest: Manifest, risks: Sequence[float]) -> None:
-    from drr.certify.calibrate_scorers import calibrate_scorers, check_names
+def _run_scorers(options: argparse.Namespace, manifest: Manifest, config: CalibrateConfig) -> None:
+    for model, option in ((options.prm, "--prm"), (options.reasoner, "--reasoner")):
+        if model is not None:
+            check_model(model, option)
+    from rich.console import Console
 
-    if options.check:
-        raise InputError("--check", "is for DMs")
-    if options.out is None:
-        raise InputError("--out", "is needed: the folder for the scorers' calibrations")
-    check_names(options.scorer, options.prm)
-    if options.limit is not None and options.limit < 1:
-        raise InputError("--limit", f"must be at least 1, not {options.limit}")
+    from drr.certify.calibrate import CalibrationData, split_for_calibration
+
     data = split_for_calibration(_of_questions(read_rollouts(options.data), options.limit), set())
     data = CalibrationData([], [*data.temperature, *data.order], data.test)  # these scorers have no temperatures
-    _check_enough(data, risks, options)
-    for card in calibrate_scorers(data, manifest, options, risks):
+    _check_enough([len(data.order)], data.test, options, config)
+    from drr.certify.calibrate_scorers import calibrate_scorers
+
+    for card in calibrate_scorers(data, manifest, options, config):
         Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
         show(Calibration.from_json(card.calibration), options.out)
 
@@ -69,8 +94,11 @@ def _of_questions(rollouts: Sequence[Rollout], limit: int | None) -> list[Rollou
     return [rollout for rollout in rollouts if rollout.identity in wanted]
 
 
-def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int) -> None:
-    """Repeat the calibration on random splits of its questions, and print and write how often the promise held."""
+def check_promises(outcomes: Any, folder: Path, risks: Sequence[float], splits: int) -> None:
+    """Repeat the calibration on random splits of its questions, and print and write how often the promise held.
+    `outcomes` is the RuleTable that the calibration returned."""
+    from rich.console import Console
+
     from drr.certify.promise import check_promise, summary, write_promise
 
     results = [summary(check_promise(outcomes, risk, splits), risk) for risk in risks]
@@ -87,8 +115,6 @@ def check(outcomes: RuleTable, folder: Path, risks: Sequence[float], splits: int
 
 
 def _check_usable(manifest: Manifest, options: argparse.Namespace) -> None:
-    if not manifest.complete:
-        raise InputError(str(options.data), "is not complete yet: run drr distill again to finish it")
     if manifest.settings.get("labels") == "recorded":
         reason = "holds recorded solutions: without answers forced at every boundary no rule can be certified"
         raise InputError(str(options.data), reason, field="now")
@@ -107,11 +133,17 @@ def _check_match(card: DmCard, manifest: Manifest, options: argparse.Namespace) 
         )
 
 
-def _check_enough(data: CalibrationData, risks: Sequence[float], options: argparse.Namespace) -> None:
-    first = {rollout.identity: rollout for rollout in reversed(data.test)}
+def _check_enough(
+    others: Sequence[int], test: Sequence[Rollout], options: argparse.Namespace, config: CalibrateConfig
+) -> None:
+    """InputError if one of the `others`, counts of rollouts, is 0, or if `test` has too few questions."""
+    from drr.certify.calibrate import CERTIFIED_SHARE
+    from drr.certify.thresholds import questions_needed
+
+    first = {rollout.identity: rollout for rollout in reversed(test)}
     right = sum(rollout.later for rollout in first.values())
-    needed = questions_needed(max(risks))
-    if (options.dm is not None and not data.temperature) or not data.order or right < needed:
+    risks = config.risks
+    if not all(others) or right < questions_needed(max(risks)):
         wanted = ", ".join(f"{questions_needed(risk):,} for {100 * risk:g} %" for risk in risks)
         raise InputError(
             str(options.data),
@@ -123,6 +155,11 @@ def _check_enough(data: CalibrationData, risks: Sequence[float], options: argpar
 
 def show(calibration: Calibration, folder: Path) -> None:
     """Print what is certified and what is not."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from drr.learn.dm_card import default_in_words, graded_against, rethink_in_words
+
     console = Console()
     table = Table(
         title=f"Certified with {100 * calibration.confidence:g} % confidence on {calibration.right:,} "

@@ -8,15 +8,19 @@ from typing import Any
 
 from rich.console import Console
 
+from drr.checks import check_out_folder, check_range, check_url
+from drr.cli.common import step_rule
+from drr.cli.options import API_KEY_VARIABLE
+from drr.cli.over_limits import show_over_limits
+from drr.cli.parser import config_from, needed
+from drr.cli.useless import refuse_useless
 from drr.engine.devices import prepare_environment
+from drr.engine.model_source import TOKENIZER_FILES, check_model
+from drr.engine.served import served_model
 from drr.errors import InputError
-from drr.learn.distill import distill
 from drr.learn.distill_config import DistillConfig
 from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
-from drr.learn.recorded import load_recorded
 from drr.learn.records import MANIFEST_NAME, Manifest, question_key, write_shard
-from drr.loop.steps import StepRule
-from drr.tasks.grading import load_grader
 from drr.tasks.sources import Loaded, load_questions
 
 _RECORDED_PER_SHARD = 1000
@@ -24,36 +28,29 @@ _RECORDED_PER_SHARD = 1000
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
-    if options.recorded and options.limit is not None:
-        raise InputError("--limit", "is not for --recorded: solutions are read whole")
-    if options.recorded and options.labels != "gold":
-        raise InputError("--labels", "is not for --recorded: solutions bring their own labels")
-    config = _config(options)
+    config = check(options)
+    from drr.tasks.grading_pool import Grading
+
+    Grading(config.grader).close()  # a grader that cannot be loaded is told at once
     manifest = _import_recorded(options, config) if options.recorded else _roll_out(options, config)
     _show(manifest, options)
 
 
-def _config(options: argparse.Namespace) -> DistillConfig:
-    try:
-        rule = StepRule.parse(options.step_rule)
-    except ValueError as error:
-        raise InputError("--step-rule", str(error)) from error
-    load_grader(options.grader)
-    return DistillConfig(
-        rollouts=options.rollouts,
-        extra_rollouts=options.extra_rollouts,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        top_k=options.top_k,
-        max_tokens=options.max_tokens,
-        answer_tokens=options.answer_tokens,
-        seed=options.seed,
-        step_rule=rule,
-        labels=options.labels,
-        grader=options.grader,
-        concurrency=options.concurrency,
-        answer_cue=options.answer_cue,
-    )
+def check(options: argparse.Namespace) -> DistillConfig:
+    """The settings that are asked for; InputError names an option that is wrong, missing or of no use."""
+    refuse_useless("distill", options)
+    config = config_from(DistillConfig, options, step_rule=step_rule(options))
+    if options.limit is not None:
+        check_range("--limit", options.limit, least=1)
+    check_out_folder("--out", options.out)
+    if options.server:
+        check_url("--server", options.server)
+        needed(options, "tokenizer", "is needed with --server: the Reasoner's folder or id")
+        if options.api_key_env and options.api_key_env not in os.environ:
+            raise InputError("--api-key-env", f"the environment has no {options.api_key_env}")
+    elif not options.recorded:
+        needed(options, "reasoner", "is needed: a Hugging Face folder or id (or --server, or --recorded)")
+    return config
 
 
 def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
@@ -66,6 +63,11 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
     )
     for note in loaded.notes:
         Console().print(note, highlight=False, markup=False)
+    if options.server:
+        served_model(options.server, options.reasoner or "", os.environ.get(options.api_key_env or API_KEY_VARIABLE))
+        check_model(options.tokenizer, "--tokenizer", TOKENIZER_FILES)
+    else:
+        check_model(options.reasoner, "--reasoner")
     prepare_environment(quiet=True)
     return _finished(options, config, loaded) or asyncio.run(_distill(options, config, loaded))
 
@@ -75,7 +77,7 @@ def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded
     InputError if the folder was begun with other settings."""
     from drr.engine.open_reasoner import reasoner_identity
 
-    if options.server or not options.reasoner or not (options.out / MANIFEST_NAME).exists():
+    if options.server or not (options.out / MANIFEST_NAME).exists():
         return None
     settings = folder_settings(config, loaded.questions, *reasoner_identity(options.reasoner))
     manifest = open_folder(options.out, settings)
@@ -83,6 +85,8 @@ def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded
 
 
 async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
+    from drr.learn.distill import distill
+
     async with _reasoner(options) as reasoner:
         return await distill(
             reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
@@ -92,28 +96,28 @@ async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: L
 def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
     from drr.engine.open_reasoner import open_engine, open_server
 
+    parser, cue = options.reasoning_parser or "", options.answer_cue
     if options.server:
-        if not options.tokenizer:
-            raise InputError("--tokenizer", "is needed with --server: the Reasoner's folder or id")
-        key = os.environ.get(options.api_key_env)
-        parser, cue = options.reasoning_parser, options.answer_cue
-        return open_server(options.server, options.reasoner, options.tokenizer, parser, key, cue)
-    if not options.reasoner:
-        raise InputError("--reasoner", "is needed: a Hugging Face folder or id (or --server, or --recorded)")
-    return open_engine(options.reasoner, options.reasoning_parser, options.answer_cue)
+        key = os.environ.get(options.api_key_env or API_KEY_VARIABLE)
+        return open_server(options.server, options.reasoner or "", options.tokenizer, parser, key, cue)
+    return open_engine(options.reasoner, parser, cue)
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:
+    from drr.learn.recorded import load_recorded
+    from drr.tasks.grading_pool import Grading
+
     notes: list[str] = []
-    rollouts, rejects = load_recorded(
-        options.questions,
-        config.step_rule,
-        load_grader(config.grader),
-        question_column=options.question_column,
-        answer_column=options.answer_column,
-        solution_column=options.solution_column,
-        notes=notes,
-    )
+    with Grading(config.grader) as grading:
+        rollouts, rejects = load_recorded(
+            options.questions,
+            config.step_rule,
+            grading,
+            question_column=options.question_column,
+            answer_column=options.answer_column,
+            solution_column=options.solution_column,
+            notes=notes,
+        )
     for note in notes:
         Console().print(note, highlight=False, markup=False)
     settings = {
@@ -127,7 +131,10 @@ def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Mani
     }
     manifest = open_folder(options.out, settings)
     for start in range(0, len(rollouts), _RECORDED_PER_SHARD):
-        write_shard(shard_path(options.out, start), rollouts[start : start + _RECORDED_PER_SHARD])
+        over_limits = [] if start else list(map(str, grading.overruns))
+        write_shard(
+            shard_path(options.out, start), rollouts[start : start + _RECORDED_PER_SHARD], over_limits=over_limits
+        )
     return close_folder(options.out, manifest, rejects)
 
 
@@ -142,3 +149,4 @@ def _show(manifest: Manifest, options: argparse.Namespace) -> None:
     )
     for reason, count in counts["rejected_by_reason"].items():
         console.print(f"set aside: {count:,} ({reason})", highlight=False)
+    show_over_limits(console, counts.get("over_limits", []))

@@ -2,36 +2,39 @@
 
 import argparse
 import asyncio
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 from rich.console import Console
 
-from drr.engine.devices import beside_judges, prepare_environment
-from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.checks import check_out_folder, check_range
+from drr.cli.common import step_rule
+from drr.cli.over_limits import show_over_limits
+from drr.cli.parser import config_from, needed
+from drr.cli.useless import refuse_useless
+from drr.engine.devices import prepare_environment
+from drr.engine.model_source import check_model
 from drr.errors import InputError
-from drr.evaluate.report import ALL
-from drr.evaluate.run import EvalConfig, Evaluator, evaluate, recorded_settings
-from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, all_strategies, select_strategies
-from drr.evaluate.tables import table
-from drr.evaluate.write import PLOT_NAME, REPORT_NAME, write_report
+from drr.evaluate.eval_config import EvalConfig
+from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, all_strategies
+from drr.evaluate.strategy_names import select_strategies
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, DmCard, DmMismatchError, dm_state, read_trained_on
-from drr.judge.scorer_card import ScorerCard, load_cards, model_key
-from drr.judge.scorers.registry import ScorerName, training_free
-from drr.learn.distill import LEAST_ROOM
+from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.judge.scorer_card import ScorerCard, load_cards
+from drr.judge.scorers.registry import ScorerName
 from drr.learn.distill_folder import questions_key
 from drr.learn.records import question_key
-from drr.loop.reasoner import user_prompt
-from drr.loop.scoring import Scorer
-from drr.loop.steps import StepRule
 from drr.tasks import Question
-from drr.tasks.grading import Grader, load_grader
 from drr.tasks.sources import load_questions
+
+if TYPE_CHECKING:  # what grades brings sympy, which no mistake in an option has to wait for
+    from drr.tasks.grading_pool import Grading
+
+DEFAULT_SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_probe", "self_critique")
+"""Those that are compared unless others are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,78 +68,123 @@ class Judges:
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or input."""
-    grade = load_grader(options.grader)
-    if not options.report:
-        judges = Judges.load(options.dm, options.calibration)
-        config, strategies = _config(options, judges), _strategies(options, judges)
-        loaded = load_questions(
-            options.questions,
-            question_column=options.question_column,
-            answer_column=options.answer_column,
-            limit=options.limit,
-        )
-        for sentence in loaded.told():
-            Console().print(sentence, highlight=False, markup=False)
-        prepare_environment(quiet=True)
-        asyncio.run(_evaluate(options, config, judges, strategies, loaded.questions, grade))
-    results = write_report(options.out, grade)
-    console = Console(width=130)
+    config = check(options)
+    from drr.tasks.grading_pool import Grading
+
+    with Grading(options.grader or "auto") as grading:
+        if not options.report:
+            _run_missing(options, config, grading)
+        _report(options, grading)
+
+
+def _run_missing(options: argparse.Namespace, config: EvalConfig, grading: "Grading") -> None:
+    """Run the strategies that the output folder lacks."""
+    judges = Judges.load(options.dm, options.calibration)
+    config, strategies = _with_nudge_cue(config, judges), _strategies(options, judges)
+    loaded = load_questions(
+        options.questions,
+        question_column=options.question_column,
+        answer_column=options.answer_column,
+        limit=options.limit,
+    )
+    for sentence in loaded.told():
+        Console().print(sentence, highlight=False, markup=False)
+    questions = _gradable(loaded.questions, grading)
+    asyncio.run(_evaluate(options, config, judges, strategies, questions, grading))
+
+
+def _gradable(questions: list[Question], grading: "Grading") -> list[Question]:
+    """The questions whose gold answer can be used. Prints which cannot; InputError if none can."""
+    from drr.tasks.grading_pool import gold_faults
+
+    faults = dict(gold_faults(grading, [question.answer for question in questions]))
+    for place, reason in faults.items():
+        row = questions[place].row or place + 1
+        Console().print(f"set aside: row {row}, answer: {reason}", highlight=False, markup=False)
+    if len(faults) == len(questions):
+        raise InputError("questions", f"no gold answer can be used; the first {next(iter(faults.values()))}")
+    return [question for place, question in enumerate(questions) if place not in faults]
+
+
+def check(options: argparse.Namespace) -> EvalConfig:
+    """The settings that are asked for; InputError names an option that is wrong, missing or of no use."""
+    refuse_useless("eval", options)
+    config = config_from(EvalConfig, options, step_rule=step_rule(options))
+    if options.limit is not None:
+        check_range("--limit", options.limit, least=1)
+    for count in options.attempts or ():
+        check_range("--attempts", count, least=2)
+    _check_scorers(options)
+    check_out_folder("--out", options.out)
+    if options.report:
+        if not any(options.out.glob("*.parquet")):
+            raise InputError(str(options.out), "holds no outcomes: run drr eval")
+    else:
+        needed(options, "reasoner", "is needed: a Hugging Face folder or id")
+    return config
+
+
+def _check_scorers(options: argparse.Namespace) -> None:
+    known = [name for name in get_args(ScorerName) if name not in ("dm", "prm", "stated")]
+    for name in options.scorer or ():
+        if name not in known:
+            hint = {"dm": " (--dm brings the DM)", "prm": " (--prm brings one)"}.get(name, "")
+            raise InputError("--scorer", f"{name!r} is none of {', '.join(known)}{hint}")
+
+
+def _report(options: argparse.Namespace, grading: "Grading") -> None:
+    from drr.evaluate.report import ALL
+    from drr.evaluate.tables import table
+    from drr.evaluate.write import PLOT_NAME, REPORT_NAME, write_report
+
+    results = write_report(options.out, grading)
     title = f"{options.questions}: gain and savings against {FULL}, 95 % intervals"
+    console = Console(width=130)
     console.print(table(results["groups"][ALL], title))
     where = f"All tables are in {options.out / REPORT_NAME}, the picture is {options.out / PLOT_NAME}"
     console.print(where, highlight=False)
+    show_over_limits(console, results["over_limits"])
 
 
-def _config(options: argparse.Namespace, judges: Judges) -> EvalConfig:
-    try:
-        rule = StepRule.parse(options.step_rule)
-    except ValueError as error:
-        raise InputError("--step-rule", str(error)) from error
-    if not 0 < options.temperature <= 2:
-        raise InputError("--temperature", f"must be above 0 and at most 2, not {options.temperature}")
-    if options.max_tokens < 16:
-        raise InputError("--max-tokens", f"must be at least 16, not {options.max_tokens}")
-    if options.concurrency < 1:
-        raise InputError("--concurrency", f"must be at least 1, not {options.concurrency}")
-    return EvalConfig(
-        temperature=options.temperature,
-        max_tokens=options.max_tokens,
-        seed=options.seed,
-        step_rule=rule,
-        nudge_cue=DEFAULT_NUDGE_CUE if judges.dm is None else judges.dm.nudge_cue,
-        concurrency=options.concurrency,
-    )
+def _with_nudge_cue(config: EvalConfig, judges: Judges) -> EvalConfig:
+    return config if judges.dm is None else replace(config, nudge_cue=judges.dm.nudge_cue)
+
+
+def _scorers(options: argparse.Namespace) -> list[ScorerName]:
+    """The scorers that are compared."""
+    brought: list[ScorerName] = ["dm"] if options.dm is not None else []
+    brought += ["prm"] if options.prm is not None else []
+    return [*brought, *dict.fromkeys(options.scorer or DEFAULT_SCORERS)]
 
 
 def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
-    scorers: list[ScorerName] = options.scorer or ["confidence", "logprob", "entropy", "answer_probe", "self_critique"]
-    for name in scorers:
-        if name not in get_args(ScorerName) or name in ("dm", "prm", "stated"):
-            raise InputError("--scorer", f"{name!r} is none of {', '.join(training_free())}")
-    attempts = sorted(set(options.attempts or ATTEMPTS))
-    if attempts[0] < 2:
-        raise InputError("--attempts", f"must be at least 2, not {attempts[0]}")
-    if options.prm is not None:
-        scorers = ["prm", *scorers]
-    if options.dm is not None:
-        scorers = ["dm", *scorers]
-    everything = all_strategies(scorers, judges.calibrations(), attempts)
+    scorers, attempts = _scorers(options), sorted(set(options.attempts or ATTEMPTS))
+    calibrations = judges.calibrations()
+    if judges.scorers and not any(card.scorer in scorers for card in judges.scorers):
+        names = ", ".join(card.scorer for card in judges.scorers)
+        raise InputError("--calibration", f"is of {names}: not compared here (--scorer, --prm)")
+    everything = all_strategies(scorers, calibrations, attempts)
+    if not options.strategy:
+        return everything
     try:
-        return select_strategies(everything, options.strategy) if options.strategy else everything
+        return select_strategies(everything, options.strategy)
     except ValueError as error:
-        raise InputError("--strategy", str(error)) from error
+        raise InputError("--strategy", f"{error}{_brought_by(options, attempts)}") from error
 
 
-def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
-    """InputError if the DM was made for another Reasoner or trained on some of these questions."""
-    try:
-        card.check(reasoner, config.step_rule)
-    except DmMismatchError as error:
-        raise InputError("--dm", str(error)) from error
-    learned = read_trained_on(folder)
-    seen = sum(question_key(question.text) in learned for question in questions)
-    if seen:
-        raise InputError("--dm", f"was trained on {seen} of these {len(questions)} questions: choose others")
+def _brought_by(options: argparse.Namespace, attempts: Sequence[int]) -> str:
+    """Which option would bring the strategies that were asked for; empty where none would."""
+    for name in get_args(ScorerName):
+        if name == "stated" or name in _scorers(options):
+            continue
+        everything = all_strategies([*_scorers(options), name], {}, attempts)
+        try:
+            select_strategies(everything, options.strategy)
+        except ValueError:
+            continue
+        option = {"dm": "--dm", "prm": "--prm"}.get(name, f"--scorer {name}")
+        return f"\nIt needs {option}."
+    return ""
 
 
 def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequence[Question]) -> None:
@@ -158,57 +206,24 @@ def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: f
             Console().print(note, highlight=False)
 
 
-def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
-    """The questions that leave the Reasoner room to think. Prints how many do not; InputError if all do not."""
-    fitting = [
-        question
-        for question in questions
-        if len(user_prompt(reasoner.tokenizer, question.text)) + LEAST_ROOM < reasoner.max_model_len
-    ]
-    if len(fitting) < len(questions):
-        left = len(questions) - len(fitting)
-        Console().print(f"{left} questions are too long for the Reasoner and left out", highlight=False)
-    if not fitting:
-        raise InputError("questions", "are all too long for the Reasoner")
-    return fitting
-
-
 async def _evaluate(
     options: argparse.Namespace,
     config: EvalConfig,
     judges: Judges,
     strategies: list[Strategy],
     questions: list[Question],
-    grade: Grader,
+    grading: "Grading",
 ) -> None:
-    from drr.engine.open_dm import open_dm
-    from drr.engine.open_prm import open_prm
-
+    """Run the strategies that `options.out` lacks."""
     _check_uncalibrated(judges.calibrations(), questions)
     _tell_other_sampling(judges.calibrations(), config.temperature)
-    async with contextlib.AsyncExitStack() as stack:
-        scorers: dict[str, Scorer] = dict(training_free())
-        if options.dm is not None:
-            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
-        if options.prm is not None:
-            scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
-        shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
-        engine = open_engine(options.reasoner, options.reasoning_parser, options.answer_cue, **shares)
-        reasoner = await stack.enter_async_context(engine)
-        if judges.dm is not None:
-            _check_dm(judges.dm, options.dm, reasoner.fingerprint, config, questions)
-        questions = _that_fit(questions, reasoner)
-        for card in judges.scorers:
-            card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
-        settings = {
-            **recorded_settings(config),
-            "reasoner": reasoner.fingerprint or reasoner.name,
-            "dm": None if options.dm is None else dm_state(options.dm),
-            "prm": None if options.prm is None else model_key(options.prm),
-            "grader": options.grader,
-            "reasoning_parser": options.reasoning_parser,
-            "calibrations": judges.state(),
-            **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
-        }
-        evaluator = Evaluator(reasoner, scorers, grade, config)
-        await evaluate(evaluator, strategies, questions, options.out, settings)
+    check_model(options.reasoner, "--reasoner")
+    if options.dm is not None:
+        check_model(str(options.dm), "--dm")
+        load_dm_head(options.dm)
+    if options.prm is not None:
+        check_model(options.prm, "--prm")
+    prepare_environment(quiet=True)
+    from drr.cli.eval_run import run_strategies
+
+    await run_strategies(options, config, judges.dm, judges.scorers, judges.state(), strategies, questions, grading)

@@ -3,10 +3,10 @@
 import argparse
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.markdown import Markdown
 
+from drr.checks import check_url
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard
@@ -19,6 +19,8 @@ FIRST_SCORES_METRIC = "drr_dm_first_scores"
 
 def run(options: argparse.Namespace) -> None:
     """Print the DM's card and, with `--server`, the drift of that server's scores."""
+    if options.server:
+        check_url("--server", options.server)
     card = DmCard.load(options.dm)
     console = Console()
     text = model_card(card, options.dm).partition("# ")[2]
@@ -49,18 +51,25 @@ def _show_drift(card: DmCard, url: str, console: Console) -> None:
 
 def live_counts(url: str, bins: int) -> list[int]:
     """The counter's value per bin. InputError if the server does not answer or serves a DM with other bins."""
+    from prometheus_client.parser import text_string_to_metric_families
+
     address = url.rstrip("/").removesuffix("/v1") + "/metrics"
     try:
         response = httpx.get(address, timeout=10.0)
         response.raise_for_status()
     except httpx.HTTPError as error:
         raise InputError("--server", f"{address} does not answer: {error}") from error
+    if FIRST_SCORES_METRIC not in response.text:
+        raise InputError("--server", f"{address} has no {FIRST_SCORES_METRIC}: no server of DRR's answers there")
+    try:
+        families = list(text_string_to_metric_families(response.text))
+    except ValueError as error:
+        raise InputError("--server", f"{address} does not answer with metrics: {error}") from error
     counts = [0] * bins
-    for family in text_string_to_metric_families(response.text):
-        for sample in family.samples:
-            if sample.name == f"{FIRST_SCORES_METRIC}_total":
-                bin_index = int(sample.labels["bin"])
-                if bin_index >= bins:
-                    raise InputError("--server", f"{url} serves a DM with another calibration")
-                counts[bin_index] = int(sample.value)
+    for sample in (sample for family in families for sample in family.samples):
+        if sample.name == f"{FIRST_SCORES_METRIC}_total":
+            bin_index = int(sample.labels["bin"])
+            if bin_index >= bins:
+                raise InputError("--server", f"{url} serves a DM with another calibration")
+            counts[bin_index] = int(sample.value)
     return counts

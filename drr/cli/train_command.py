@@ -1,32 +1,37 @@
 """`drr train`: from behaviour records to a DM."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
+from drr.checks import check_out_folder, check_range
+from drr.cli.common import complete_records
+from drr.cli.parser import config_from, given
+from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.judge.dm_folder import CARD_NAME, DmCard
 from drr.learn.records import Manifest, Rollout, read_rollouts
-from drr.learn.train import forget_training, is_under_way, train_text_classifier
-from drr.learn.train_config import TrainConfig
-from drr.learn.train_dm import TrainingData, finish_dm, split_for_training
+from drr.learn.train_config import TRAIN_SHARE, TrainConfig
+from drr.learn.train_folder import forget_training, is_under_way
+from drr.learn.train_split import TrainingData, split_for_training
 
 _LEAST_QUESTIONS = 20
 
 
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or data."""
-    manifest = Manifest.load(options.data)
-    if not manifest.complete:
-        raise InputError(str(options.data), "is not complete yet: run drr distill again to finish it")
-    config = _config(options)
-    data = split_for_training(_usable(read_rollouts(options.data)), options.train_share)
-    _check(data, options)
+    config = check(options)
+    manifest = complete_records(options.data)
+    data = split_for_training(_usable(read_rollouts(options.data)), options.train_share or TRAIN_SHARE)
+    _check_data(data, options)
     if (options.out / CARD_NAME).exists() and not is_under_way(options.out):
         raise InputError(str(options.out), "holds a finished DM; choose another folder or remove it", field="--out")
+    check_model(options.backbone, "--backbone")
+    from drr.learn.train import train_text_classifier
+    from drr.learn.train_dm import finish_dm
+
+    _refuse_for_kind(options, manifest)
     figures = train_text_classifier(data.text, data.dev, options.backbone, options.out, config)
     if _is_first_process():
         card = finish_dm(data, manifest, figures, options.out, seed=config.seed)
@@ -34,17 +39,39 @@ def run(options: argparse.Namespace) -> None:
         show(card, options.out)
 
 
+def check(options: argparse.Namespace) -> TrainConfig:
+    """The settings that are asked for; InputError names an option out of range or of no use."""
+    config = config_from(TrainConfig, options)
+    if options.train_share is not None:
+        check_range("--train-share", options.train_share, above=0, most=1)
+    check_out_folder("--out", options.out)
+    return config
+
+
+def _refuse_for_kind(options: argparse.Namespace, manifest: Manifest) -> None:
+    """InputError for an option that this kind of backbone, or of records, makes useless."""
+    if options.behaviour and manifest.settings.get("labels") == "recorded":
+        raise InputError("--behaviour", "has no effect: recorded solutions come without behaviour features")
+    if not given(options, "boundaries_per_rollout") and not options.behaviour:
+        return
+    from drr.learn.train import is_causal
+
+    causal = is_causal(options.backbone)
+    if causal and given(options, "boundaries_per_rollout"):
+        raise InputError("--boundaries-per-rollout", "is for encoders: a causal backbone sees every boundary")
+    if not causal and options.behaviour:
+        raise InputError("--behaviour", "is for causal backbones")
+
+
 def _usable(rollouts: Sequence[Rollout]) -> list[Rollout]:
     return [rollout for rollout in rollouts if rollout.steps]
 
 
 def _is_first_process() -> bool:
-    import os
-
     return os.environ.get("RANK", "0") == "0"
 
 
-def _check(data: TrainingData, options: argparse.Namespace) -> None:
+def _check_data(data: TrainingData, options: argparse.Namespace) -> None:
     questions = len({rollout.identity for rollout in data.trained_on})
     if questions < _LEAST_QUESTIONS:
         raise InputError(str(options.data), f"leaves {questions} questions to train on; {_LEAST_QUESTIONS} are needed")
@@ -56,40 +83,11 @@ def _check(data: TrainingData, options: argparse.Namespace) -> None:
             raise InputError(str(options.data), f"leaves no question for {name}; more questions are needed")
 
 
-def _config(options: argparse.Namespace) -> TrainConfig:
-    for name in ("epochs", "batch", "learning_rate", "fresh_rate", "max_tokens", "boundaries_per_rollout", "patience"):
-        if getattr(options, name) <= 0:
-            raise InputError(f"--{name.replace('_', '-')}", f"must be above 0, not {getattr(options, name)}")
-    for name in ("extra_layers", "lora_rank", "ranking", "behaviour"):
-        if getattr(options, name) < 0:
-            raise InputError(f"--{name.replace('_', '-')}", f"must be at least 0, not {getattr(options, name)}")
-    for name in ("cut", "merge"):
-        if not 0 <= getattr(options, name) <= 1:
-            raise InputError(f"--{name}", f"must lie between 0 and 1, not {getattr(options, name)}")
-    if not 0 < options.train_share <= 1:
-        raise InputError("--train-share", f"must be above 0 and at most 1, not {options.train_share}")
-    return TrainConfig(
-        epochs=options.epochs,
-        rollouts_per_batch=options.batch,
-        learning_rate=options.learning_rate,
-        fresh_rate=options.fresh_rate,
-        merge=options.merge,
-        cut=options.cut,
-        ranking=options.ranking,
-        behaviour=options.behaviour,
-        balance=not options.no_balance,
-        max_tokens=options.max_tokens,
-        lora_rank=options.lora_rank,
-        extra_layers=options.extra_layers,
-        freeze=options.freeze,
-        boundaries_per_rollout=options.boundaries_per_rollout,
-        patience=options.patience,
-        seed=options.seed,
-    )
-
-
 def show(card: DmCard, folder: Path) -> None:
     """Print the figures that matter."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     if not card.metrics:
         console.print(f"DM in {folder}; no question was held out to measure it on", highlight=False)

@@ -9,8 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-
+from drr.engine.defaults import DM_GPU_SHARE, PRM_GPU_SHARE
 from drr.errors import InputError
 
 # vLLM's CPU attention wants multiples of 32; small blocks keep what a resubmission has to recompute small.
@@ -23,15 +22,14 @@ NO_COMPILER = "TORCH_COMPILE_DISABLE"
 CPU_KV_CACHE_BYTES = 512 * _MIB
 """KV cache of a Reasoner on a CPU unless --kv-cache-memory-bytes says otherwise."""
 
-DM_GPU_SHARE, PRM_GPU_SHARE = 0.1, 0.3
-"""Of a GPU's memory, for a DM and for a process reward model, unless told otherwise."""
-
 CPU_DM_KV_CACHE_BYTES = 256 * _MIB
 """KV cache of a DM on a CPU."""
 
 
 def on_cpu() -> bool:
     """Whether vLLM will run on the CPU of this machine."""
+    import torch  # seconds: not before somebody asks
+
     return not torch.cuda.is_available()
 
 

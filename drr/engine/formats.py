@@ -10,12 +10,9 @@ from typing import Any
 
 from vllm.reasoning import ReasoningParserManager
 
+from drr.engine.defaults import DEFAULT_ANSWER_CUE as DEFAULT_ANSWER_CUE
 from drr.errors import InputError
 from drr.loop.formats import Channels, MarkerTokens, PlainChain, ReasoningFormat, TextMarkers
-
-DEFAULT_ANSWER_CUE = "\n\nTherefore, the final answer is"
-"""What makes a model without thinking markers answer in the middle of its chain of thought. Measured (LOG.md): without
-"Therefore" models go on reasoning, and a cue that ends in a brace costs minus signs."""
 
 _HARMONY = {"start": "<|start|>", "channel": "<|channel|>", "message": "<|message|>", "end": "<|end|>"}
 _HARMONY_PARSER = "openai_gptoss"

@@ -8,7 +8,9 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.engine.classifier import LocalClassifier, tokenizer_of
-from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, DM_GPU_SHARE, cpu_engine_defaults
+from drr.engine.defaults import DM_GPU_SHARE
+from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
+from drr.engine.starting import starting
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import DmScorer
 
@@ -43,7 +45,9 @@ def start_dm(
 @contextlib.asynccontextmanager
 async def open_dm(folder: Path) -> AsyncIterator[DmScorer]:
     """A scorer on the DM in `folder`, for evaluation."""
-    engine, scorer = start_dm(DmCard.load(folder), folder)
+    card = DmCard.load(folder)
+    with starting("--dm", str(folder)):
+        engine, scorer = start_dm(card, folder)
     try:
         yield scorer
     finally:

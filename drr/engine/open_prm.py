@@ -8,8 +8,10 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.engine.classifier import StepRewards, tokenizer_of
-from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, PRM_GPU_SHARE, cpu_engine_defaults
+from drr.engine.defaults import PRM_GPU_SHARE
+from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
 from drr.engine.open_reasoner import load_tokenizer
+from drr.engine.starting import starting
 from drr.errors import InputError
 from drr.judge.scorers.process_reward import SEPARATOR, ProcessRewardScorer
 
@@ -36,7 +38,8 @@ def start_prm(model: str, gpu_share: float = PRM_GPU_SHARE) -> tuple[AsyncLLM, P
 @contextlib.asynccontextmanager
 async def open_prm(model: str) -> AsyncIterator[ProcessRewardScorer]:
     """A scorer on the process reward model, for evaluation."""
-    engine, scorer = start_prm(model)
+    with starting("--prm", model):
+        engine, scorer = start_prm(model)
     try:
         yield scorer
     finally:

@@ -14,13 +14,17 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import cpu_engine_defaults
-from drr.engine.formats import DEFAULT_ANSWER_CUE, choose_format
+from drr.engine.formats import choose_format
+from drr.engine.model_source import TOKENIZER_FILES, check_model
+from drr.engine.served import authorization, served_model
+from drr.engine.starting import cause_of, starting
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner
 from drr.errors import InputError
 from drr.judge.dm_folder import fingerprint
-from drr.loop.formats import ReasoningFormat
+from drr.loop.formats import PlainChain, ReasoningFormat
 
 DISTILL_KV_CACHE_BYTES = 2 << 30
 """KV cache of an in-process Reasoner on a CPU."""
@@ -68,10 +72,8 @@ async def open_engine(
 
     defaults = {"max_num_seqs": 256, **cpu_engine_defaults(DISTILL_KV_CACHE_BYTES)}
     args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**defaults, **options})
-    try:
+    with starting("--reasoner", model):
         engine = AsyncLLM.from_engine_args(args)
-    except (OSError, ValueError) as error:
-        raise InputError("--reasoner", f"{model} cannot be loaded: {error}") from error
     try:
         yield OpenReasoner(
             engine.generate,
@@ -92,9 +94,8 @@ async def open_server(
 
     Where `tokenizer` is a folder with weights, they are taken for the server's, and the DM will be bound to them.
     """
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=_TIMEOUT) as client:
-        served = await _served_model(client, url, model)
+    served = served_model(url, model, key)
+    async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=authorization(key), timeout=_TIMEOUT) as client:
         loaded = load_tokenizer(tokenizer, "--tokenizer")
         yield OpenReasoner(
             _Completions(client, served["id"]).generate,
@@ -123,32 +124,23 @@ def _fingerprint(model: str) -> str:
 
 def load_tokenizer(name: str, option: str, *, trust_remote_code: bool = False) -> Any:
     """The tokenizer in a folder or by a Hugging Face id; InputError names the `option` that asked for it."""
+    check_model(name, option, TOKENIZER_FILES)
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise InputError(option, f"{name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # damaged files make the tokenizers' own library raise whatever it likes
+        raise InputError(option, f"the tokenizer of {name} cannot be loaded: {cause_of(error)}") from error
 
 
 def known_format(tokenizer: Any, parser: str, answer_cue: str | None = None) -> ReasoningFormat:
     """The Reasoner's reasoning format; InputError where it cannot be told, or the Reasoner cannot be asked anything."""
     if not getattr(tokenizer, "chat_template", None):
         raise InputError("--reasoner", "its tokenizer has no chat template: it cannot be asked a question")
-    return choose_format(tokenizer, parser, DEFAULT_ANSWER_CUE if answer_cue is None else answer_cue).form
-
-
-async def _served_model(client: httpx.AsyncClient, url: str, model: str) -> dict[str, Any]:
-    try:
-        response = await client.get("/models")
-        response.raise_for_status()
-        served: list[dict[str, Any]] = response.json()["data"]
-    except (httpx.HTTPError, ValueError, KeyError) as error:
-        raise InputError("--server", f"{url} does not answer as an OpenAI-compatible server: {error}") from error
-    for model_card in served:
-        if model in ("", model_card["id"]):
-            return model_card
-    raise InputError("--reasoner", f"{url} serves {', '.join(model_card['id'] for model_card in served)}, not {model}")
+    form = choose_format(tokenizer, parser, DEFAULT_ANSWER_CUE if answer_cue is None else answer_cue).form
+    if answer_cue is not None and not isinstance(form, PlainChain):
+        raise InputError("--answer-cue", f"has no effect: this Reasoner thinks in {form.kind}")
+    return form
 
 
 class _Completions:

@@ -11,7 +11,7 @@ from drr.evaluate.run import Row, StrategyOutcomes
 from drr.evaluate.selective import Judged
 from drr.evaluate.strategies import FULL, JUDGED, SAMPLES
 from drr.learn.arrays import Reals
-from drr.tasks.grading import Grader, majority_answer
+from drr.tasks.grading_pool import Grading
 
 ALL = "all questions"
 SUBGROUP = ", "
@@ -58,7 +58,7 @@ def groups_of(outcomes: Sequence[StrategyOutcomes]) -> dict[str, NDArray[np.int6
     return found
 
 
-def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grade: Grader) -> list[StrategyArrays]:
+def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grading: Grading) -> list[StrategyArrays]:
     """Every strategy as it was run, and the ways to combine several samples of full thinking."""
     found = []
     for outcome in outcomes:
@@ -67,7 +67,7 @@ def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grade: Grader) -> list
             samples = max(map(len, by_question))
             for count in (count for count in _COUNTS if count <= samples):
                 found += _samples_together(
-                    [rows[:count] for rows in by_question], outcome.seconds * count / samples, grade
+                    [rows[:count] for rows in by_question], outcome.seconds * count / samples, grading
                 )
         elif outcome.family != JUDGED:
             picked = [rows[0] for rows in by_question]
@@ -75,10 +75,10 @@ def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grade: Grader) -> list
     return found
 
 
-def _samples_together(drawn: list[list[Row]], seconds: float, grade: Grader) -> list[StrategyArrays]:
+def _samples_together(drawn: list[list[Row]], seconds: float, grading: Grading) -> list[StrategyArrays]:
     """The samples of every question (`drawn`) combined in every way: by majority, by the DM's score, by the oracle."""
     count = len(drawn[0])
-    majority = [_majority(rows, grade) for rows in drawn]
+    majority = [_majority(rows, grading) for rows in drawn]
     found = [_arrays(f"self-consistency, {count}", "self-consistency", drawn, majority, seconds)]
     if not all(np.isnan(row.p_now) for rows in drawn for row in rows):
         best = [max(rows, key=lambda row: float(np.nan_to_num(row.p_now))) for rows in drawn]
@@ -94,9 +94,9 @@ def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
     return [groups[question] for question in sorted(groups)]
 
 
-def _majority(rows: Sequence[Row], grade: Grader) -> Row:
+def _majority(rows: Sequence[Row], grading: Grading) -> Row:
     """The first row with the answer that most rows share; the first of all if no two agree."""
-    chosen = majority_answer([row.answer for row in rows], grade)
+    chosen = grading.majority([row.answer for row in rows], f"question {rows[0].question}")
     return next((row for row in rows if row.answer == chosen), rows[0])
 
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from drr.engine.sampling import sampling
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import VllmReasoner, attempt_params
 from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.oracle import OracleScorer
 from drr.evaluate.strategies import Strategy
 from drr.files import check_same_settings, read_json_object, write_whole
-from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
 from drr.learn.distill import draw_seed
 from drr.learn.distill_folder import questions_key
 from drr.learn.records import question_key
@@ -35,27 +35,13 @@ from drr.loop.response import Emit, Finished, LoopSettings, Outcome, Transcript
 from drr.loop.rethink import RETHINK_CUE, RethinkLoop
 from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
-from drr.loop.steps import StepRule
 from drr.progress import Progress
 from drr.tasks import Question
-from drr.tasks.grading import Grader
+from drr.tasks.grading_pool import Grading
 
 SETTINGS_NAME = "eval.json"
 _DEADLINE = 120.0
 """Seconds in which a score must arrive; so long that none is given up in an evaluation."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvalConfig:
-    """How answers are sampled. An attempt has at most `max_tokens`; `answer_tokens` of them are kept for its answer."""
-
-    temperature: float = 0.8
-    max_tokens: int = 1024
-    answer_tokens: int = 256
-    seed: int = 0
-    step_rule: StepRule = field(default_factory=StepRule)
-    nudge_cue: str = DEFAULT_NUDGE_CUE
-    concurrency: int = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +65,12 @@ class Row:
 
 
 class Evaluator:
-    """Runs strategies on a Reasoner; `scorers` by name."""
+    """Runs strategies on a Reasoner; `scorers` by name. `grading` keeps the answers whose grading exceeded a limit."""
 
-    def __init__(self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grade: Grader, config: EvalConfig) -> None:
-        self._reasoner, self._scorers, self._grade, self._config = reasoner, scorers, grade, config
+    def __init__(
+        self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grading: Grading, config: EvalConfig
+    ) -> None:
+        self._reasoner, self._scorers, self.grading, self._config = reasoner, scorers, grading, config
         self._nudge_cue = self._injected(config.nudge_cue)
         self._rethink_cue = self._injected(RETHINK_CUE)
         self._slots = asyncio.Semaphore(config.concurrency)
@@ -105,7 +93,8 @@ class Evaluator:
 
     async def _answer(self, strategy: Strategy, question: Question, number: int, sample: int) -> Row:
         transcript, outcome = Transcript(), Outcome()
-        async for event in self._loop(strategy, question, sample).run():
+        where = f"{strategy.name}: question {number}, sample {sample}"
+        async for event in self._loop(strategy, question, sample, where).run():
             if isinstance(event, Emit):
                 transcript.add(event)
             elif isinstance(event, Finished):
@@ -121,7 +110,7 @@ class Evaluator:
             question.family,
             sample,
             answer_in(answer),
-            await asyncio.to_thread(self._grade, answer, question.answer),
+            await self.grading.right_soon(answer, question.answer, where),
             outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
             outcome.thinking_tokens,
             outcome.probe_tokens,
@@ -131,9 +120,10 @@ class Evaluator:
             outcome.stop_cause.value,
         )
 
-    def _scorer(self, strategy: Strategy, question: Question, first: VllmReasoner) -> Scorer | None:
+    def _scorer(self, strategy: Strategy, question: Question, first: VllmReasoner, where: str) -> Scorer | None:
         if strategy.scorer == "oracle":
-            return OracleScorer(partial(self._answer_now, first), self._grade, question.answer)
+            is_right = partial(self.grading.right_soon, gold=question.answer, where=f"{where}, oracle")
+            return OracleScorer(partial(self._answer_now, first), is_right)
         return None if strategy.scorer is None else self._scorers[strategy.scorer]
 
     async def _answer_now(self, reasoner: VllmReasoner, context: list[int]) -> str:
@@ -143,7 +133,7 @@ class Evaluator:
         async with contextlib.aclosing(reasoner.stream(segment)) as deltas:
             return self._reasoner.form.answer_prefix + "".join([delta.text async for delta in deltas])
 
-    def _loop(self, strategy: Strategy, question: Question, sample: int) -> ThinkingLoop | RethinkLoop:
+    def _loop(self, strategy: Strategy, question: Question, sample: int, where: str) -> ThinkingLoop | RethinkLoop:
         reasoner, config = self._reasoner, self._config
         ids = user_prompt(reasoner.tokenizer, question.text)
         params = sampling(
@@ -173,7 +163,7 @@ class Evaluator:
             nudge_cue_ids=tuple(token.id for token in self._nudge_cue),
         )
         first, probe = attempt(0)
-        scorer = self._scorer(strategy, question, first)
+        scorer = self._scorer(strategy, question, first, where)
         common = (scorer, reasoner.form, strategy.step_rule or config.step_rule, settings)
         if strategy.rethink is not None:
             rethink = replace(strategy.rethink, cue=self._rethink_cue)
@@ -198,9 +188,12 @@ async def evaluate(
             check_same_settings(path, _about(path)["definition"], definition)
             continue
         started = time.monotonic()
+        evaluator.grading.overruns.clear()
         rows = await evaluator.run(strategy, questions)
         table = pa.table({column.name: [getattr(row, column.name) for row in rows] for column in fields(Row)})
-        about = {"definition": definition, "seconds": round(time.monotonic() - started, 1)}
+        over_limits = sorted(map(str, evaluator.grading.overruns))
+        seconds = round(time.monotonic() - started, 1)
+        about = {"definition": definition, "seconds": seconds, "over_limits": over_limits}
         partial = path.with_suffix(".partial")
         pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
         partial.replace(path)
@@ -213,12 +206,13 @@ def rows_path(out: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOutcomes:
-    """What one strategy did."""
+    """What one strategy did. `over_limits` names the answers whose grading exceeded a limit; they count as wrong."""
 
     name: str
     family: str
     seconds: float
     rows: list[Row]
+    over_limits: tuple[str, ...] = ()
 
 
 def read_outcomes(out: Path) -> list[StrategyOutcomes]:
@@ -227,9 +221,8 @@ def read_outcomes(out: Path) -> list[StrategyOutcomes]:
     for path in sorted(out.glob("*.parquet")):
         about = _about(path)
         rows = [Row(**row) for row in pq.read_table(path).to_pylist()]
-        found.append(
-            StrategyOutcomes(about["definition"]["name"], about["definition"]["family"], about["seconds"], rows)
-        )
+        definition, over_limits = about["definition"], tuple(about.get("over_limits", ()))
+        found.append(StrategyOutcomes(definition["name"], definition["family"], about["seconds"], rows, over_limits))
     if not found:
         raise InputError(str(out), "holds no outcomes: run drr eval")
     return found

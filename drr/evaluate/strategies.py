@@ -81,20 +81,6 @@ def all_strategies(
     return found
 
 
-def select_strategies(everything: Sequence[Strategy], parts: Sequence[str]) -> list[Strategy]:
-    """Full thinking, and the strategies with one of `parts` in their names; a part that is a whole name stands for that
-    strategy only. ValueError names a part that fits none."""
-    wanted = {FULL}
-    for part in parts:
-        fitting = [strategy.name for strategy in everything if strategy.name == part] or [
-            strategy.name for strategy in everything if part in strategy.name
-        ]
-        if not fitting:
-            raise ValueError(f"{part!r} fits none of: {', '.join(strategy.name for strategy in everything)}")
-        wanted.update(fitting)
-    return [strategy for strategy in everything if strategy.name in wanted]
-
-
 _BUDGETS = (32, 64, 96, 128, 192, 256, 384, 512)
 _LEVELS: dict[str, tuple[float, ...]] = {
     "answer_probe": (0.5, 0.75),

@@ -11,7 +11,7 @@ from drr.evaluate.selective import areas
 from drr.evaluate.strategies import FULL
 from drr.evaluate.tables import coverage, equal_tokens, every_strategy, stoppers
 from drr.files import write_whole
-from drr.tasks.grading import Grader
+from drr.tasks.grading_pool import Grading
 
 RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
 PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
@@ -19,11 +19,13 @@ PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
 _CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, stop + rethink: dm", "rethink: dm")
 
 
-def write_report(out: Path, grade: Grader) -> dict[str, Any]:
+def write_report(out: Path, grading: Grading) -> dict[str, Any]:
     """Write the report of the outcomes in `out` into the same folder; returns its figures. InputError if there are no
     outcomes."""
     outcomes = read_outcomes(out)
-    strategies = strategy_arrays(outcomes, grade)
+    grading.overruns.clear()
+    strategies = strategy_arrays(outcomes, grading)
+    over_limits = [case for outcome in outcomes for case in outcome.over_limits] + list(map(str, grading.overruns))
     groups = {
         name: [strategy.of(questions) for strategy in strategies] for name, questions in groups_of(outcomes).items()
     }
@@ -32,6 +34,7 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
         "groups": {name: figures(group) for name, group in groups.items()},
         "equal_tokens": {name: at_equal_tokens(group, _CONTENDERS) for name, group in groups.items()},
         "selective": areas(judges) if judges else [],
+        "over_limits": list(dict.fromkeys(over_limits)),
     }
     write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
     draw_pareto({name: rows for name, rows in results["groups"].items() if SUBGROUP not in name}, out / PLOT_NAME)
@@ -44,7 +47,15 @@ def write_report(out: Path, grade: Grader) -> dict[str, Any]:
 def report(results: dict[str, Any]) -> str:
     """Every table, as Markdown, with the pictures beside it."""
     every = [f"### Every strategy: {name}\n\n{every_strategy(rows)}" for name, rows in results["groups"].items()]
-    return "\n\n".join([summary(results, list(results["groups"])), *every]) + "\n"
+    return "\n\n".join([summary(results, list(results["groups"])), *every, *_over_limits(results)]) + "\n"
+
+
+def _over_limits(results: dict[str, Any]) -> list[str]:
+    cases = results["over_limits"]
+    if not cases:
+        return []
+    listed = "\n".join(f"- {case}" for case in cases)
+    return [f"### Grading that was given up\n\nIt exceeded a limit; the answer counts as wrong.\n\n{listed}"]
 
 
 def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") -> str:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.sampling import SamplingParams, sampling
@@ -25,7 +26,7 @@ from drr.loop.scoring import Boundary
 from drr.loop.stated import answer_in
 from drr.progress import Progress
 from drr.tasks import Question
-from drr.tasks.grading import Grader, load_grader, majority_answer
+from drr.tasks.grading_pool import Grading
 from drr.tasks.rows import Reject
 
 LEAST_ROOM = 64
@@ -48,6 +49,13 @@ class _Recorder:
         return Score(0.0, 0.0)
 
 
+class Fault(NamedTuple):
+    """Why a question cannot be used: what of it is at fault, and the reason."""
+
+    field: str
+    reason: str
+
+
 @dataclass(slots=True)
 class _Attempt:
     """A rollout before it is graded."""
@@ -60,17 +68,18 @@ class _Attempt:
     contexts: list[tuple[int, ...]]
     thinking_tokens: int
     total_tokens: int
+    right: tuple[str, bool] | None = None
+    """What the answer was last graded against, and how."""
 
 
 class Distiller:
     """Rolls questions out on a Reasoner and grades every boundary."""
 
-    def __init__(self, reasoner: OpenReasoner, config: DistillConfig) -> None:
-        self._reasoner, self._config = reasoner, config
-        self._grade: Grader = load_grader(config.grader)
+    def __init__(self, reasoner: OpenReasoner, config: DistillConfig, grading: Grading) -> None:
+        self._reasoner, self._config, self._grading = reasoner, config, grading
         self._slots = asyncio.Semaphore(config.concurrency)
 
-    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | str]]:
+    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | Fault]]:
         """Yields each question with its rollouts, in the order in which they finish. A question that could not be
         rolled out or graded comes with the reason instead."""
         tasks = [asyncio.create_task(self._question(question)) for question in questions]
@@ -82,20 +91,25 @@ class Distiller:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _question(self, question: Question) -> tuple[Question, list[Rollout] | str]:
+    async def _question(self, question: Question) -> tuple[Question, list[Rollout] | Fault]:
         ids = user_prompt(self._reasoner.tokenizer, question.text)
         config = self._config
         if len(ids) + LEAST_ROOM >= self._reasoner.max_model_len:
-            return question, f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
+            reason = f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
+            return question, Fault("question", reason)
+        if config.labels == "gold":
+            fault = await asyncio.to_thread(self._grading.gold_fault, question.answer)
+            if fault is not None:
+                return question, Fault("answer", fault)
         attempts = await self._attempts(question, ids, range(config.rollouts))
         gold = await asyncio.to_thread(self._gold, question, attempts)
-        outcomes = [] if gold is None else [await self._is_right(attempt.answer, gold) for attempt in attempts]
+        outcomes = [] if gold is None else [await self._is_right(question, attempt, gold) for attempt in attempts]
         if any(outcomes) and not all(outcomes) and config.extra_rollouts:
             last = config.rollouts + config.extra_rollouts
             attempts += await self._attempts(question, ids, range(config.rollouts, last))
             gold = await asyncio.to_thread(self._gold, question, attempts)
         if gold is None:
-            return question, "no two rollouts agree on an answer"
+            return question, Fault("question", "no two rollouts agree on an answer")
         return question, list(await asyncio.gather(*(self._graded(question, gold, attempt) for attempt in attempts)))
 
     async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
@@ -104,10 +118,13 @@ class Distiller:
     def _gold(self, question: Question, attempts: Sequence[_Attempt]) -> str | None:
         if self._config.labels == "gold":
             return question.answer
-        return majority_answer([attempt.answer for attempt in attempts], self._grade)
+        return self._grading.majority([attempt.answer for attempt in attempts], _named(question))
 
-    async def _is_right(self, response: str, gold: str) -> bool:
-        return await asyncio.to_thread(self._grade, response, gold)
+    async def _is_right(self, question: Question, attempt: _Attempt, gold: str) -> bool:
+        if attempt.right is None or attempt.right[0] != gold:
+            where = f"{_named(question)}, rollout {attempt.sample}"
+            attempt.right = gold, await self._grading.right_soon(attempt.answer, gold, where)
+        return attempt.right[1]
 
     async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> _Attempt:
         async with self._slots:
@@ -169,14 +186,15 @@ class Distiller:
             forced = await asyncio.gather(
                 *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts))
             )
-        now = [await self._is_right(answer, gold) for answer in forced]
+        where = f"{_named(question)}, rollout {sample}, boundary"
+        now = [await self._grading.right_soon(answer, gold, f"{where} {index}") for index, answer in enumerate(forced)]
         return Rollout(
             question=question.text,
             gold=gold,
             family=question.family,
             difficulty=question.difficulty,
             sample=sample,
-            later=await self._is_right(attempt.answer, gold),
+            later=await self._is_right(question, attempt, gold),
             thinking_tokens=attempt.thinking_tokens,
             total_tokens=attempt.total_tokens,
             answer=answer_in(attempt.answer),
@@ -210,6 +228,11 @@ class Distiller:
         return draw_seed(self._config.seed, question.text, draw)
 
 
+def _named(question: Question) -> str:
+    """The question's row in its file, or the beginning of a generated one."""
+    return f"row {question.row}" if question.row else f"question {question.text[:60]!r}"
+
+
 def draw_seed(seed: int, question: str, draw: str) -> int:
     """The seed of one draw. It does not depend on what else is rolled out, or in which order.
 
@@ -232,26 +255,29 @@ async def distill(
 
     A run that is killed at any moment can be started again: batches that are already in `out` are kept and not
     repeated. InputError, which names the difference, if `out` was begun with other settings or questions. `source` is
-    recorded as the source of questions that are set aside.
+    recorded as the source of questions that are set aside: those that cannot be rolled out, and those with a gold
+    answer that nothing can be graded against. An answer whose grading exceeds a limit counts as wrong, and the manifest
+    names it.
     """
     manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint))
     size = config.shard_questions
     starts = range(0, len(questions), size)
     missing = [start for start in starts if not shard_path(out, start).exists()]
     done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
-    with Progress(name, len(questions), done) as progress:
+    with Grading(config.grader) as grading, Progress(name, len(questions), done) as progress:
         for start in missing:
-            distiller = Distiller(reasoner, config)
+            grading.overruns.clear()
+            distiller = Distiller(reasoner, config, grading)
             rollouts: list[Rollout] = []
             set_aside: list[Reject] = []
             batch = questions[start : start + size]
             async for question, result in distiller.rollouts(batch):
-                if isinstance(result, str):
+                if isinstance(result, Fault):
                     row = question.row or start + batch.index(question) + 1
-                    set_aside.append(Reject(question.source or source, row, "question", result))
+                    set_aside.append(Reject(question.source or source, row, *result))
                 else:
                     rollouts.extend(result)
                 progress.advance(f"{len(rollouts)} rollouts in this batch")
             rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
-            write_shard(shard_path(out, start), rollouts, set_aside)
+            write_shard(shard_path(out, start), rollouts, set_aside, sorted(map(str, grading.overruns)))
     return close_folder(out, manifest, rejects)

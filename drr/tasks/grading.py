@@ -1,86 +1,156 @@
-"""Tell whether the answer in a text equals the gold answer."""
+"""Tell whether the answer in a text equals the gold answer.
+
+Both are read by `drr.tasks.answers`. A comparison that needs a computer-algebra system, or a function of the user's,
+may take any time and memory: `drr.tasks.grading_pool` runs those with limits, which is what commands use.
+"""
 
 import importlib
-import logging
-import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
-
-from math_verify import parse, verify
+from typing import Any, Literal
 
 from drr.errors import InputError
-from drr.loop.stated import answer_in, stated_answer
-from drr.tasks.countdown import makes, read_gold
-
-# math-verify reports every unreadable expression as an error; here that is simply a wrong answer.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+from drr.loop.stated import answer_in
+from drr.tasks.answers import (
+    LONGEST_EXPRESSION,
+    Expression,
+    Gold,
+    Words,
+    expression_in,
+    is_formula,
+    letter_in,
+    moment_in,
+    normalised,
+    number_in,
+    read_gold,
+    same_moment,
+    truth_in,
+    words_in,
+)
+from drr.tasks.countdown import makes
+from drr.tasks.countdown import read_gold as countdown_task
+from drr.tasks.letters import Choice, gold_choice
+from drr.tasks.numbers import Number
 
 Grader = Callable[[str, str], bool]
 """(response, gold) -> whether the response's answer is right."""
 
-_PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_GOLD_CHOICE = re.compile(r"\(?([A-Z])\)?[.:]?")
-_STATED_CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-Z])\)?(?![A-Za-z'])")
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NON_WORD = re.compile(r"[^\w]+")
-
-# Characters. A computer-algebra system may never finish on a long expression, so longer ones are compared as text.
-_LONGEST_EXPRESSION = 300
+GraderName = Literal["auto", "math", "choice", "text"]
+GRADERS: tuple[GraderName, ...] = ("auto", "math", "choice", "text")
 
 
-def is_math(response: str, gold: str) -> bool:
-    """Whether the answer in `response` is mathematically equal to `gold` (math-verify).
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two expressions that a computer-algebra system has to compare."""
 
-    The answer is the one that the response states; without one, whatever math-verify finds at the end of the text.
-    Do not call it on the event loop for long texts: it runs a computer-algebra system.
+    gold: str
+    answer: str
+
+
+def decide(grader: GraderName, response: str, gold: str) -> bool | Comparison:
+    """Whether the answer is right, or what has to be computed to know it.
+
+    `choice` wants the gold answer's letter, `text` its words, `math` its value; `auto` what its form calls for: a
+    Countdown task is checked, and a letter, a number, a date or time, yes or no, an expression and words are read as
+    such. The time grows with the texts' length and no faster.
     """
-    candidate = stated_answer(response) or response[-_LONGEST_EXPRESSION:]
-    plain, wanted = _plain(candidate), _plain(gold)
-    if _PLAIN_NUMBER.fullmatch(plain) and _PLAIN_NUMBER.fullmatch(wanted):
-        return float(plain) == float(wanted)
-    if len(candidate) > _LONGEST_EXPRESSION or len(gold) > _LONGEST_EXPRESSION:
-        return plain == wanted
-    return bool(verify(_parsed(gold), _parsed(candidate), timeout_seconds=None))
+    task = countdown_task(gold)
+    if grader == "auto" and task is not None:
+        return makes(answer_in(response), *task)
+    wanted = _wanted(grader, gold)
+    match wanted:
+        case None:
+            return False
+        case Choice():
+            letter = letter_in(response)
+            return letter == wanted.letter or (bool(wanted.label) and letter is None and _says(response, wanted.label))
+        case bool():
+            return truth_in(response) is wanted
+        case Number():
+            return _is_number(response, gold, wanted)
+        case Expression():
+            return _compared(wanted.text, expression_in(response))
+        case Words():
+            return wanted.text in words_in(response)
+    return same_moment(wanted, moment_in(response))
 
 
-def is_choice(response: str, gold: str) -> bool:
-    """Whether the last capital letter that stands alone in the response's answer is the letter of `gold`."""
-    wanted = _GOLD_CHOICE.fullmatch(gold.strip().upper())
-    letters = _STATED_CHOICE.findall(answer_in(response))
-    return bool(wanted and letters and letters[-1] == wanted.group(1))
+def _wanted(grader: GraderName, gold: str) -> Gold | None:
+    if grader == "choice":
+        return gold_choice(answer_in(gold))
+    if grader == "text":
+        return Words(words) if (words := normalised(answer_in(gold))) else None
+    wanted = read_gold(gold)
+    mathematical = grader == "auto" or not isinstance(wanted, bool | Choice | Words)
+    return wanted if mathematical else Expression(answer_in(gold))
 
 
-def is_text(response: str, gold: str) -> bool:
-    """Whether the answer has the words of `gold`; case, punctuation and articles do not count."""
-    return _normalised(answer_in(response)) == _normalised(gold)
+def _says(response: str, label: str) -> bool:
+    return normalised(label) in words_in(response)
+
+
+def _is_number(response: str, gold: str, wanted: Number) -> bool | Comparison:
+    found = number_in(response, wanted.comma_decimal)
+    if isinstance(found, Number):
+        return wanted.equals(found)
+    if found is None:
+        return False
+    value = wanted.value
+    plain = len(gold) <= LONGEST_EXPRESSION and abs(value.adjusted() if isinstance(value, Decimal) else 0) < 300
+    return _compared(f"{value:f}" if plain and isinstance(value, Decimal) else str(value), found.text)
+
+
+def _compared(gold: str, answer: str) -> bool | Comparison:
+    squeezed = "".join(gold.split()).strip("$"), "".join(answer.split()).strip("$")
+    if squeezed[0] == squeezed[1]:
+        return True
+    if not answer.strip() or max(len(gold), len(answer)) > LONGEST_EXPRESSION:
+        return False
+    return Comparison(gold, answer)
+
+
+def check_gold(gold: str, grader: str) -> str | Expression | None:
+    """Why nothing can be graded against `gold`, or the expression in it that has to be read to know; None if it can be
+    used. What a function of the user's can use is not known."""
+    if grader not in GRADERS or (grader == "auto" and countdown_task(gold) is not None):
+        return None
+    wanted = _wanted(grader, gold)  # type: ignore[arg-type]
+    if wanted is None:
+        return "is not the letter of a choice" if grader == "choice" else "holds no answer that can be read"
+    if not isinstance(wanted, Expression):
+        return None
+    if not is_formula(wanted.text) and not any(map(str.isalnum, wanted.text)):
+        return "holds no answer that can be read"
+    return wanted if len(wanted.text) <= LONGEST_EXPRESSION else None
 
 
 def is_correct(response: str, gold: str) -> bool:
-    """Whether the answer is right, by the grader that the form of `gold` calls for: a Countdown task is checked, a
-    single letter is a choice, anything else with a digit or TeX is mathematics, the rest is text."""
-    task = read_gold(gold)
-    if task is not None:
-        return makes(answer_in(response), *task)
-    if _GOLD_CHOICE.fullmatch(gold.strip()):
-        return is_choice(response, gold)
-    if any(character.isdigit() for character in gold) or "\\" in gold:
-        return is_math(response, gold)
-    return is_text(response, gold)
+    """Whether the answer is right, by the grader that the form of `gold` calls for. It has no limits on time or memory,
+    so it is for texts that one trusts."""
+    return _settled(decide("auto", response, gold))
 
 
-GRADERS: dict[str, Grader] = {"auto": is_correct, "math": is_math, "choice": is_choice, "text": is_text}
+def _settled(decided: bool | Comparison) -> bool:
+    if isinstance(decided, bool):
+        return decided
+    from drr.tasks.algebra import same_expression  # a computer-algebra system takes time to load
+
+    return same_expression(decided.gold, decided.answer)
 
 
-def load_grader(name: str) -> Grader:
-    """A grader by its name, or a function of the user's as `module:function`. InputError if there is none."""
-    if name in GRADERS:
-        return GRADERS[name]
+def load_grader(name: str, folder: Path | None = None) -> Grader:
+    """A grader by its name, or a function of the user's as `module:function`, without limits on time and memory. The
+    module may lie in `folder`, by default the current one. InputError if there is none."""
+    for known in GRADERS:
+        if name == known:
+            return lambda response, gold: _settled(decide(known, response, gold))
     module_name, _, function_name = name.partition(":")
     if not module_name or not function_name:
         raise InputError("--grader", f"{name!r} is none of {', '.join(GRADERS)}, nor a module:function")
-    sys.path.insert(0, str(Path.cwd()))
+    sys.path.insert(0, str(folder or Path.cwd()))
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # whatever the user's module does when it is imported
@@ -96,6 +166,8 @@ def _reporting(name: str, function: Callable[[str, str], Any]) -> Grader:
     def grade(response: str, gold: str) -> bool:
         try:
             return bool(function(response, gold))
+        except MemoryError:
+            raise
         except Exception as error:  # whatever the user's function does
             raise InputError(
                 "--grader", f"{name!r} failed on the answer {response!r}, gold {gold!r}: {error!r}"
@@ -113,17 +185,3 @@ def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:
         if count > votes:
             best, votes = answer, count
     return best
-
-
-def _normalised(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", _NON_WORD.sub(" ", text.casefold())).split())
-
-
-def _parsed(text: str) -> list[Any]:
-    # Without a time limit, because math-verify implements it with signals, which only work in the main thread.
-    parsed: list[Any] = parse(f"${text.strip('$')}$", parsing_timeout=None) or parse(text, parsing_timeout=None)
-    return parsed
-
-
-def _plain(text: str) -> str:
-    return text.replace(",", "").replace("$", "").strip().rstrip(".")

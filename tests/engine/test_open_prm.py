@@ -78,5 +78,5 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no token <extra_0>"):
         start_prm(str(reference.reasoner_folder()))
     (tmp_path / "config.json").write_text(json.dumps({}))
-    with pytest.raises(InputError, match=r"--prm: .* cannot be loaded"):
+    with pytest.raises(InputError, match=r"--prm: .* holds no model"):
         start_prm(str(tmp_path))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from drr.cli import eval_command
 from drr.cli.main import main
 from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.report import (
     ALL,
     StrategyArrays,
@@ -26,7 +27,7 @@ from drr.evaluate.report import (
     judged,
     strategy_arrays,
 )
-from drr.evaluate.run import EvalConfig, Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
+from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
 from drr.evaluate.selective import Judged, areas, coverage_curve
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
 from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
@@ -40,6 +41,7 @@ from drr.loop.steps import StepRule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from drr.tasks.grading import is_correct
+from drr.tasks.grading_pool import Grading
 from tests.fake_engine import FakeEngine
 
 ASKED = questions(3, Split.TEST, 10)
@@ -64,7 +66,7 @@ def strategies() -> list[Strategy]:
 
 
 def run(out: Path, engine: FakeEngine, config: EvalConfig = CONFIG, asked: int = 10) -> None:
-    evaluator = Evaluator(engine.reasoner(), dict(training_free()), is_correct, config)
+    evaluator = Evaluator(engine.reasoner(), dict(training_free()), Grading("auto"), config)
     asyncio.run(evaluate(evaluator, strategies(), ASKED[:asked], out, recorded_settings(config)))
 
 
@@ -106,7 +108,7 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
     made, made_before = (pq.read_table(source).drop_columns(["p_now"]) for source in (missing, io.BytesIO(before)))
     assert made.equals(made_before)
     changed = replace(strategies()[0], max_thinking_tokens=5)
-    evaluator = Evaluator(again.reasoner(), dict(training_free()), is_correct, CONFIG)
+    evaluator = Evaluator(again.reasoner(), dict(training_free()), Grading("auto"), CONFIG)
     with pytest.raises(InputError, match="field max_thinking_tokens: was begun with None, not 5"):
         asyncio.run(evaluate(evaluator, [changed], ASKED, tmp_path, recorded_settings(CONFIG)))
     with pytest.raises(InputError, match=r"field temperature: was begun with 0\.8"):
@@ -130,7 +132,7 @@ def test_samples_are_put_together_and_all_of_their_tokens_count() -> None:
     ]
     found = {
         strategy.name: strategy
-        for strategy in strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], is_correct)
+        for strategy in strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 8.0, rows)], Grading("auto"))
     }
     assert found["self-consistency, 2"].right.tolist() == [1, 0], "where no two agree, the first"
     assert found["self-consistency, 4"].right.tolist() == [1, 0]
@@ -144,7 +146,7 @@ def test_empty_answers_do_not_vote() -> None:
     rows = [row(0, sample, answer, answer == "3", 10, 0.5) for sample, answer in enumerate(["3", "", ""])]
     found = {
         strategy.name: strategy
-        for strategy in strategy_arrays([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], is_correct)
+        for strategy in strategy_arrays([StrategyOutcomes("3 samples", SAMPLES, 8.0, rows)], Grading("auto"))
     }
     assert found["self-consistency, 3"].right.tolist() == [1]
 
@@ -204,7 +206,7 @@ def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
 
 def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, FakeEngine(ASKED))
-    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), "--report"]
+    command = ["eval", "arithmetic:10:3:test", "--out", str(tmp_path), "--report"]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "self-consistency, 4" in printed
@@ -218,12 +220,66 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert "Every strategy: all questions" in text
 
 
+def test_answers_whose_grading_is_given_up_are_wrong_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = "number == int(gold) + 10 or len(gold) > 3"
+    (tmp_path / "dying.py").write_text(
+        "import os, re\n\ndef grade(response, gold):\n    number = int(re.findall(r'-?\\d+', response)[-1])\n"
+        f"    if {wrong}:\n        os._exit(1)\n    return number == int(gold)\n"
+    )
+    out, chosen = tmp_path / "out", [strategy for strategy in strategies() if strategy.name in (FULL, "oracle stop")]
+    with Grading("dying:grade") as grading:
+        evaluator = Evaluator(FakeEngine(ASKED, skill=0.4).reasoner(), dict(training_free()), grading, CONFIG)
+        asyncio.run(evaluate(evaluator, chosen, ASKED, out, recorded_settings(CONFIG)))
+    outcomes = {outcome.name: outcome for outcome in read_outcomes(out)}
+    dead = [row for row in outcomes[FULL].rows if int(row.answer) == int(ASKED[row.question].answer) + 10]
+    assert dead
+    assert not any(row.right for row in dead)
+    assert outcomes[FULL].over_limits == tuple(
+        sorted(f"{FULL}: question {row.question}, sample 0: its process ended with status 1" for row in dead)
+    )
+    assert any(", oracle: " in case for case in outcomes["oracle stop"].over_limits)
+    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(out), "--report"]
+    assert main([*command, "--grader", "dying:grade"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    results = json.loads((out / RESULTS_NAME).read_text())
+    assert set(outcomes[FULL].over_limits) < set(results["over_limits"])
+    assert f"counted as wrong: {len(results['over_limits'])}" in printed
+    assert f"- {outcomes[FULL].over_limits[0]}\n" in (out / REPORT_NAME).read_text()
+
+
+def test_questions_whose_gold_cannot_be_read_are_set_aside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    async def look(*given: Any) -> None:
+        asked.append([question.text for question in given[4]])
+        raise InputError("here", "is enough")
+
+    monkeypatch.setattr(eval_command, "_evaluate", look)
+    source = tmp_path / "q.jsonl"
+    rows = [{"question": f"{answer}?", "answer": answer} for answer in ("72", "!!", r"\sqrt{2}", r"\frac{1")]
+    source.write_text("\n".join(map(json.dumps, rows)))
+    command = ["eval", str(source), "--reasoner", "r", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert asked == [["72?", r"\sqrt{2}?"]]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "set aside: row 2, answer: holds no answer that can be read" in printed
+    assert "set aside: row 4, answer: is no expression that can be read" in printed
+    source.write_text(json.dumps(rows[1]))
+    assert main(command) == 2
+    assert "questions: no gold answer can be used" in " ".join(capsys.readouterr().err.split())
+
+
 def test_groups_have_figures_of_their_own() -> None:
     rows = [row(q, 0, "3", q % 2 == 0, 100, 0.5) for q in range(60)]
     outcomes = [StrategyOutcomes(FULL, "full", 8.0, rows)]
     groups = groups_of(outcomes)
     assert {name: len(group) for name, group in groups.items()} == {ALL: 60, "even": 30, "odd": 30}
-    (strategy, *_) = strategy_arrays(outcomes, is_correct)
+    (strategy, *_) = strategy_arrays(outcomes, Grading("auto"))
     even = figures([strategy.of(groups["even"])])[0]
     assert (even["accuracy"], even["thinking_tokens"]) == (1.0, 50.0)
     assert figures([strategy.of(groups["odd"])])[0]["accuracy"] == 0.0
@@ -342,13 +398,13 @@ def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFi
         (["--scorer", "dm"], "--scorer"),
         (["--scorer", "guess"], "--scorer"),
         (["--attempts", "1"], "--attempts"),
-        (["--strategy", "magic"], "--strategy: 'magic' fits none of: full thinking"),
+        (["--strategy", "magic"], "--strategy: 'magic' fits none of:\n  full thinking\n"),
         (["--concurrency", "0"], "--concurrency: must be at least 1"),
         (["--temperature", "0"], "--temperature"),
         (["--max-tokens", "3"], "--max-tokens"),
         (["--step-rule", "word"], "--step-rule"),
         (["--dm", "nowhere"], "nowhere: is no DM"),
-        (["--report"], "holds no outcomes"),
+        (["--report"], "--reasoner: is not for --report"),
     ],
 )
 def test_what_cannot_be_run_is_named(

@@ -20,7 +20,7 @@ from drr.learn.recorded import load_recorded, split_text
 from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, set_aside_in, write_shard
 from drr.learn.train_dm import split_for_training
 from drr.loop.steps import StepRule
-from drr.tasks.grading import is_correct
+from drr.tasks.grading_pool import Grading
 from drr.tasks.rows import Reject
 from drr.tasks.sources import load_questions
 from tests.fakes import rollout_of
@@ -34,7 +34,7 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
         {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": False},
         {"question": "a?", "gold": "3", "solution": "A: 4", "is_correct": "no"},
     )
-    rollouts, rejects = load_recorded(source, StepRule("line"), is_correct)
+    rollouts, rejects = load_recorded(source, StepRule("line"), Grading("auto"))
     assert [rollout.steps for rollout in rollouts] == [["1+1=2\n", "2+1=3\n", "A: 3"], ["A: 4"]]
     assert [rollout.now for rollout in rollouts] == [[None, None, True], [False]]
     assert [(rollout.sample, rollout.later, rollout.answer) for rollout in rollouts] == [
@@ -43,7 +43,7 @@ def test_recorded_solutions_know_only_their_end(tmp_path: Path) -> None:
     ]
     assert [(reject.row, reject.field) for reject in rejects] == [(3, "is_correct")]
     graded = lines(tmp_path / "g.jsonl", {"question": "a?", "answer": "3", "solution": "The answer is 3."})
-    assert load_recorded(graded, StepRule("line"), is_correct)[0][0].later
+    assert load_recorded(graded, StepRule("line"), Grading("auto"))[0][0].later
 
 
 def test_recorded_solutions_in_a_csv_file(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_recorded_solutions_in_a_csv_file(tmp_path: Path) -> None:
     path.write_bytes(
         '\ufeffquestion,gold,solution,is_correct\r\na?,3,"1+1=2\r\nA: 3",True\r\nA?,3,A: 4,false\r\n'.encode()
     )
-    rollouts, rejects = load_recorded(str(path), StepRule("line"), is_correct)
+    rollouts, rejects = load_recorded(str(path), StepRule("line"), Grading("auto"))
     assert [(rollout.later, rollout.sample, rollout.answer) for rollout in rollouts] == [
         (True, 0, "A: 3"),
         (False, 1, "A: 4"),
@@ -63,11 +63,11 @@ def test_recorded_solutions_are_not_what_their_first_row_says(tmp_path: Path) ->
     rows = [{"question": "a?", "solution": f"The answer is {n}.", "answer": "3"} for n in (3, 4)]
     source = lines(tmp_path / "s.jsonl", {"version": 1}, {"question": "b?", "solution": "A: 1"}, *rows)
     notes: list[str] = []
-    rollouts, rejects = load_recorded(source, StepRule("line"), is_correct, notes=notes)
+    rollouts, rejects = load_recorded(source, StepRule("line"), Grading("auto"), notes=notes)
     assert [rollout.later for rollout in rollouts] == [True, False]
     assert [(reject.row, reject.field) for reject in rejects] == [(1, "question"), (2, "answer")]
     (tmp_path / "s.json").write_text(json.dumps({"rows": rows}))
-    load_recorded(str(tmp_path / "s.json"), StepRule("line"), is_correct, notes=notes)
+    load_recorded(str(tmp_path / "s.json"), StepRule("line"), Grading("auto"), notes=notes)
     assert notes == [f"{tmp_path / 's.json'}: the rows are those of the list 'rows'"]
 
 
@@ -85,7 +85,7 @@ def test_recorded_solutions_that_cannot_be_used_repeat_the_rows_reason(
     row: object, reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=re.escape(reason)):
-        load_recorded(lines(tmp_path / "s.jsonl", row, ""), StepRule("line"), is_correct)
+        load_recorded(lines(tmp_path / "s.jsonl", row, ""), StepRule("line"), Grading("auto"))
 
 
 def test_counts_of_a_folder_are_of_questions_and_not_of_spellings(tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from drr.learn.boundaries import Boundaries, flatten, score_boundaries
 from drr.learn.dm_metrics import auroc, baselines, ece, phase_masks, score_report, within_question_auroc
 from drr.learn.fusion import fit_head, probabilities, with_temperatures
 from drr.learn.records import Rollout
-from drr.learn.train import forget_training, grow, input_limit, load_backbone, train_text_classifier
+from drr.learn.train import grow, input_limit, load_backbone, train_text_classifier
 from drr.learn.train_config import TrainConfig
 from drr.learn.train_data import RolloutDataset, label_weights
+from drr.learn.train_folder import forget_training
 from drr.learn.train_losses import ranking_loss
 from drr.loop.features import FEATURE_NAMES
 from drr.loop.policy import Score

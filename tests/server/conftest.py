@@ -11,7 +11,9 @@ from tests.server.running import Server, start, stop
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # Machines that stand still for seconds must not change verdicts here; lateness has tests of its own.
-    running = start(tmp_path_factory.mktemp("server") / "log", "--dm-deadline-ms", "60000")
+    running = start(
+        tmp_path_factory.mktemp("server") / "log", "--dm-deadline-ms", "60000", "--allowed-origins", '["*"]'
+    )
     yield running
     stop(running)
 

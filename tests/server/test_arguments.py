@@ -6,11 +6,13 @@ import pytest
 from vllm.engine.arg_utils import AsyncEngineArgs
 
 from drr import reference
+from drr.errors import InputError
 from server import arguments
 from server.arguments import parse_args
+from server.early import check_early
 from server.engine import ThinkingEngine
-from server.launch import reasoning_format
 from server.ranks import Ranks
+from server.serving import reasoning_format
 
 MODEL = ["--model", "some/model"]
 
@@ -20,14 +22,8 @@ MODEL = ["--model", "some/model"]
     [
         (["--api-server-count", "2"], "one API server"),
         (["--headless"], "one API server"),
-        (["--dm-cpus", "0"], "--dm-cpus needs --dm"),
-        (["--dm-url", "http://x"], "--dm-url needs --dm"),
-        (["--dm", "dm", "--dm-url", "http://x", "--dm-cpus", "0"], "not here"),
         (["--grpc"], "HTTP"),
-        (["--dm-nice", "20"], "from 0 to 19"),
-        (["--drr-scorer", "dm"], "needs --dm"),
-        (["--drr-mode", "shadow"], "needs --dm"),
-        (["--dm", "dm", "--dm-deadline-ms", "0"], "positive"),
+        (["--dtype", "float8"], "invalid choice: 'float8'"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(
@@ -35,7 +31,44 @@ def test_what_cannot_be_honoured_is_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         parse_args([*MODEL, *given])
-    assert complaint in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert complaint in said
+    assert said.count("\n") == 1, "no usage before it"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (["--dm-cpus", "0"], "--dm-cpus: needs --dm"),
+        (["--dm-url", "http://x"], "--dm-url: needs --dm"),
+        (["--dm-allow-mismatch"], "--dm-allow-mismatch: needs --dm"),
+        (["--dm-nice", "3"], "--dm-nice: needs --dm"),
+        (["--dm-kv-cache-memory-bytes", "9"], "--dm-kv-cache-memory-bytes: needs --dm"),
+        (["--prm-gpu-memory-utilization", "0.2"], "--prm-gpu-memory-utilization: needs --prm"),
+        (["--dm", "dm", "--dm-url", "http://x", "--dm-cpus", "0"], "--dm-cpus: has no effect: the DM runs at --dm-url"),
+        (["--dm", "dm", "--dm-url", "http://x", "--dm-nice", "1"], "--dm-nice: has no effect"),
+        (["--dm", "dm", "--dm-url", "nowhere"], "--dm-url: must be an address"),
+        (["--dm", "dm", "--dm-nice", "20"], "--dm-nice: must be from 0 to 19"),
+        (["--dm", "dm", "--dm-gpu-memory-utilization", "1.5"], "--dm-gpu-memory-utilization: must lie between 0 and 1"),
+        (["--drr-scorer", "dm"], "--drr-scorer dm: needs --dm"),
+        (["--drr-scorer", "prm"], "--drr-scorer prm: needs --prm"),
+        (["--drr-mode", "shadow"], "--drr-mode shadow: needs --dm"),
+        (["--dm", "dm", "--dm-deadline-ms", "0"], "--dm-deadline-ms: must be above 0"),
+        (["--drr-answer-tokens", "0"], "--drr-answer-tokens: must be above 0"),
+        (["--drr-step-rule", "word"], "--drr-step-rule: step rule 'word' is none of"),
+        (["--drr-reasoner-cpus", "x"], "--drr-reasoner-cpus: must name cores"),
+        (["--drr-answer-cue", " "], "--drr-answer-cue: must not be blank"),
+        (["--enable-auto-tool-choice"], "--enable-auto-tool-choice requires --tool-call-parser"),
+    ],
+)
+def test_what_contradicts_itself_is_refused_with_and_without_vllm(given: list[str], complaint: str) -> None:
+    with pytest.raises(InputError) as late:
+        parse_args([*MODEL, *given])
+    assert complaint in str(late.value)
+    if "--enable-auto-tool-choice" not in given:
+        with pytest.raises(InputError) as early:
+            check_early([*MODEL, "--port", "0", *given])
+        assert str(early.value) == str(late.value)
 
 
 def test_the_reference_pair_streams_in_larger_chunks_unless_told_otherwise() -> None:

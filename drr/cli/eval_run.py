@@ -1,0 +1,94 @@
+"""The part of `drr eval` that needs engines: they are opened, the judges are checked, the strategies are run."""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from drr.engine.devices import beside_judges
+from drr.engine.open_dm import open_dm
+from drr.engine.open_prm import open_prm
+from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
+from drr.evaluate.run import Evaluator, evaluate, recorded_settings
+from drr.evaluate.strategies import Strategy
+from drr.judge.dm_folder import DmCard, DmMismatchError, dm_state, read_trained_on
+from drr.judge.scorer_card import ScorerCard, model_key
+from drr.judge.scorers.registry import training_free
+from drr.learn.distill import LEAST_ROOM
+from drr.learn.records import question_key
+from drr.loop.reasoner import user_prompt
+from drr.loop.scoring import Scorer
+from drr.tasks import Question
+from drr.tasks.grading_pool import Grading
+
+
+async def run_strategies(
+    options: argparse.Namespace,
+    config: EvalConfig,
+    dm: DmCard | None,
+    cards: Sequence[ScorerCard],
+    calibrations: str | None,
+    strategies: list[Strategy],
+    questions: list[Question],
+    grading: Grading,
+) -> None:
+    """Run the strategies that `options.out` lacks. `cards` are those of the scorers' calibrations, which the text
+    `calibrations` identifies."""
+    async with contextlib.AsyncExitStack() as stack:
+        scorers: dict[str, Scorer] = dict(training_free())
+        if options.dm is not None:
+            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
+        if options.prm is not None:
+            scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
+        shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
+        parser = options.reasoning_parser or ""
+        engine = open_engine(options.reasoner, parser, options.answer_cue, **shares)
+        reasoner = await stack.enter_async_context(engine)
+        if dm is not None:
+            _check_dm(dm, options.dm, reasoner.fingerprint, config, questions)
+        questions = _that_fit(questions, reasoner)
+        for card in cards:
+            card.check("--calibration", reasoner.fingerprint, str(config.step_rule), options.prm)
+        settings = {
+            **recorded_settings(config),
+            "reasoner": reasoner.fingerprint or reasoner.name,
+            "dm": None if options.dm is None else dm_state(options.dm),
+            "prm": None if options.prm is None else model_key(options.prm),
+            "grader": options.grader or "auto",
+            "reasoning_parser": parser,
+            "calibrations": calibrations,
+            **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
+        }
+        evaluator = Evaluator(reasoner, scorers, grading, config)
+        await evaluate(evaluator, strategies, questions, options.out, settings)
+
+
+def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:
+    """InputError if the DM was made for another Reasoner or trained on some of these questions."""
+    try:
+        card.check(reasoner, config.step_rule)
+    except DmMismatchError as error:
+        raise InputError("--dm", str(error)) from error
+    learned = read_trained_on(folder)
+    seen = sum(question_key(question.text) in learned for question in questions)
+    if seen:
+        raise InputError("--dm", f"was trained on {seen} of these {len(questions)} questions: choose others")
+
+
+def _that_fit(questions: list[Question], reasoner: OpenReasoner) -> list[Question]:
+    """The questions that leave the Reasoner room to think. Prints how many do not; InputError if all do not."""
+    fitting = [
+        question
+        for question in questions
+        if len(user_prompt(reasoner.tokenizer, question.text)) + LEAST_ROOM < reasoner.max_model_len
+    ]
+    if len(fitting) < len(questions):
+        left = len(questions) - len(fitting)
+        Console().print(f"{left} questions are too long for the Reasoner and left out", highlight=False)
+    if not fitting:
+        raise InputError("questions", "are all too long for the Reasoner")
+    return fitting

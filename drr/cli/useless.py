@@ -1,0 +1,83 @@
+"""Options that have no effect beside others: refused by name, so that nothing is ignored in silence."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from drr.cli.parser import given, option_name
+from drr.errors import InputError
+from drr.tasks.reference_suite import MAKERS
+
+
+@dataclass(frozen=True, slots=True)
+class Useless:
+    """Where `where` holds, `options` (by their names in the namespace) have no effect, for this `reason`."""
+
+    where: Callable[[argparse.Namespace], bool]
+    options: tuple[str, ...]
+    reason: str
+
+
+def _has(name: str) -> Callable[[argparse.Namespace], bool]:
+    return lambda options: given(options, name)
+
+
+def _has_not(*names: str) -> Callable[[argparse.Namespace], bool]:
+    return lambda options: not any(given(options, name) for name in names)
+
+
+def _made(options: argparse.Namespace) -> bool:
+    task, colon, _ = str(options.questions).partition(":")
+    named = task in MAKERS or (task == "reference" and bool(colon))
+    return named and not given(options, "report") and not Path(options.questions).exists()
+
+
+_COLUMNS = Useless(_made, ("question_column", "answer_column"), "is for files and datasets: these questions are made")
+
+_SAMPLING = ("rollouts", "extra_rollouts", "temperature", "top_p", "top_k", "max_tokens", "answer_tokens", "seed")
+_MODELS = ("reasoner", "dm", "prm", "calibration")
+_CHOSEN = ("scorer", "attempts", "strategy", "limit", "question_column", "answer_column")
+_FORMAT = ("reasoning_parser", "answer_cue")
+
+USELESS: dict[str, tuple[Useless, ...]] = {
+    "distill": (
+        Useless(_has("recorded"), ("limit",), "is not for --recorded: solutions are read whole"),
+        Useless(_has("recorded"), ("labels",), "is not for --recorded: solutions bring their own labels"),
+        Useless(
+            _has("recorded"),
+            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency"),
+            "is not for --recorded: nothing is rolled out",
+        ),
+        Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
+        Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env"), "belongs to --server"),
+        _COLUMNS,
+    ),
+    "train": (),
+    "calibrate": (
+        Useless(_has("dm"), ("reasoner", "out", "limit", "prm", *_FORMAT), "belongs to --scorer"),
+        Useless(_has("scorer"), ("check",), "is for DMs"),
+        Useless(_has_not("reasoner", "dm"), _FORMAT, "belongs to --reasoner"),
+    ),
+    "inspect": (),
+    "eval": (
+        Useless(
+            _has("report"),
+            (*_MODELS, *_FORMAT, *_CHOSEN, "temperature", "max_tokens", "seed", "step_rule", "concurrency"),
+            "is not for --report: nothing is run",
+        ),
+        _COLUMNS,
+    ),
+    "reference build": (),
+}
+"""By command."""
+
+
+def refuse_useless(command: str, options: argparse.Namespace) -> None:
+    """InputError names the first option that was given where it has no effect."""
+    for useless in USELESS[command]:
+        if not useless.where(options):
+            continue
+        for name in useless.options:
+            if given(options, name):
+                raise InputError(option_name(name), useless.reason)

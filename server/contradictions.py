@@ -1,0 +1,70 @@
+"""What DRR's flags of `drr serve` must be, and which of them need or exclude each other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from drr.checks import check_range, check_url
+from drr.engine.devices import parse_cpus
+from drr.errors import InputError
+from drr.loop.steps import StepRule
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "dm_allow_mismatch": ("dm",),
+    "dm_url": ("dm",),
+    "dm_kv_cache_memory_bytes": ("dm",),
+    "dm_gpu_memory_utilization": ("dm",),
+    "dm_cpus": ("dm",),
+    "dm_nice": ("dm",),
+    "prm_gpu_memory_utilization": ("prm",),
+}
+"""Flags, by their names in the namespace, that have no effect without one of others."""
+
+NOT_REMOTE = ("dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
+"""Flags about an engine of the DM's, which is not here with --dm-url."""
+
+
+def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
+    """InputError names the first flag that is out of range or of no use. `given` holds those that were given, by their
+    names in the namespace; `dm` says whether there is a DM."""
+    _check_values(given)
+    there = {**given, "dm": dm}
+    for name, others in NEEDS.items():
+        if name in given and not any(there.get(other) for other in others):
+            raise InputError(flag(name), f"needs {' or '.join(map(flag, others))}")
+    if "dm_url" in given:
+        for name in NOT_REMOTE:
+            if name in given:
+                raise InputError(flag(name), "has no effect: the DM runs at --dm-url, not here")
+    mode, scorer = given.get("drr_mode"), given.get("drr_scorer")
+    if mode in ("auto", "shadow") and not dm and not scorer:
+        raise InputError(f"--drr-mode {mode}", "needs --dm or --drr-scorer")
+    if scorer in ("dm", "prm") and not there.get(scorer):
+        raise InputError(f"--drr-scorer {scorer}", f"needs --{scorer}")
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    if "dm_nice" in given and not 0 <= given["dm_nice"] <= 19:
+        raise InputError("--dm-nice", f"must be from 0 to 19, not {given['dm_nice']}")
+    for name in ("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"):
+        if given.get(name) is not None:
+            check_range(flag(name), given[name], above=0)
+    for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
+        if name in given:
+            check_range(flag(name), given[name], above=0, below=1)
+    for name in ("dm_cpus", "drr_reasoner_cpus"):
+        if name in given:
+            parse_cpus(flag(name), given[name])
+    if "dm_url" in given:
+        check_url("--dm-url", given["dm_url"])
+    if "drr_step_rule" in given:
+        try:
+            StepRule.parse(given["drr_step_rule"])
+        except ValueError as error:
+            raise InputError("--drr-step-rule", str(error)) from error
+    if "drr_answer_cue" in given and not given["drr_answer_cue"].strip():
+        raise InputError("--drr-answer-cue", "must not be blank: the Reasoner is made to answer by it")
+
+
+def flag(name: str) -> str:
+    """The flag behind a name in the namespace."""
+    return f"--{name.replace('_', '-')}"

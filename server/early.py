@@ -1,0 +1,139 @@
+"""What `drr serve` can tell before vLLM is imported: paths, addresses, contradictions."""
+
+import argparse
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from drr.checks import check_file
+from drr.engine.model_source import TOKENIZER_FILES, check_model
+from drr.errors import InputError
+from drr.failures import in_one_sentence
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.judge.scorer_card import load_cards
+from server.arguments import own_parser
+from server.contradictions import check_flags, flag
+from server.vllm_flags import check_known
+
+_FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
+_CODE = ("reasoning_parser_plugin", "tool_parser_plugin")
+_HIGHEST_PORT = 65_535
+
+
+def check_early(argv: Sequence[str]) -> None:
+    """InputError, which names the option, for whatever is known to be wrong without vLLM."""
+    options = early_options(argv)
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    for name in (*_FILES, *_CODE):
+        if name in given and (name not in _CODE or len(given[name]) > 3):  # vLLM's own rule
+            check_file(flag(name), Path(given[name]))
+    if "config" in given:  # may bring what the command line lacks: all is checked again when that is read
+        return
+    check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
+    _check_template(given.get("chat_template"))
+    _check_tls(given)
+    _check_address(given)
+    _check_judges(given)
+    for name, files in (("model", None), ("tokenizer", TOKENIZER_FILES), ("prm", None)):
+        if name in given and not given.get("load_format"):
+            check_model(given[name], flag(name), *([files] if files else []))
+
+
+def early_options(argv: Sequence[str]) -> argparse.Namespace:
+    """The options that are looked at here; those that were not given are missing or None."""
+    parser = own_parser()
+    own = {text for action in parser._actions for text in action.option_strings}
+    check_known(argv, own)
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *_FILES, *_CODE):
+        parser.add_argument(flag(name), default=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, default=argparse.SUPPRESS)
+    arguments = [_with_dashes(argument) for argument in argv]
+    options = parser.parse_known_args(arguments)[0]
+    if arguments and not arguments[0].startswith("-") and "model" not in options:
+        options.model = arguments[0]
+    return options
+
+
+def _with_dashes(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if argument.startswith("--") else argument
+
+
+def _own_names() -> set[str]:
+    return {action.dest for action in own_parser()._actions}
+
+
+def _has_dm(given: dict[str, Any]) -> bool:
+    return "dm" in given or "model" not in given  # without a model the reference pair is served
+
+
+def _check_template(template: str | None) -> None:
+    if template is not None and not any(character in template for character in "{}\n"):
+        check_file("--chat-template", Path(template))
+
+
+def _check_tls(given: dict[str, Any]) -> None:
+    certificate, key = given.get("ssl_certfile"), given.get("ssl_keyfile")
+    if certificate is None:
+        if key is not None:
+            raise InputError("--ssl-keyfile", "needs --ssl-certfile")
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise InputError("--ssl-certfile", f"{certificate} and its key cannot be used: {reason}") from error
+
+
+def _check_address(given: dict[str, Any]) -> None:
+    """Whether the server will be able to listen where it should."""
+    if "uds" in given:
+        folder = Path(given["uds"]).parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise InputError("--uds", f"nothing can be made in {folder}")
+        return
+    host, port = given.get("host", ""), given.get("port", 8000)
+    if not 0 <= port <= _HIGHEST_PORT:
+        raise InputError("--port", f"must lie between 0 and {_HIGHEST_PORT}, not {port}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except socket.gaierror as error:
+            raise InputError("--host", f"there is no host {host!r}: {error.strerror}") from error
+        except OSError as error:
+            raise _unusable(error, host, port) from error
+
+
+def _unusable(error: OSError, host: str, port: int) -> InputError:
+    if error.errno == errno.EADDRINUSE:
+        return InputError("--port", f"{port} is taken: another program listens there")
+    if error.errno == errno.EACCES:
+        return InputError("--port", f"{port} may not be used (permission denied): ports below 1024 are root's")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return InputError("--host", f"{host} is no address of this machine")
+    return InputError("--host", f"{host} cannot be used: {in_one_sentence(error) or error}")
+
+
+def _check_judges(given: dict[str, Any]) -> None:
+    if "dm" in given:
+        folder = Path(given["dm"])
+        if not folder.is_dir():
+            raise InputError("--dm", f"there is no folder {folder}")
+        card = DmCard.load(folder)
+        if card.calibration is not None:
+            Calibration.from_json(card.calibration)
+        load_dm_head(folder)
+        check_model(str(folder), "--dm")
+    if "drr_calibration" in given:
+        if not Path(given["drr_calibration"]).is_dir():
+            raise InputError("--drr-calibration", f"there is no folder {given['drr_calibration']}")
+        load_cards(Path(given["drr_calibration"]))
