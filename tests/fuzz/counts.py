@@ -102,9 +102,10 @@ def wrong_shown(drawn: Drawn, answer: Answer, choice: Choice, account: Account) 
         return
     if drawn.body.get("return_token_ids") and len(choice.entries) != len(choice.token_ids):
         yield f"{len(choice.entries)} log-probabilities for {len(choice.token_ids)} tokens"
-    if drawn.body.get("return_token_ids") and drawn.body.get("return_tokens_as_token_ids"):
-        if [entry["token"] for entry in choice.entries] != [f"token_id:{id}" for id in choice.token_ids]:
-            yield "log-probabilities of other tokens than are shown"
+    tokens = [f"token_id:{token}" for token in choice.token_ids]
+    as_ids = drawn.body.get("return_token_ids") and drawn.body.get("return_tokens_as_token_ids")
+    if as_ids and [entry["token"] for entry in choice.entries] != tokens:
+        yield "log-probabilities of other tokens than are shown"
     most = drawn.body.get("top_logprobs") or 0
     for entry in choice.entries:
         if not -9999 < entry["logprob"] <= 0 or len(entry["top_logprobs"]) > most + 1:

@@ -92,12 +92,18 @@ def read(answer: Answer) -> list[Any]:
     return told
 
 
+def read_record(record: Path | None) -> list[Repeat]:
+    """What an earlier run was told."""
+    if record is None or not record.exists():
+        return []
+    return [Repeat(**json.loads(line)) for line in record.read_text().splitlines()]
+
+
 async def repeat(url: str, count: int, concurrency: int, beside: int, record: Path | None = None) -> dict[str, Told]:
-    """Ask `count` requests, with `beside` clients that ask something else all the time. What `record` holds is not asked
-    again."""
+    """Ask `count` requests, with `beside` clients that ask something else all the time. What `record` holds is not
+    asked again."""
     told, names = {name: Told() for name in ASKED}, list(ASKED)
-    lines = record.read_text().splitlines() if record is not None and record.exists() else []
-    done = [Repeat(**json.loads(line)) for line in lines]
+    done = read_record(record)
     for own in done:
         told[own.name].add(own)
     known = {(own.name, own.number) for own in done}

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fuzz.asking import Answer, take_chunk, take_whole
 from tests.fuzz.checks import violations
-from tests.fuzz.draw import Drawn, draw
+from tests.fuzz.draw import REGEX, Drawn, draw
 from tests.fuzz.refusals import sent
 from tests.fuzz.requests import Result, read_record, summary
 from tests.fuzz.watch import wrong_log
@@ -117,17 +117,10 @@ def test_what_was_not_asked_for_is_found() -> None:
     assert any("in the answer" in text for text in found("stopped", stop="answer"))
     assert any("choices" in text for text in found("stopped", n=2))
     assert any("include_reasoning" in text for text in found("stopped", include_reasoning=False))
-    assert any("grammar" in text for text in found("stopped", structured_outputs={"regex": _regex()}))
-    header = {"X-DRR-Outcome": "cause=natural"}
-    answer = Answer(status=200, outcome_header=header["X-DRR-Outcome"])
+    assert any("grammar" in text for text in found("stopped", structured_outputs={"regex": REGEX}))
+    answer = Answer(status=200, outcome_header="cause=natural")
     take_whole(answer, copy.deepcopy(ANSWERS["stopped"]["told"]))
     assert any("X-DRR-Outcome" in text for text in violations(Drawn(0, ANSWERS["stopped"]["asked"]), answer))
-
-
-def _regex() -> str:
-    from tests.fuzz.draw import REGEX
-
-    return REGEX
 
 
 def test_a_server_error_and_a_hang_are_found() -> None:
@@ -188,5 +181,7 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 def test_a_log_is_looked_through(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    log.write_text("INFO all is well\nERROR broken\nTraceback (most recent call last):\n")
-    assert wrong_log(log) == ["log: ERROR broken", "log: Traceback (most recent call last):"]
+    streamed = "ERROR [serving.py:9] Error in stream\nERROR [serving.py:9] Traceback\nERROR [serving.py:9] {why}\n"
+    known = streamed.format(why="VLLMValidationError: Grammar error: (")
+    log.write_text(f"INFO all is well\n{known}ERROR broken\n{streamed.format(why='KeyError')}INFO\nTraceback (most")
+    assert wrong_log(log) == ["log: ERROR broken", "log: ERROR [serving.py:9] Error in stream", "log: Traceback (most"]
