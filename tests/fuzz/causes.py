@@ -58,7 +58,7 @@ def wrong_cause(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]
         yield f"off, and judged or limited: {settings}"
     if cause == "natural" and settings["scorer"] is None and not limited:
         yield "natural where nobody judged and nothing limited the thinking"
-    if cause == "no_thinking" and (thought or choice.reasoning and single):
+    if cause == "no_thinking" and (thought or (choice.reasoning and single)):
         yield f"no_thinking with {thought} thinking tokens: {choice.reasoning[:80]!r}"
     if cause == "max_tokens" and (choice.finish_reason != "length" or account["answer_tokens"]):
         yield f"max_tokens with {account['answer_tokens']} answer tokens, finish_reason {choice.finish_reason}"
