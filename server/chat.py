@@ -36,6 +36,9 @@ from server.vllm_api import (
 _UNSTEERED = frozenset({"report", "thinking_in", "max_thinking_tokens", "answer_tokens", "max_steps"})
 """Keys that say nothing about how sure a judge has to be."""
 
+_BESIDE_BEAMS = frozenset({"mode", "report"})
+"""Keys that have an effect without the loop."""
+
 
 class DrrChat:
     """vLLM's chat handler with the `drr` object. `penalties_carry` tells whether what a penalty has counted can be
@@ -104,9 +107,10 @@ class DrrChat:
         if settings.thinking_in == "content" and isinstance(self.runtime.form, Channels):
             raise DrrError("drr.thinking_in", "channels cannot be shown as content")
         if request.use_beam_search:
-            if asked is not None and settings.loops:
-                raise DrrError("use_beam_search", "beam search cannot be combined with drr; use drr.mode off")
-            settings = resolve(DrrRequest(mode="off"), self.runtime.defaults, Asked(beam_search=True))
+            if asked is not None and (settings.loops or not asked.given() <= _BESIDE_BEAMS):
+                raise DrrError("use_beam_search", "of drr, beam search takes mode off and a report, nothing else")
+            bare = DrrRequest(mode="off", report=None if asked is None else asked.report)
+            settings = resolve(bare, self.runtime.defaults, Asked(beam_search=True))
         if settings.acts and not self._penalties_carry:
             for name in ("presence_penalty", "frequency_penalty"):
                 if getattr(request, name):

@@ -143,6 +143,8 @@ def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
     reasoning = discarded + probes
     if plan.settings.thinking_in == "reasoning":
         reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
+    else:
+        reasoning += sum(outcome.earlier_tokens for outcome in outcomes)
     usage["completion_tokens"] = completion
     usage["total_tokens"] = usage["prompt_tokens"] + completion
     details = usage.get("completion_tokens_details") or {}

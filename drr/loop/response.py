@@ -134,7 +134,8 @@ class Outcome:
     """The account of one response. Every generated token is in exactly one of `thinking_tokens`, `discarded_tokens` and
     `answer_tokens`; injected tokens were never generated. Probe tokens, which a scorer had generated beside the output,
     come on top. `late_tokens` is the thinking kept behind the first boundary whose verdict came too late: what lateness
-    may have cost."""
+    may have cost. `earlier_tokens` is the thinking of attempts that were rejected and that the answer rests on all the
+    same, because it was given in their context."""
 
     stop_cause: StopCause = StopCause.NATURAL
     thinking_tokens: int = 0
@@ -146,6 +147,7 @@ class Outcome:
     late: int = 0
     failed: int = 0
     late_tokens: int = 0
+    earlier_tokens: int = 0
     steps: list[StepReport] = field(default_factory=list)
     attempts: list[AttemptReport] = field(default_factory=list)
 

@@ -123,12 +123,17 @@ class RethinkLoop:
         self._attempts: list[_Attempt] = []
         self._steps: list[StepReport] = []
         self._injected = 0
+        self._answers: _Attempt | None = None
+        """The attempt that answers, once it is not simply the newest."""
         self._end: Outcome | None = None
 
     @property
     def outcome(self) -> Outcome:
-        """The account so far; before the end, as if the newest attempt were to answer."""
-        return self._end or self._total(self._attempts[-1].line if self._attempts else [])
+        """The account so far; until it is known which attempt answers, as if the newest did."""
+        if self._end is not None:
+            return self._end
+        answers = self._answers or (self._attempts[-1] if self._attempts else None)
+        return self._total([] if answers is None else answers.line)
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
@@ -159,6 +164,7 @@ class RethinkLoop:
             for event in self._abstention():
                 yield event
             return
+        self._answers = chosen
         for emit in chosen.unshown:
             yield emit
         used = chosen.loop.used
@@ -289,7 +295,7 @@ class RethinkLoop:
                     if item.error is not None:
                         raise item.error
                 elif item is None:
-                    winner = attempt
+                    winner = self._answers = attempt
                     await pumps.end(other for other in range(len(wave)) if other != place)
                     for other, used in race.used_beside(place).items():
                         rejected = race.rejected_before(place, other)
@@ -351,6 +357,7 @@ class RethinkLoop:
             discarded = outcome.discarded_tokens if attempt is answers else outcome.generated_tokens - thought
             total.discarded_tokens += discarded
             total.thinking_tokens += thought
+            total.earlier_tokens += thought if attempt is not answers else 0
             total.nudges, total.late = total.nudges + outcome.nudges, total.late + outcome.late
             total.failed += outcome.failed
             total.late_tokens += outcome.late_tokens if attempt in kept else 0

@@ -65,7 +65,8 @@ class Answer:
         """The accounts of its choices, in order; none where the report was refused."""
         if self.drr is None:
             return []
-        return self.drr["choices"] if "choices" in self.drr else [self.drr]
+        accounts: list[dict[str, Any]] = self.drr.get("choices", [self.drr])
+        return accounts
 
     @property
     def text(self) -> list[tuple[Any, ...]]:

@@ -74,7 +74,12 @@ def wrong_end(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]:
     if choice.finish_reason not in ("stop", "length", "tool_calls"):
         yield f"finish_reason {choice.finish_reason}"
     if cause == "abstained":
-        if choice.content or choice.tool_calls or choice.finish_reason != "stop" or choice.refusal != settings["refusal"]:
+        if (
+            choice.content
+            or choice.tool_calls
+            or choice.finish_reason != "stop"
+            or choice.refusal != settings["refusal"]
+        ):
             yield f"abstained with {choice.text}"
     elif choice.refusal is not None:
         yield f"a refusal without an abstention: {choice.text}"

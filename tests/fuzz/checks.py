@@ -21,7 +21,12 @@ def violations(drawn: Drawn, answer: Answer) -> list[str]:
     found += wrong_refusal(drawn, answer)
     if found or answer.error is not None:
         return found
-    return [*_wrong_shape(drawn, answer), *wrong_usage(drawn, answer), *wrong_header(answer), *_by_choice(drawn, answer)]
+    return [
+        *_wrong_shape(drawn, answer),
+        *wrong_usage(drawn, answer),
+        *wrong_header(answer),
+        *_by_choice(drawn, answer),
+    ]
 
 
 def _wrong_shape(drawn: Drawn, answer: Answer) -> Iterator[str]:

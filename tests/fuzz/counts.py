@@ -48,8 +48,15 @@ def wrong_usage(drawn: Drawn, answer: Answer) -> Iterator[str]:
     if usage["completion_tokens"] != sum(total(account) for account in accounts):
         yield f"completion_tokens {usage['completion_tokens']} are not the sum of the accounts"
     reasoning = sum(account["discarded_tokens"] + account["probe_tokens"] for account in accounts)
-    if accounts[0].get("settings", answer.drr and answer.drr.get("settings"))["thinking_in"] == "reasoning":
+    settings = (answer.drr or {})["settings"]
+    if settings["thinking_in"] == "reasoning":
         reasoning += sum(account["thinking_tokens"] for account in accounts)
+    elif settings["rethink"] == "in_context" and settings["accept"] is not None:
+        if any("attempt_details" not in account for account in accounts):
+            return
+        told = [{"settings": settings, **account} for account in accounts]
+        earlier = [(account, number) for account in told for number in line(account)[:-1]]
+        reasoning += sum(account["attempt_details"][number]["thinking_tokens"] for account, number in earlier)
     if _count(usage, "reasoning_tokens") != reasoning:
         yield f"reasoning_tokens {_count(usage, 'reasoning_tokens')}, by the accounts {reasoning}"
     for name in ("discarded_tokens", "probe_tokens"):
@@ -95,9 +102,10 @@ def wrong_shown(drawn: Drawn, answer: Answer, choice: Choice, account: Account) 
         return
     if drawn.body.get("return_token_ids") and len(choice.entries) != len(choice.token_ids):
         yield f"{len(choice.entries)} log-probabilities for {len(choice.token_ids)} tokens"
-    if drawn.body.get("return_token_ids") and drawn.body.get("return_tokens_as_token_ids"):
-        if [entry["token"] for entry in choice.entries] != [f"token_id:{id}" for id in choice.token_ids]:
-            yield "log-probabilities of other tokens than are shown"
+    tokens = [f"token_id:{token}" for token in choice.token_ids]
+    as_ids = drawn.body.get("return_token_ids") and drawn.body.get("return_tokens_as_token_ids")
+    if as_ids and [entry["token"] for entry in choice.entries] != tokens:
+        yield "log-probabilities of other tokens than are shown"
     most = drawn.body.get("top_logprobs") or 0
     for entry in choice.entries:
         if not -9999 < entry["logprob"] <= 0 or len(entry["top_logprobs"]) > most + 1:
@@ -120,7 +128,8 @@ def wrong_text(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]:
 
 def _wrong_ids(account: Account, shown: int) -> Iterator[str]:
     """Shown are the thinking and the answer, and the thinking of rejected attempts that was shown as it happened (where
-    attempts run one after the other, all of them; of those that run at the same time, none)."""
+    attempts run one after the other, all of them; of those that run at the same time, none). Where thinking is content,
+    an attempt that answers after others is shown as it was rejected, and again as it answers."""
     settings, expected = account["settings"], kept(account)
     if settings["accept"] is None:
         if shown != expected:
@@ -132,6 +141,8 @@ def _wrong_ids(account: Account, shown: int) -> Iterator[str]:
             yield f"{shown} token ids are shown, thinking and answer alone are {expected}"
         return
     rejected = [details[number]["thinking_tokens"] for number in range(len(details)) if number not in line(account)]
+    if settings["thinking_in"] == "content":
+        rejected += [own["thinking_tokens"] for own in details[:-1] if own["fate"] == "answered"]
     if settings["parallel"] == 1:
         if shown != expected + sum(rejected):
             yield f"{shown} token ids are shown, not {expected} and the rejected {rejected}"
@@ -201,7 +212,8 @@ def _wrong_fates(account: Account, details: Sequence[dict[str, Any]]) -> Iterato
     for own in details:
         if own["fate"] in ("rejected", "answered") and not own["p_now"] < settings["accept"] + 5e-5:
             yield f"rejected with p_now {own['p_now']}, accept {settings['accept']}"
-        if own["fate"] == "accepted" and cause != "sure" and own["p_now"] < settings["accept"] - 5e-5:
+        least = min(settings["accept"], 1.0 if settings["threshold"] is None else settings["threshold"])
+        if own["fate"] == "accepted" and own["p_now"] < least - 5e-5:  # what would be stopped at is not rejected
             yield f"accepted ({cause}) with p_now {own['p_now']}, accept {settings['accept']}"
     if "answered" in fates and settings["on_exhausted"] == "last" and fates[-1] != "answered":
         yield f"the last attempt did not answer: {fates}"

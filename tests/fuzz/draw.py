@@ -44,7 +44,9 @@ class Drawn:
     @property
     def keys(self) -> dict[str, Any]:
         """The keys of that object that were set."""
-        return {key: value for key, value in self.drr.items() if value is not None} if isinstance(self.drr, dict) else {}
+        return (
+            {key: value for key, value in self.drr.items() if value is not None} if isinstance(self.drr, dict) else {}
+        )
 
     @property
     def repeatable(self) -> bool:
@@ -180,7 +182,9 @@ def _add_drr(rng: random.Random, body: dict[str, Any], headers: dict[str, str]) 
     if kind < 0.7:
         body["drr"] = draw_drr(rng)
     elif kind < 0.85:
-        headers["X-DRR"] = rng.choice(("{", "[]", "null", "", "{}")) if rng.random() < 0.1 else json.dumps(draw_drr(rng))
+        headers["X-DRR"] = (
+            rng.choice(("{", "[]", "null", "", "{}")) if rng.random() < 0.1 else json.dumps(draw_drr(rng))
+        )
     if rng.random() < 0.12:
         suffix = rng.choice((":drr", ":full"))
         body["model"] = MODEL + suffix

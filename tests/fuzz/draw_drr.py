@@ -51,7 +51,18 @@ _ODD: tuple[Callable[[random.Random], Any], ...] = (
     lambda rng: rng.choice(("", "0.5", "stop", "null", "\N{PILE OF POO}", "\ud800", "a" * 5000, "drr")),
     lambda rng: rng.choice(([], {}, [0.5], {"mode": "off"}, [[[[]]]], {"": {}})),
 )
-_UNKNOWN = ("treshold", "Mode", "mode ", "", "$ref", "__class__", "model_fields", "\ud800", "\N{PILE OF POO}", "k" * 3000)
+_UNKNOWN = (
+    "treshold",
+    "Mode",
+    "mode ",
+    "",
+    "$ref",
+    "__class__",
+    "model_fields",
+    "\ud800",
+    "\N{PILE OF POO}",
+    "k" * 3000,
+)
 
 
 def draw_drr(rng: random.Random) -> Any:

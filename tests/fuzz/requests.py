@@ -78,7 +78,9 @@ async def _compare(client: httpx.AsyncClient, url: str, drawn: Drawn, first: Ans
         result.violations.append(f"streamed is {texts[True]}, whole is {texts[False]}")
 
 
-async def run(url: str, seed: int, numbers: Iterable[int], concurrency: int, record: Path | None = None) -> list[Result]:
+async def run(
+    url: str, seed: int, numbers: Iterable[int], concurrency: int, record: Path | None = None
+) -> list[Result]:
     """Check these requests, `concurrency` at a time."""
     results: list[Result] = []
     left = iter(numbers)

@@ -432,3 +432,31 @@ def test_no_request_is_longer_than_the_context(limit: int, answer_tokens: int, k
         check_account(response, bench)
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("rethink", "scores"),
+    [
+        (RETHINK, [[0.4], [0.2], [0.1], [0.1]]),
+        (replace(RETHINK, kind="in_context"), [[0.1], [0.4], [0.2], [0.1]]),
+        (replace(RETHINK, parallel=3), [[0.9], [0.2], [0.1]]),
+        (replace(RETHINK, parallel=3), [[0.4], [0.2], [0.1], [0.1]]),
+    ],
+)
+async def test_the_answer_counts_as_such_while_it_is_given(
+    rethink: RethinkSettings, scores: list[list[float | Exception | None]]
+) -> None:
+    loop = Bench(THREE, scores).loop(rethink)
+    other_than_answer = list[int]()
+    async for _ in loop.run():
+        other_than_answer.append(loop.outcome.generated_tokens - loop.outcome.answer_tokens)
+    assert other_than_answer == sorted(other_than_answer)
+    assert loop.outcome.answer_tokens > 0
+
+
+async def test_thinking_in_whose_context_the_answer_was_given_is_told_apart() -> None:
+    loop = Bench(THREE, [[0.1], [0.2], [0.8]]).loop(replace(RETHINK, kind="in_context"))
+    response = await respond(loop)
+    earlier = [own.thinking_tokens for own in response.outcome.attempts[:2]]
+    assert response.outcome.earlier_tokens == sum(earlier) > 0
+    assert (await respond(Bench(THREE, [[0.1], [0.2], [0.8]]).loop())).outcome.earlier_tokens == 0

@@ -94,6 +94,7 @@ def test_malformed_objects_name_the_key(asked: Any, param: str) -> None:
         ({"threshold": 0.5}, "off", WITH_DM, "drr.threshold"),
         ({"mode": "stop"}, None, WITHOUT_DM, "drr.mode"),
         ({"mode": "shadow"}, None, WITHOUT_DM, "drr.mode"),
+        ({}, "auto", WITHOUT_DM, "model"),
         ({"threshold": 0.5}, None, WITHOUT_DM, "drr.threshold"),
         ({"patience": 2}, None, WITHOUT_DM, "drr.patience"),
     ],

@@ -203,3 +203,22 @@ def test_an_effort_asks_for_no_risk_where_nothing_is_thought(server: Server) -> 
     response = server.ask(messages=APPLES, reasoning_effort="low", drr={"max_thinking_tokens": 0})
     assert response.drr["thinking_tokens"] == 0
     assert response.drr["settings"]["max_lost_correct"] is None
+
+
+def test_beam_search_keeps_what_it_takes_of_drr_and_refuses_the_rest(server: Server) -> None:
+    beams = {"extra_body": {"use_beam_search": True}, "messages": APPLES, "max_tokens": 4, "temperature": 0}
+    assert not hasattr(server.ask(**beams, drr={"mode": "off", "report": "none"}), "drr")
+    assert server.ask(**beams, drr={"mode": "off"}).drr["thinking_tokens"] is None
+    for drr in ({}, {"mode": "off", "answer_tokens": 5}, {"mode": "off", "thinking_in": "content"}):
+        with pytest.raises(openai.BadRequestError) as caught:
+            server.ask(**beams, drr=drr)
+        assert caught.value.param == "use_beam_search"
+
+
+def test_thinking_that_is_shown_as_reasoning_counts_as_such(server: Server) -> None:
+    drr = {"max_rethinks": 1, "accept": 1.0, "rethink": "in_context", "on_exhausted": "last", "thinking_in": "content"}
+    response, (reasoning, _) = whole(server, messages=PUZZLE, temperature=0, max_tokens=500, drr=drr)
+    first = response.drr["attempt_details"][0]
+    assert len(TOKENIZER.encode(reasoning, add_special_tokens=False)) >= first["thinking_tokens"] > 0
+    told = response.usage.completion_tokens_details.reasoning_tokens
+    assert told == first["thinking_tokens"] + response.drr["discarded_tokens"]
