@@ -20,7 +20,6 @@ VLLMS_FAULTS: dict[tuple[str, str], str] = {}
 """5xx of vLLM's own, by path and words of the message, with the reason."""
 
 
-
 @pytest.fixture(scope="session")
 def document(server: Server) -> Any:
     return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
