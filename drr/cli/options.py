@@ -28,8 +28,8 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     setting = partial(add_setting, parser, config=DistillConfig)
     parser.add_argument(
         "questions",
-        help="FILE.jsonl, FILE.parquet, a folder, a Hugging Face dataset id, TASK:COUNT[:SEED[:SPLIT[:SIZES]]], or "
-        "reference:SPLIT[:TASK]",
+        help="a file (JSON lines, JSON, CSV, TSV, Parquet; also packed), FOLDER[:CONFIG[:SPLIT]], "
+        "OWNER/NAME[:CONFIG[:SPLIT]] of Hugging Face, TASK:COUNT[:SEED[:SPLIT[:SIZES]]], or reference:SPLIT[:TASK]",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
     parser.add_argument("--reasoner", help="Hugging Face folder or id; with --server the name it serves")

@@ -241,7 +241,7 @@ def test_answers_whose_grading_is_given_up_are_wrong_and_named(
         sorted(f"{FULL}: question {row.question}, sample 0: its process ended with status 1" for row in dead)
     )
     assert any(", oracle: " in case for case in outcomes["oracle stop"].over_limits)
-    command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(out), "--report"]
+    command = ["eval", "arithmetic:10:3:test", "--out", str(out), "--report"]
     assert main([*command, "--grader", "dying:grade"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     results = json.loads((out / RESULTS_NAME).read_text())

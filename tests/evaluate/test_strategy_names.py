@@ -9,7 +9,7 @@ from drr.evaluate.report import strategy_arrays
 from drr.evaluate.run import StrategyOutcomes
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
 from drr.evaluate.strategy_names import select_strategies
-from drr.tasks.grading import load_grader
+from drr.tasks.grading_pool import Grading
 from tests.evaluate.test_evaluate import CALIBRATION, row
 
 EVERYTHING = all_strategies(("dm", "entropy", "self_critique", "random"), {"dm": CALIBRATION}, (2, 4))
@@ -42,7 +42,7 @@ def test_labels_of_the_readme_are_understood() -> None:
 
 def test_what_samples_are_combined_to_is_made_of_samples() -> None:
     rows = [replace(row(q, s, "3", True, 100, 0.5)) for q in range(3) for s in range(4)]
-    combined = strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 1.0, rows)], load_grader("text"))
+    combined = strategy_arrays([StrategyOutcomes("4 samples", SAMPLES, 1.0, rows)], Grading("text"))
     assert len(combined) > 3
     for printed in combined:
         assert chosen(printed.name) == {"4 samples"}
