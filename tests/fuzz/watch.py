@@ -14,6 +14,7 @@ from tests.server.running import MODEL
 _MB = 1024 * 1024
 _VLLMS_OWN = {
     r"The model `.*` does not exist": "vLLM logs a client's 404 as an error",
+    r"Error in count_tokens": "vLLM logs a client's 400 as an error",
     r"Grammar error": "vLLM logs the refusal of a stream's grammar with its traceback, on /v1/completions as well",
 }
 """What vLLM logs as an error without one, by its words."""
