@@ -62,7 +62,7 @@ def wrong_cause(drawn: Drawn, choice: Choice, account: Account) -> Iterator[str]
         yield f"no_thinking with {thought} thinking tokens: {choice.reasoning[:80]!r}"
     if cause == "max_tokens" and (choice.finish_reason != "length" or account["answer_tokens"]):
         yield f"max_tokens with {account['answer_tokens']} answer tokens, finish_reason {choice.finish_reason}"
-    if account["nudges"] > settings["nudge"]:
+    if account["nudges"] > settings["nudge"] * account["attempts"]:
         yield f"{account['nudges']} nudges of {settings['nudge']}"
 
 

@@ -8,7 +8,7 @@ from tests.fuzz.asking import Answer
 from tests.fuzz.draw import Drawn
 
 NAMELESS: dict[str, str] = {
-    "n must be at least 1": "SamplingParams checks itself and names no field",
+    "n must be at least 1|beam_width must be at least 1": "SamplingParams checks itself and names no field",
     "n must be 1 when using greedy sampling": "SamplingParams checks itself and names no field",
     "stop cannot contain an empty string": "SamplingParams checks itself and names no field",
     "presence_penalty must be in|frequency_penalty must be in": "SamplingParams checks itself and names no field",
