@@ -132,6 +132,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     own_interval = parser.get_default("stream_interval")
     parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
+    args.usual = vars(parser.parse_args([]))  # what a promise about the engine as it is by default compares with
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())

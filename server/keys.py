@@ -132,7 +132,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "nudge",
-        "how many times a close may be refused that the judge does not believe",
+        "how many times in each attempt a close may be refused that the judge does not believe",
         "the DM's own",
         {"off": _OFF, "shadow": _SHADOW},
         (Need.JUDGE, Need.CLOSABLE, Need.THINKS),

@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from drr.engine.devices import cpu_engine_defaults
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
 from server.settings import Settings
@@ -54,19 +53,12 @@ _NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0, "top_p": 1.0}
 
 
 def changed_options(args: argparse.Namespace) -> list[str]:
-    """The server's options that make the engine another than it was at the calibration, by name."""
-    usual = {field.name: _default(field) for field in dataclasses.fields(AsyncEngineArgs)} | cpu_engine_defaults()
-    changed = [
-        name
-        for name, value in usual.items()
-        if name not in _SAMPLES_AS_EVER and getattr(args, name, None) not in (value, None, {}, [])
-    ]
+    """The server's options that make the engine another than it was at the calibration, by name. `args.usual` are the
+    options of a server that is given none."""
+    names = [field.name for field in dataclasses.fields(AsyncEngineArgs) if field.name not in _SAMPLES_AS_EVER]
+    changed = [name for name in names if getattr(args, name, None) not in (args.usual.get(name), None, {}, [])]
     beside = ("chat_template", "default_chat_template_kwargs", "drr_answer_tokens", "dm_allow_mismatch")
     return changed + [name for name in beside if getattr(args, name, None)]
-
-
-def _default(field: "dataclasses.Field[Any]") -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,8 +5,14 @@ line if there is no template. Every step is tokenised by itself and appended. So
 those of a shorter one, and with a prefix cache the DM computes new steps only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
+
+_CHARACTERS = 8
+"""More than a token usually has."""
+
+_CUT_MARGIN = 64
+"""Tokens behind a cut that its place may change."""
 
 RENDERING_VERSION = 1
 """Increased whenever the same text would give other ids. A DM of another version is refused."""
@@ -53,12 +59,12 @@ class DmInput:
     def __init__(self, tokenizer: Tokenizer, question: str, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
-        self._question_ids = _question_ids(tokenizer, question)[-(max_tokens // 2) :]
+        self._question_ids = _last_ids(lambda text: _question_ids(tokenizer, text), question, max_tokens // 2)
         self._steps: list[list[int]] = []
 
     def append(self, step: str) -> list[int]:
         """Append a step; returns the ids of the whole input."""
-        self._steps.append(self._tokenizer.encode(step, add_special_tokens=False)[-(self._max_tokens // 2) :])
+        self._steps.append(_last_ids(self._encode, step, self._max_tokens // 2))
         if self._length() > self._max_tokens:
             while len(self._steps) > 1 and self._length() > self._max_tokens // 2:
                 del self._steps[0]
@@ -69,8 +75,24 @@ class DmInput:
         """Ids of the question and of the steps that were not dropped."""
         return [*self._question_ids, *(token for step in self._steps for token in step)]
 
+    def _encode(self, step: str) -> list[int]:
+        return self._tokenizer.encode(step, add_special_tokens=False)
+
     def _length(self) -> int:
         return len(self._question_ids) + sum(map(len, self._steps))
+
+
+def _last_ids(encode: Callable[[str], list[int]], text: str, count: int) -> list[int]:
+    """The last `count` ids of a text, without encoding much more of it than they stand for: this runs between a
+    server's other work. Where a text is cut changes ids near the cut only (a word of thousands of letters apart), and
+    those are not among the last."""
+    characters = _CHARACTERS * count + _CUT_MARGIN
+    while characters < len(text):
+        ids = encode(text[-characters:])
+        if len(ids) >= count + _CUT_MARGIN:
+            return ids[-count:]
+        characters *= 2
+    return encode(text)[-count:]
 
 
 def _question_ids(tokenizer: Tokenizer, question: str) -> list[int]:

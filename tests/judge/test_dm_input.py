@@ -58,3 +58,30 @@ def test_questions_are_the_users_words_or_the_whole_conversation() -> None:
         question_text([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]) == "system: S\nuser: Hi"
     )
     assert question_text([{"role": "user", "content": None}]) == ""
+
+
+@given(text=st.text(alphabet="ab 1+=.\n", min_size=1, max_size=40), room=st.integers(16, 200))
+def test_of_a_long_text_the_same_ids_are_kept_as_if_all_of_it_were_encoded(text: str, room: int) -> None:
+    long = (text + " so it goes. ") * 400
+    context = DmInput(TOKENIZER, long, room)
+    prompt = TOKENIZER.apply_chat_template(
+        [{"role": "user", "content": long}], add_generation_prompt=True, tokenize=False
+    )
+    assert context.ids == TOKENIZER.encode(prompt, add_special_tokens=False)[-(room // 2) :]
+    assert context.append(long)[-(room // 2) :] == TOKENIZER.encode(long, add_special_tokens=False)[-(room // 2) :]
+
+
+def test_a_question_of_a_million_characters_is_hardly_read() -> None:
+    class Counting:
+        chat_template = TOKENIZER.chat_template
+        apply_chat_template = staticmethod(TOKENIZER.apply_chat_template)
+        characters = 0
+
+        def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+            self.characters += len(text)
+            ids: list[int] = TOKENIZER.encode(text, add_special_tokens=add_special_tokens)
+            return ids
+
+    counting = Counting()
+    DmInput(counting, "What is 1 + 2? " * 70_000, 1024).append("so: 1+2=3. " * 90_000)
+    assert counting.characters < 40_000

@@ -1,20 +1,19 @@
 """A promise holds only where everything is as it was at the calibration; whatever is not is named."""
 
-import argparse
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic_core import PydanticUndefined
 
-from drr.engine.devices import cpu_engine_defaults
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
+from server.arguments import parse_args
 from server.promise import Surroundings, broken_by, changed_options, risk_object
 from server.resolve import Asked, resolve
 from server.schema import DrrRequest
 from server.settings import Settings
-from server.vllm_api import AsyncEngineArgs, ChatCompletionRequest
+from server.vllm_api import ChatCompletionRequest
 from tests.server.test_truth_table import DEFAULTS
 
 AROUND = Surroundings(sampling={"temperature": 0.8, "top_p": 1.0}, template_reads_effort=False)
@@ -165,10 +164,10 @@ def test_what_surrounds_the_request_is_named() -> None:
     ],
 )
 def test_options_that_make_the_engine_another_are_named(option: str, value: Any, changed: bool) -> None:
-    usual = argparse.Namespace(**vars(AsyncEngineArgs(model="m")) | cpu_engine_defaults())
-    assert changed_options(usual) == []
-    setattr(usual, option, value)
-    assert changed_options(usual) == ([option] if changed else [])
+    args = parse_args([])
+    assert changed_options(args) == []
+    setattr(args, option, value)
+    assert changed_options(args) == ([option] if changed else [])
 
 
 @pytest.mark.parametrize("cause", sorted({*LIMITS, StopCause.NO_THINKING, StopCause.TOOL_CALL, StopCause.STOP_STRING}))
