@@ -459,7 +459,7 @@ def test_without_a_dm_it_is_a_plain_server_with_budgets(tmp_path: Path) -> None:
         assert (probed.drr["stop_cause"], probed.drr["settings"]["scorer"]) == ("sure", "answer_probe")
         assert probed.drr["probe_tokens"] > 0
         refused = server.ask(
-            drr={"scorer": "logprob", "on_exhausted": "abstain", "accept": 1.0},
+            drr={"scorer": "logprob", "on_exhausted": "abstain", "accept": 1.0, "threshold": 1.0},
             tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
             tool_choice="required",
         ).choices[0]
