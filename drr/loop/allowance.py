@@ -4,6 +4,7 @@ Everything is decided by token positions: what an attempt may do depends on what
 came.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drr.loop.policy import StopCause
@@ -32,15 +33,14 @@ class Allowance:
 
     def forbidden_by(self, used: Used, tokens: int = 1) -> StopCause | None:
         """What forbids so many more thinking tokens; None where they may follow."""
-        thought = self._thoughts_left(used)
-        if thought is not None and tokens > thought:
-            return self._settings.thinking_limit
-        room = self._attempt_room
-        if room is not None and used.output + tokens + self._marker_tokens > room:
-            return StopCause.CONTEXT_LENGTH
-        if tokens > self._thinking_left(used):
-            return self._no_room
+        for left, cause in self._limits(used):
+            if tokens > left:
+                return cause
         return None
+
+    def may_think(self, used: Used) -> int:
+        """How many more thinking tokens may follow."""
+        return min(left for left, _ in self._limits(used))
 
     def room(self, used: Used) -> int:
         """How many tokens may follow, those kept free for the answer included."""
@@ -55,6 +55,15 @@ class Allowance:
         room = min(self.room(used), self._thinking_left(used))
         thought = self._thoughts_left(used)
         return room if thought is None else min(room, thought + markers)
+
+    def _limits(self, used: Used) -> Iterator[tuple[int, StopCause]]:
+        """How many thinking tokens each limit leaves."""
+        thought = self._thoughts_left(used)
+        if thought is not None:
+            yield thought, self._settings.thinking_limit
+        if self._attempt_room is not None:
+            yield self._attempt_room - used.output - self._marker_tokens, StopCause.CONTEXT_LENGTH
+        yield self._thinking_left(used), self._no_room
 
     @property
     def _no_room(self) -> StopCause:

@@ -18,7 +18,6 @@ drives engine requests; it neither finds steps (`intake`) nor judges them (`pend
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Sequence
-from dataclasses import replace
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
@@ -68,28 +67,25 @@ class ThinkingLoop:
         self._probe = probe
         self._racer: Racer | None = None
         self._outcome = Outcome()
+        self._start = start or form.start(prompt_ids)
+        self._intake = Intake(form, rule, prompt_ids, self._start)
+        self._trace = self._intake.trace
         self._requests = EngineRequests(
             reasoner,
             settings,
             prompt_ids,
+            self._trace,
             self._outcome,
             others or Spent(),
             marker_tokens=len(form.close_ids),
         )
         self._mailbox = self._requests.mailbox
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
-        self._start = start or form.start(prompt_ids)
-        self._intake = Intake(form, rule, prompt_ids, self._start)
-        self._trace = self._intake.trace
         self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
         self._stage = Stage.UNDECIDED
         self._before_answer = False
-        self._blank_wasted = 0
-        """What is set aside for words that came with the blank before an answer."""
         self._out_of_room = False
         """Whether the thinking's request has generated all that it was allowed."""
-        self._cuts = 0
-        """How many times the output was cut back, or a stream given up whose rest was of no use."""
         self._rejected: Score | None = None
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
@@ -108,7 +104,7 @@ class ThinkingLoop:
     @property
     def used(self) -> Used:
         """How far it has come."""
-        return self._used()
+        return self._requests.used()
 
     @property
     def thinking(self) -> tuple[Token, ...]:
@@ -190,17 +186,11 @@ class ThinkingLoop:
 
     def _has_room(self) -> bool:
         """Whether another thinking token may be generated."""
-        return self._requests.forbidden_by(self._used()) is None
-
-    def _used(self, end: int | None = None) -> Used:
-        """How far it has come, or had come with the first `end` tokens of its output."""
-        used = self._trace.used(end)
-        set_aside = max(self._cuts * self._settings.lookahead, self._outcome.discarded_tokens)
-        return replace(used, generated=used.generated + set_aside, answered=used.answered + self._blank_wasted)
+        return self._requests.forbidden_by() is None
 
     def _limit(self) -> StopCause:
         """What ends thinking that may not go on; the engine itself has no limit but the model's context."""
-        return self._requests.forbidden_by(self._used()) or StopCause.CONTEXT_LENGTH
+        return self._requests.forbidden_by() or StopCause.CONTEXT_LENGTH
 
     def _decided_to(self) -> int:
         """The position before which nothing is left to decide."""
@@ -211,20 +201,19 @@ class ThinkingLoop:
     # Streams -----------------------------------------------------------------------------------------------
 
     def _open_stream(self, phase: Phase) -> None:
-        trace, form = self._trace, self._form
+        form = self._form
         markers = 1 if form.turn_holds_answer else len(form.close_ids)
         if self._stage is Stage.UNDECIDED:
             markers += max(1, len(form.open_ids))
         answering = self._stage is Stage.ANSWERING
         most = _BLANK if self._before_answer else None
-        if not self._requests.open(phase, trace.carried, self._used(), answering=answering, markers=markers, most=most):
+        if not self._requests.open(phase, answering=answering, markers=markers, most=most):
             self._finish = _LENGTH
 
     def _open_answer(self) -> None:
         """Ask for the answer. Where a stop text could match the blank before its first word, that comes in a request of
         its own, which knows no stop texts, unless that would leave no room for words."""
-        roomy = self._requests.room(self._used()) > 2 * _BLANK
-        self._before_answer = self._settings.blank_before_answer and roomy
+        self._before_answer = self._settings.blank_before_answer and self._requests.room > 2 * _BLANK
         self._open_stream(Phase.THINK if self._before_answer else Phase.ANSWER)
 
     async def _go_on(self) -> bool:
@@ -234,8 +223,8 @@ class ThinkingLoop:
             return False
         await self._requests.close()
         if self._stage is Stage.THINKING and self._racer is not None and not self._has_room():
-            await self._racer.more(self._used())
-        room = self._has_room() if self._stage is Stage.THINKING else self._requests.room(self._used()) > 0
+            await self._racer.more(self.used)
+        room = self._has_room() if self._stage is Stage.THINKING else self._requests.room > 0
         if room and self._before_answer:
             self._open_answer()
         elif room:
@@ -274,8 +263,7 @@ class ThinkingLoop:
                 blank = delta.tokens[: words[0]]
                 self._requests.count(len(blank))
                 self._trace.tokens.extend(blank)
-                self._cuts += 1
-                self._blank_wasted += self._requests.left
+                self._requests.set_aside(of_answer=True)
                 await self._give_up_rest(len(delta.tokens) - words[0])
                 self._open_stream(Phase.ANSWER)
                 return
@@ -347,7 +335,7 @@ class ThinkingLoop:
         """Add one token of the thinking request; False if the thinking has no room for it."""
         if self._stage is Stage.UNDECIDED:
             return self._happened(self._intake.take_first(token))
-        return self._happened(self._intake.take(token, has_room=self._has_room()))
+        return self._happened(self._intake.take(token, has_room=self._requests.may_think()))
 
     def _happened(self, event: IntakeEvent | bool | None) -> bool:
         """Follow what the intake found; False where it had no room."""
@@ -452,9 +440,7 @@ class ThinkingLoop:
 
     def _may_nudge(self, end: int) -> bool:
         """Whether there is room for the cue and some thinking behind `end`."""
-        used = self._used(end)
-        used = replace(used, generated=used.generated + self._settings.lookahead)
-        return self._requests.forbidden_by(used, self._nudge_tokens) is None
+        return self._requests.forbidden_by(self._nudge_tokens, cut_at=end) is None
 
     @property
     def _nudge_tokens(self) -> int:
@@ -469,7 +455,7 @@ class ThinkingLoop:
 
     async def _cut(self, end: int) -> None:
         """End the stream and drop everything behind `end`."""
-        self._cuts += 1
+        self._requests.set_aside()
         await self._requests.close()
         self._pending.clear()
         self._outcome.discarded_tokens += self._trace.cut(end)
@@ -524,7 +510,7 @@ class ThinkingLoop:
 
     async def _nudge(self, end: int) -> None:
         await self._cut(end)
-        forbidden_by = self._requests.forbidden_by(self._used(), self._nudge_tokens)
+        forbidden_by = self._requests.forbidden_by(self._nudge_tokens)
         if forbidden_by is not None:  # more came before the verdict than is set aside for that
             await self._settle(end, forbidden_by)
             return

@@ -5,6 +5,7 @@ It knows neither steps nor verdicts; what a request brings goes into the loop's 
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from drr.loop.allowance import Allowance, Share
 from drr.loop.judging import PendingBoundary
@@ -13,19 +14,22 @@ from drr.loop.pumps import Ended
 from drr.loop.reasoner import Delta, Phase, Reasoner, Segment
 from drr.loop.response import LoopSettings, Outcome, Spent, Used
 from drr.loop.segments import SegmentStream
+from drr.loop.trace import Trace
 
 Message = Delta | Ended | PendingBoundary
 """What the loop waits for: output of an engine request, its end, or a boundary that has something to resolve."""
 
 
 class EngineRequests:
-    """Those of one attempt behind a prompt. Generated and discarded tokens are counted in `outcome`."""
+    """Those of one attempt behind a prompt, whose output is `trace`. Generated and discarded tokens are counted in
+    `outcome`."""
 
     def __init__(
         self,
         reasoner: Reasoner,
         settings: LoopSettings,
         prompt_ids: Sequence[int],
+        trace: Trace,
         outcome: Outcome,
         others: Spent,
         *,
@@ -35,7 +39,8 @@ class EngineRequests:
         self.mailbox: asyncio.Queue[Message] = asyncio.Queue()
         self.cut = False
         """Whether the thinking was ended from outside."""
-        self._prompt_ids, self._outcome = list(prompt_ids), outcome
+        self._cuts = self._wasted = self._sure = 0
+        self._prompt_ids, self._trace, self._outcome, self._settings = list(prompt_ids), trace, outcome, settings
         self._stream = SegmentStream(reasoner, self.mailbox.put_nowait)
         self._allowance = Allowance(settings, others, prompt_tokens=len(prompt_ids), marker_tokens=marker_tokens)
         self._phase, self._number, self._left = Phase.THINK, 0, 0
@@ -44,42 +49,57 @@ class EngineRequests:
         """Bound an attempt that runs beside others."""
         self._allowance.share = share
 
-    def forbidden_by(self, used: Used, tokens: int = 1) -> StopCause | None:
-        """What forbids so many more thinking tokens; None where they may follow."""
+    def used(self, end: int | None = None) -> Used:
+        """How far the attempt has come, or had come with the first `end` tokens of its output."""
+        used = self._trace.used(end)
+        set_aside = max(self._cuts * self._settings.lookahead, self._outcome.discarded_tokens)
+        return replace(used, generated=used.generated + set_aside, answered=used.answered + self._wasted)
+
+    def set_aside(self, *, of_answer: bool = False) -> None:
+        """The output is cut back, or a stream given up whose rest is of no use: set aside for what the engine has
+        generated meanwhile. `of_answer` tells that what the running request may still generate is the answer's loss."""
+        self._sure = 0
+        self._cuts += 1
+        self._wasted += self._left if of_answer else 0
+
+    def forbidden_by(self, tokens: int = 1, *, cut_at: int | None = None) -> StopCause | None:
+        """What forbids so many more thinking tokens behind the output, or behind its first `cut_at` tokens once the
+        rest is cut away; None where they may follow."""
+        used = self.used(cut_at)
+        if cut_at is not None:
+            used = replace(used, generated=used.generated + self._settings.lookahead)
         return self._allowance.forbidden_by(used, tokens)
+
+    def may_think(self) -> bool:
+        """Whether another thinking token may follow. To be asked once for every token, which it counts: the limits are
+        worked out again only where they may have been reached."""
+        if self._sure == 0:
+            self._sure = max(0, self._allowance.may_think(self.used()))
+        if self._sure == 0:
+            return False
+        self._sure -= 1
+        return True
 
     @property
     def may_be_continued(self) -> bool:
         """Whether the request has generated all that it was allowed, and can go on exactly where it ended."""
         return self._phase is Phase.THINK and self._left == 0
 
-    def room(self, used: Used) -> int:
+    @property
+    def room(self) -> int:
         """How many tokens may follow, those kept free for the answer included."""
-        return self._allowance.room(used)
+        return self._allowance.room(self.used())
 
     def count(self, tokens: int) -> None:
         """The running request has generated these."""
         self._outcome.generated_tokens += tokens
         self._left -= tokens
 
-    @property
-    def left(self) -> int:
-        """How many more tokens the running request may generate."""
-        return self._left
-
-    def open(
-        self,
-        phase: Phase,
-        carried: Sequence[int],
-        used: Used,
-        *,
-        answering: bool,
-        markers: int,
-        most: int | None = None,
-    ) -> bool:
-        """Begin a request behind an output of `carried` tokens; False where there is no room for one. The request
-        before must have been closed. Unless `answering` it may generate no more than may be thought, and so many
-        `markers` around that; `most` is the most in any case."""
+    def open(self, phase: Phase, *, answering: bool, markers: int, most: int | None = None) -> bool:
+        """Begin a request behind the output; False where there is no room for one. The request before must have been
+        closed. Unless `answering` it may generate no more than may be thought, and so many `markers` around that;
+        `most` is the most in any case."""
+        used, carried = self.used(), self._trace.carried
         limit = self._allowance.room(used) if answering else self._allowance.to_think(used, markers)
         limit = limit if most is None else min(limit, most)
         if limit < 1:
@@ -106,3 +126,4 @@ class EngineRequests:
         """The running request has generated these in vain."""
         self.count(tokens)
         self._outcome.discarded_tokens += tokens
+        self._sure = 0

@@ -255,7 +255,7 @@ async def test_a_stop_closes_the_thinking_at_its_boundary_and_the_answer_is_cont
     shown, script = await play(case, prompt, case.turn(), case.ended(FORCED), sizes=SIZES, scores=(0.95,))
     thinking, content = ("", KEPT + drr_cue(case)) if isinstance(case.form, PlainChain) else (case.lead + KEPT, "")
     assert (shown.reasoning, shown.content) == (thinking, content + FORCED)
-    assert shown.outcome.stop_cause is StopCause.DM_STOP
+    assert shown.outcome.stop_cause is StopCause.SURE
     check_closed(case, script, case.opening + case.lead + KEPT)
 
 
@@ -265,7 +265,7 @@ async def test_a_budget_ends_the_thinking_after_so_many_tokens(case: Case, play:
         case, case.prompt(), case.turn(), case.ended(FORCED), drr={"mode": "off", "max_thinking_tokens": 4}
     )
     assert shown.outcome.thinking_tokens == 4
-    assert shown.outcome.stop_cause is StopCause.BUDGET
+    assert shown.outcome.stop_cause is StopCause.MAX_THINKING_TOKENS
     thought = case.text(script.asked[1][len(script.prompt) : -len(case.form.close_ids)])
     check_closed(case, script, thought)
     if isinstance(case.form, PlainChain):
