@@ -21,6 +21,7 @@ from drr.loop.rule import Rule
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
+from server.arguments import usual_options
 from server.chat import DrrChat
 from server.engine import ThinkingEngine
 from server.engines import Dm, weights_of
@@ -121,7 +122,7 @@ def _surroundings(args: argparse.Namespace, engine: AsyncLLM) -> Surroundings:
     return Surroundings(
         sampling=engine.model_config.get_diff_sampling_param(),
         template_reads_effort=_template_reads_effort(engine.renderer.tokenizer),
-        changed=tuple(changed_options(args)),
+        changed=tuple(changed_options(args, usual_options())),
     )
 
 

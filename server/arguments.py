@@ -132,7 +132,6 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     own_interval = parser.get_default("stream_interval")
     parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None)
     args: argparse.Namespace = parser.parse_args(list(argv))
-    args.usual = vars(parser.parse_args([]))  # what a promise about the engine as it is by default compares with
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
@@ -145,6 +144,14 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     _share_memory(parser, args)
     _validate(args)
     return args
+
+
+def usual_options() -> dict[str, Any]:
+    """The options of a server that is given none, by their names."""
+    parser = make_parser()
+    parser.set_defaults(**cpu_engine_defaults())
+    usual: dict[str, Any] = vars(parser.parse_args([]))
+    return usual
 
 
 def _validate(args: argparse.Namespace) -> None:

@@ -115,7 +115,7 @@ class PhaseParser(Parser):
             case "content":
                 return self._content(plan, delta_text, request, finished=finished)
             case "refusal":
-                return DeltaMessage(refusal=delta_text)
+                return DeltaMessage.model_validate({"refusal": delta_text})  # a field that vLLM's class lacks
             case _:
                 return None
 

@@ -52,11 +52,11 @@ _NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0, "top_p": 1.0}
 """Values of other sampling parameters that change nothing; 0 where none is given."""
 
 
-def changed_options(args: argparse.Namespace) -> list[str]:
-    """The server's options that make the engine another than it was at the calibration, by name. `args.usual` are the
-    options of a server that is given none."""
+def changed_options(args: argparse.Namespace, usual: Mapping[str, Any]) -> list[str]:
+    """The server's options that make the engine another than it was at the calibration, by name; `usual` are those of a
+    server that is given none."""
     names = [field.name for field in dataclasses.fields(AsyncEngineArgs) if field.name not in _SAMPLES_AS_EVER]
-    changed = [name for name in names if getattr(args, name, None) not in (args.usual.get(name), None, {}, [])]
+    changed = [name for name in names if getattr(args, name, None) not in (usual.get(name), None, {}, [])]
     beside = ("chat_template", "default_chat_template_kwargs", "drr_answer_tokens", "dm_allow_mismatch")
     return changed + [name for name in beside if getattr(args, name, None)]
 

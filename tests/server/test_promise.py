@@ -8,7 +8,7 @@ from pydantic_core import PydanticUndefined
 
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
-from server.arguments import parse_args
+from server.arguments import parse_args, usual_options
 from server.promise import Surroundings, broken_by, changed_options, risk_object
 from server.resolve import Asked, resolve
 from server.schema import DrrRequest
@@ -164,10 +164,10 @@ def test_what_surrounds_the_request_is_named() -> None:
     ],
 )
 def test_options_that_make_the_engine_another_are_named(option: str, value: Any, changed: bool) -> None:
-    args = parse_args([])
-    assert changed_options(args) == []
+    args, usual = parse_args([]), usual_options()
+    assert changed_options(args, usual) == []
     setattr(args, option, value)
-    assert changed_options(args) == ([option] if changed else [])
+    assert changed_options(args, usual) == ([option] if changed else [])
 
 
 @pytest.mark.parametrize("cause", sorted({*LIMITS, StopCause.NO_THINKING, StopCause.TOOL_CALL, StopCause.STOP_STRING}))
