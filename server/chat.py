@@ -127,7 +127,7 @@ class DrrChat:
         if PLAN_KEY in (request.vllm_xargs or {}):
             raise DrrError("vllm_xargs", f"the key {PLAN_KEY!r} is taken; give the drr object beside it")
         body = extra.get("drr")
-        header = _header(raw_request.headers.get(HEADER)) if raw_request is not None else None
+        header = _header(raw_request.headers.getlist(HEADER)) if raw_request is not None else None
         if body is None:
             return header
         if header is not None:
@@ -204,11 +204,13 @@ def _complete(response: ChatCompletionResponse, plan: ResponsePlan) -> None:
             choice.finish_reason = "stop"
 
 
-def _header(value: str | None) -> DrrRequest | None:
-    if value is None:
+def _header(values: list[str]) -> DrrRequest | None:
+    if not values:
         return None
+    if len(values) > 1:
+        raise DrrError("X-DRR", "the header is given more than once")
     try:
-        parsed = json.loads(value)
+        parsed = json.loads(values[0])
     except (ValueError, RecursionError) as error:
         raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
     return None if parsed is None else DrrRequest.parse(parsed, "X-DRR")

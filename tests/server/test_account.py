@@ -216,6 +216,26 @@ def test_the_same_seed_is_the_same_answer(server: Server) -> None:
         assert len(texts) == 1, drr
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([("X-DRR", "null")], 200),
+        ([("X-DRR", '{"mode": null}')], 200),
+        ([("X-DRR", "{}"), ("X-DRR", "{}")], 400),
+        ([("X-DRR", "")], 400),
+        ([("X-DRR", '{"mode": ')], 400),
+        ([("X-DRR", '["mode"]')], 400),
+        ([("X-DRR", '{"mode": "off", "threshold": 0.5}')], 400),
+    ],
+)
+def test_a_header_is_an_object_or_is_refused(server: Server, headers: Any, status: int) -> None:
+    body = {"model": MODEL, "messages": EASY, "max_tokens": 8}
+    response = httpx.post(f"{server.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+    assert response.status_code == status, response.text
+    if status == 400:
+        assert response.json()["error"]["param"].startswith("X-DRR")
+
+
 def test_an_argument_of_the_sdk_that_was_sent_as_a_field_is_told(server: Server) -> None:
     body = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}], "extra_body": {"drr": {}}}
     response = httpx.post(f"{server.url}/v1/chat/completions", json=body)
