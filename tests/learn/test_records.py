@@ -18,7 +18,7 @@ from drr.judge.dm_folder import CARD_NAME, DmCard
 from drr.learn.distill_folder import close_folder, open_folder
 from drr.learn.recorded import load_recorded, split_text
 from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, set_aside_in, write_shard
-from drr.learn.train_dm import split_for_training
+from drr.learn.train_split import split_for_training
 from drr.loop.steps import StepRule
 from drr.tasks.grading_pool import Grading
 from drr.tasks.rows import Reject
