@@ -41,6 +41,8 @@ _SAMPLES_AS_EVER = frozenset(
         *("enable_prefix_caching", "prefix_caching_hash_algo", "enable_chunked_prefill", "async_scheduling"),
         *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "data_parallel_rank", "nnodes"),
         *("distributed_executor_backend", "enforce_eager", "compilation_config", "cudagraph_capture_sizes"),
+        *("profiler_config", "fault_tolerance_config", "aux_output_config", "ec_manager_config", "eplb_config"),
+        *("ignore_patterns", "model_loader_extra_config", "limit_mm_per_prompt", "media_io_kwargs"),
         *("disable_log_stats", "enable_log_requests", "aggregate_engine_logging", "otlp_traces_endpoint"),
         *("reasoning_parser", "structured_outputs_config", "reasoning_parser_plugin", "max_model_len", "max_logprobs"),
         *("enable_lora", "max_loras", "max_lora_rank", "lora_modules", "worker_cls", "show_hidden_metrics_for_version"),

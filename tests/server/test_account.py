@@ -223,7 +223,7 @@ def test_the_same_seed_is_the_same_answer(server: Server) -> None:
         ([("X-DRR", '{"mode": null}')], 200),
         ([("X-DRR", "{}"), ("X-DRR", "{}")], 400),
         ([("X-DRR", "")], 400),
-        ([("X-DRR", '{"mode": ')], 400),
+        ([("X-DRR", '{"mode":')], 400),
         ([("X-DRR", '["mode"]')], 400),
         ([("X-DRR", '{"mode": "off", "threshold": 0.5}')], 400),
     ],
