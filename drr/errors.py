@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something, or the error's name."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @dataclass(eq=False)
 class InputError(ValueError):
     """Input that cannot be used. `where` is the file, folder, option or dataset; `row` counts from 1."""

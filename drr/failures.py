@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 
 TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "DRR_TRACEBACK"
 """Either of them shows the traceback of every error."""
@@ -46,13 +46,13 @@ def in_one_sentence(error: BaseException) -> str | None:
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ in _OUT_OF_MEMORY:
-        return f"memory is used up: {_first_line(error)}" if str(error) else "memory is used up"
+        return f"memory is used up: {first_line(error)}" if str(error) else "memory is used up"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"the package {package} is not installed (pip install 'drr[train]' brings what learning needs)"
     package = type(error).__module__.partition(".")[0]
     if package == "huggingface_hub":
-        return f"the hub: {_first_line(error)}"
+        return f"the hub: {first_line(error)}"
     if package in _NETWORK:
         return _network(error)
     if isinstance(error, OSError):
@@ -82,12 +82,8 @@ def _network(error: BaseException) -> str:
     said = body.get("message") if isinstance(body, dict) else None
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is None:
-        return f"the server{address} cannot be reached: {said or _first_line(error) or type(error).__name__}"
+        return f"the server{address} cannot be reached: {said or first_line(error)}"
     return f"the server{address} answered {status}: {said or 'is it the address of an API, as in http://host:port/v1?'}"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
 
 
 def exceptions_in(error: BaseException) -> Iterator[BaseException]:
@@ -127,7 +123,7 @@ def _told(command: str, error: Exception, *, show: bool) -> int:
         traceback.print_exception(error, file=sys.stderr)
     sentence = in_one_sentence(first)
     if sentence is None:
-        what = f"{type(first).__name__}: {_first_line(first)}".rstrip(": ")
+        what = ": ".join(dict.fromkeys((type(first).__name__, first_line(first))))
         sentence = f"failed in a way that nobody foresaw: {what}{'' if show else _where_traceback(error)}"
     _say(command, sentence)
     return BAD_INPUT if isinstance(first, InputError) else FAILED

@@ -14,7 +14,7 @@ from fastapi import Request
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
 from drr.loop.policy import StopCause
-from server.endpoints import ALIAS_STATE, ALIASES, HEADER, OUTCOME_HEADER
+from server.endpoints import ALIAS_STATE, HEADER, OUTCOME_HEADER, served_names, split_alias
 from server.keys import EFFORTS, Mode
 from server.parsing import phase_parser
 from server.plan import PLAN_KEY, ResponsePlan, Tools
@@ -83,12 +83,12 @@ class DrrChat:
             return made
         choices = request.n or 1
         whole = isinstance(made, ChatCompletionResponse)
+        reports = choice_reports(plan, choices) if whole else []
         if raw_request is not None:
-            account = short_account(choice_reports(plan, choices)) if whole else announcement(plan)
-            setattr(raw_request.state, OUTCOME_HEADER, account)
+            setattr(raw_request.state, OUTCOME_HEADER, short_account(reports) if whole else announcement(plan))
         if not whole:
             return with_reports(made, plan, choices)
-        _complete(made, plan)
+        _complete(made, plan, reports)
         return made
 
     def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
@@ -166,14 +166,11 @@ class DrrChat:
 
     def _take_alias(self, request: ChatCompletionRequest) -> Mode | None:
         """Strip `:drr` or `:full` from the model's name, unless a model is really called that."""
-        models = self._handler.models
-        if not request.model or models.is_base_model(request.model) or request.model in models.lora_requests:
+        found = split_alias(request.model or "", served_names(self._handler.models))
+        if found is None:
             return None
-        name, _, suffix = request.model.rpartition(":")
-        if not name or suffix not in ALIASES:
-            return None
-        request.model = name
-        return ALIASES[suffix]
+        request.model, mode = found
+        return mode
 
 
 def _in_body(request: ChatCompletionRequest) -> bool:
@@ -188,12 +185,11 @@ def _tools(request: ChatCompletionRequest) -> Tools:
     return "may" if choice in (None, "auto") else "must"
 
 
-def _complete(response: ChatCompletionResponse, plan: ResponsePlan) -> None:
+def _complete(response: ChatCompletionResponse, plan: ResponsePlan, reports: list[dict[str, Any]]) -> None:
     """Put the account into a whole response, and a refusal where OpenAI has it."""
     usage = response.usage.model_dump()
     correct_usage(usage, plan)
     response.usage = UsageInfo.model_validate(usage)
-    reports = choice_reports(plan, len(response.choices))
     if reports and plan.settings.report != "none":
         response.drr = response_object(reports)  # type: ignore[attr-defined]
     for choice in response.choices:

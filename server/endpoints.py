@@ -1,7 +1,9 @@
 """Which endpoint takes DRR's options, as data. What an endpoint does not take it refuses; nothing is ignored that the
 client could have left out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from server.keys import Mode
 
@@ -13,6 +15,18 @@ ALIAS_STATE = "drr_alias"
 
 ALIASES: dict[str, Mode] = {"drr": "auto", "full": "off"}
 """What may stand behind a model's name, and the mode that it means."""
+
+
+def served_names(models: Any) -> set[str]:
+    """The names of what vLLM's `models` serve, LoRA adapters among them."""
+    return {*(path.name for path in models.base_model_paths), *models.lora_requests}
+
+
+def split_alias(model: str, served: Collection[str]) -> tuple[str, Mode] | None:
+    """The name before an alias and the mode that the alias means; None where there is none, or where a model is really
+    called that."""
+    name, _, alias = model.rpartition(":")
+    return None if model in served or not name or alias not in ALIASES else (name, ALIASES[alias])
 
 
 @dataclass(frozen=True, slots=True)

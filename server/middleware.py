@@ -1,12 +1,20 @@
 """DRR's options on endpoints that do not take them, and the short account in the headers of those that do."""
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
-from server.endpoints import ALIAS_STATE, ALIASES, CHAT_PATH, HEADER, OUTCOME_HEADER, Endpoint, endpoint_of
+from server.endpoints import (
+    ALIAS_STATE,
+    CHAT_PATH,
+    HEADER,
+    OUTCOME_HEADER,
+    Endpoint,
+    endpoint_of,
+    served_names,
+    split_alias,
+)
 from server.plan import PLAN_KEY
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
@@ -36,17 +44,19 @@ class GuardOptions:
     async def _elsewhere(self, endpoint: Endpoint, scope: Any, receive: Any, send: Any) -> None:
         messages, body = await _whole_body(receive)
         parsed = _parsed(body)
-        name, _, alias = str(parsed.get("model", "")).rpartition(":")
-        aliased = alias in ALIASES and name in _served(scope) and f"{name}:{alias}" not in _served(scope)
+        served = served_names(scope["app"].state.openai_serving_models) if "model" in parsed else set()
+        found = split_alias(str(parsed.get("model", "")), served)
+        aliased = found if found is not None and found[0] in served else None
         if endpoint.takes_drr and "messages" in parsed:  # a chat completion by a path on which the model's name is lost
-            if aliased:
-                scope.setdefault("state", {})[ALIAS_STATE] = ALIASES[alias]
+            if aliased is not None:
+                scope.setdefault("state", {})[ALIAS_STATE] = aliased[1]
             await self._app(scope, _replayed(messages, receive), _with_account(scope, send))
             return
         has_header = any(name == HEADER.encode() for name, _ in scope["headers"])
         refusal = _refused(endpoint, parsed, has_header=has_header)
-        if refusal is None and aliased:
-            if endpoint.thinks and ALIASES[alias] != "off":
+        if refusal is None and aliased is not None:
+            name, mode = aliased
+            if endpoint.thinks and mode != "off":
                 why = f"only {CHAT_PATH} judges thinking; here {name} and {name}:full think in full"
                 refusal = ("model", why)
             else:
@@ -67,12 +77,6 @@ def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> t
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"
     return None
-
-
-def _served(scope: Any) -> Iterable[str]:
-    """The names of what is served: models and their LoRA adapters."""
-    models = scope["app"].state.openai_serving_models
-    return {*(path.name for path in models.base_model_paths), *models.lora_requests}
 
 
 def _with_model(name: str, body: dict[str, Any], scope: Any) -> tuple[list[Any], Any]:

@@ -17,6 +17,7 @@ class Touch:
 
 _STATE = "vllm.entrypoints.launchers.api_server.app_state:init_app_state"
 _CHAT = "vllm.entrypoints.openai.chat_completion"
+_MODELS = "vllm.entrypoints.openai.models.serving:OpenAIServingModels"
 _ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
 _CLIENT = "vllm.v1.engine.core_client:MPClient"
 _BASIC = "vllm.entrypoints.serve.instrumentator"
@@ -25,6 +26,8 @@ TOUCHED: tuple[Touch, ...] = (
     # The app: what vLLM puts into its state, and the paths of its routes
     Touch(f"{_STATE}(state.openai_serving_chat)", "its handler is wrapped"),
     Touch(f"{_STATE}(state.openai_serving_models)", "asked for the models that are listed with DRR's aliases"),
+    Touch(f"{_MODELS}.base_model_paths", "the names that may stand before an alias; asked of an untyped object"),
+    Touch(f"{_MODELS}.lora_requests", "the same of LoRA adapters"),
     Touch(f'{_CHAT}.api_router:"/v1/chat/completions"', "the one path that takes a drr object"),
     Touch(f'{_BASIC}.health:"/health"', "DRR's own route stands before it"),
     Touch(f'{_BASIC}.basic:"/version"', "DRR's own route stands before it"),

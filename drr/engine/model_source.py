@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 
 HUB_SECONDS = 6.0
 """How long a hub may take to say whether it has a model."""
@@ -96,5 +96,4 @@ def _said(error: Exception) -> str:
         case "GatedRepoError":
             return "the hub wants its terms accepted and a token (HF_TOKEN)"
         case _:
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            return f"the hub cannot be asked for it: {first}"
+            return f"the hub cannot be asked for it: {first_line(error)}"

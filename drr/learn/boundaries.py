@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.judge.dm_input import DmInput
 from drr.learn.arrays import Flags, Reals
 from drr.learn.records import Rollout, behaviour_features
@@ -165,7 +165,7 @@ def load_classifier(folder: Path) -> tuple[BoundaryModel, Any]:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
-        raise InputError(str(folder), f"holds no classifier: {str(error).splitlines()[0]}") from error
+        raise InputError(str(folder), f"holds no classifier: {first_line(error)}") from error
     return BoundaryModel(model).eval(), tokenizer
 
 

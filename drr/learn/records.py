@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.files import read_json_as, write_whole
 from drr.loop.features import BehaviourFeatures
 from drr.tasks.questions import folded
@@ -156,7 +156,7 @@ def _about(path: Path, name: str) -> list[Any]:
     try:
         found: list[Any] = json.loads((pq.read_schema(path).metadata or {}).get(name.encode(), b"[]"))
     except (OSError, pa.ArrowException, ValueError, TypeError) as error:
-        raise InputError(str(path), f"is not a readable Parquet file: {_first_line(error)}") from error
+        raise InputError(str(path), f"is not a readable Parquet file: {first_line(error)}") from error
     return found
 
 
@@ -175,14 +175,14 @@ def _read_shard(path: Path) -> Iterator[Rollout]:
         table = pq.read_table(path)
         columns = table.column_names  # not text where the file is damaged
     except (OSError, pa.ArrowException, ValueError) as error:
-        raise InputError(str(path), f"is not a readable Parquet file: {_first_line(error)}") from error
+        raise InputError(str(path), f"is not a readable Parquet file: {first_line(error)}") from error
     for name in _SCHEMA.names:
         if name not in columns:
             raise InputError(str(path), "is missing", field=name)
     try:
         rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
     except (pa.ArrowException, ValueError) as error:
-        raise InputError(str(path), f"is not a shard of behaviour records: {_first_line(error)}") from error
+        raise InputError(str(path), f"is not a shard of behaviour records: {first_line(error)}") from error
     for number, row in enumerate(rows, start=1):
         for name in _SCHEMA.names:
             if row[name] is None:
@@ -196,7 +196,3 @@ def _read_shard(path: Path) -> Iterator[Rollout]:
         if any(logprobs is not None and None in logprobs for logprobs in row["logprobs"]):
             raise InputError(str(path), "has an empty entry", number, "logprobs")
         yield Rollout(**row)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

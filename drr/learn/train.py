@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.files import check_same_settings, read_json_object, write_whole
 from drr.judge.dm_folder import CARD_NAME
 from drr.learn.boundaries import BoundaryModel
@@ -108,7 +108,7 @@ def load_backbone(backbone: str, config: TrainConfig) -> tuple[BoundaryModel, An
             output_loading_info=True,
         )
     except (OSError, ValueError) as error:
-        raise InputError("--backbone", f"{backbone} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError("--backbone", f"{backbone} cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     classifier.config.pad_token_id = tokenizer.pad_token_id
@@ -139,7 +139,7 @@ def is_causal(backbone: str) -> bool:
         with torch.device("meta"):
             return BoundaryModel(AutoModelForSequenceClassification.from_config(config)).causal
     except (OSError, ValueError) as error:
-        raise InputError("--backbone", f"{backbone} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise InputError("--backbone", f"{backbone} cannot be loaded: {first_line(error)}") from error
 
 
 def grow(classifier: Any, layers: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.tasks.file_bytes import ARROW_FILE, ARROW_STREAM, PARQUET
 from drr.tasks.rows import Number, Row, Table
 
@@ -41,8 +41,7 @@ def arrow_rows(path: Path, data: bytes) -> Table:
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(str(path), f"is not a readable {kind} file: {reason}") from error
+        raise InputError(str(path), f"is not a readable {kind} file: {first_line(error)}") from error
 
 
 def table_rows(source: str, table: pa.Table) -> Table:

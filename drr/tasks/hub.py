@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.tasks.arrow_rows import table_rows
 from drr.tasks.rows import Table
 
@@ -58,8 +58,3 @@ def _offline(config: Any) -> Iterator[None]:
         yield
     finally:
         config.HF_HUB_OFFLINE = False
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, or the error's name."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -194,25 +194,22 @@ def test_every_effective_setting_is_reported() -> None:
     assert limited.loop_settings(WITH_DM, 1000, separate_answer=False).thinking_room < 1000
 
 
-CALIBRATED = replace(
-    WITH_DM,
-    rule=Rule(0.8, 2, 0.02),
-    calibration=Calibration(
-        confidence=0.95,
-        source="key",
-        labels="gold",
-        questions={"test": 500},
-        right=400,
-        sampling={"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024},
-        certificates=(
-            Certificate(0.01, Rule(0.97, 2), 1, 400, 0.02, 0.2, 0.1),
-            Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2),
-        ),
-        refused={"0.005": "too few questions"},
-        drift={"edges": [0.5], "shares": [0.5, 0.5]},
-        default={"rule": Rule(0.8, 2, 0.02).to_json()},
+CALIBRATION = Calibration(
+    confidence=0.95,
+    source="key",
+    labels="gold",
+    questions={"test": 500},
+    right=400,
+    sampling={"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024},
+    certificates=(
+        Certificate(0.01, Rule(0.97, 2), 1, 400, 0.02, 0.2, 0.1),
+        Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2),
     ),
+    refused={"0.005": "too few questions"},
+    drift={"edges": [0.5], "shares": [0.5, 0.5]},
+    default={"rule": Rule(0.8, 2, 0.02).to_json()},
 )
+CALIBRATED = replace(WITH_DM, rule=Rule(0.8, 2, 0.02), calibration=CALIBRATION)
 
 
 def test_a_risk_chooses_its_certified_rule() -> None:

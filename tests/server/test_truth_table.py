@@ -7,29 +7,21 @@ from typing import Any
 
 import pytest
 
-from drr.judge.calibration import Calibration, Certificate
+from drr.judge.calibration import Certificate
 from drr.loop.rule import Rule
 from server import endpoints, keys
 from server.keys import BY_NAME, EFFORTS, KEYS, MODES, Key, Mode, Need
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
 from server.settings import Defaults, Settings
+from tests.server.test_schema import CALIBRATION as CALIBRATION_OF_400
 
 README = Path(__file__).parents[2] / "README.md"
 
-CALIBRATION = Calibration(
-    confidence=0.95,
-    source="key",
-    labels="gold",
-    questions={"test": 500},
-    right=400,
-    sampling={"temperature": 0.8, "top_p": 1.0, "top_k": 0, "max_tokens": 1024},
-    certificates=(Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2),),
-    refused={},
-    drift={"edges": [0.5], "shares": [0.5, 0.5]},
-    default={"rule": Rule(0.8, 2, 0.02, -0.3).to_json()},
-)
-DEFAULTS = Defaults(mode="auto", rule=Rule(0.8, 2, 0.02, -0.3), calibration=CALIBRATION)
+RULE = Rule(0.8, 2, 0.02, -0.3)
+CERTIFICATE = Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2)
+CALIBRATION = replace(CALIBRATION_OF_400, certificates=(CERTIFICATE,), refused={}, default={"rule": RULE.to_json()})
+DEFAULTS = Defaults(mode="auto", rule=RULE, calibration=CALIBRATION)
 WITHOUT_JUDGE = Defaults(mode="off", rule=None, scorer=None)
 
 VALUES: dict[str, Any] = {
