@@ -14,6 +14,7 @@ from drr.loop.steps import StepRule
 
 CARD_NAME = "drr.json"
 HEAD_NAME = "head.json"
+STATE_HEAD_NAME = "state_head.safetensors"
 TRAINED_ON_NAME = "trained_on.txt"
 DEFAULT_NUDGE_CUE = "Wait,"
 _CHUNK = 8 << 20

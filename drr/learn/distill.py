@@ -7,7 +7,8 @@ what tells a right attempt from a wrong one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import itertools
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -65,11 +66,17 @@ class _Attempt:
     steps: list[str]
     step_tokens: list[int]
     logprobs: list[list[float] | None]
-    contexts: list[tuple[int, ...]]
+    prompt_ids: list[int]
+    thought_ids: list[int]
     thinking_tokens: int
     total_tokens: int
     right: tuple[str, bool] | None = None
     """What the answer was last graded against, and how."""
+
+    def contexts(self) -> Iterator[list[int]]:
+        """The token ids up to each boundary."""
+        for end in itertools.accumulate(self.step_tokens):
+            yield [*self.prompt_ids, *self.thought_ids[:end]]
 
 
 class Distiller:
@@ -161,21 +168,21 @@ class Distiller:
         boundaries: list[Boundary],
     ) -> _Attempt:
         outcome, tokens, end = finished.outcome, transcript.tokens, transcript.thinking_from or 0
+        before = [*prompt_ids, *(token.id for token in tokens[:end])]
         logprobs: list[list[float] | None] = []
-        contexts = []
         for step in outcome.steps:
             step_logprobs = [token.logprob for token in tokens[end : end + step.tokens] if not token.injected]
             known = [value for value in step_logprobs if value is not None]
             logprobs.append(known if len(known) == len(step_logprobs) else None)
             end += step.tokens
-            contexts.append((*prompt_ids, *(token.id for token in tokens[:end])))
         return _Attempt(
             sample=sample,
             answer=transcript.answer(self._reasoner.form),
             steps=[boundary.text for boundary in boundaries],
             step_tokens=[step.tokens for step in outcome.steps],
             logprobs=logprobs,
-            contexts=contexts,
+            prompt_ids=before,
+            thought_ids=[token.id for token in tokens[transcript.thinking_from or 0 : end]],
             thinking_tokens=outcome.thinking_tokens,
             total_tokens=outcome.generated_tokens,
         )
@@ -184,7 +191,7 @@ class Distiller:
         async with self._slots:
             sample = attempt.sample
             forced = await asyncio.gather(
-                *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts))
+                *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts()))
             )
         where = f"{_named(question)}, rollout {sample}, boundary"
         now = [await self._grading.right_soon(answer, gold, f"{where} {index}") for index, answer in enumerate(forced)]
@@ -203,9 +210,11 @@ class Distiller:
             logprobs=attempt.logprobs,
             forced=[answer_in(answer) for answer in forced],
             now=list(now),
+            prompt_ids=attempt.prompt_ids,
+            thought_ids=attempt.thought_ids,
         )
 
-    async def _forced(self, question: Question, sample: int, index: int, context: tuple[int, ...]) -> str:
+    async def _forced(self, question: Question, sample: int, index: int, context: list[int]) -> str:
         """The answer after `context` with the thinking closed there, with a seed for this sample and boundary."""
         prompt = [*context, *self._reasoner.form.close_behind(context)[0]]
         room = max(1, min(self._config.answer_tokens, self._reasoner.max_model_len - len(prompt) - 1))

@@ -20,7 +20,9 @@ Parsed = TypeVar("Parsed")
 
 MANIFEST_NAME = "manifest.json"
 REJECTED_NAME = "rejected.jsonl"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READABLE_VERSIONS = (2, 3)
+"""Records of version 2 hold no token ids."""
 
 
 _SET_ASIDE, _OVER_LIMITS = "set_aside", "over_limits"
@@ -33,6 +35,7 @@ class Rollout:
     `gold` is the answer that grading used (the dataset's, or the rollouts' majority). `logprobs[i]` are the natural-log
     probabilities of the sampled tokens of step i, None if unknown. `forced[i]` is the answer forced at boundary i and
     `now[i]` whether it is right, both None if none was forced. `later` says whether the rollout's own answer is right.
+    `prompt_ids` are the token ids before the first step and `thought_ids` those of all steps, None if unknown.
     """
 
     question: str
@@ -49,6 +52,8 @@ class Rollout:
     logprobs: list[list[float] | None]
     forced: list[str | None]
     now: list[bool | None]
+    prompt_ids: list[int] | None = None
+    thought_ids: list[int] | None = None
 
     @property
     def identity(self) -> str:
@@ -72,8 +77,11 @@ _SCHEMA = pa.schema(
         ("logprobs", pa.list_(pa.list_(pa.float32()))),
         ("forced", pa.list_(pa.string())),
         ("now", pa.list_(pa.bool_())),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("thought_ids", pa.list_(pa.int32())),
     ]
 )
+_MAY_BE_NULL = ("prompt_ids", "thought_ids")
 
 
 def behaviour_features(rollout: Rollout) -> list[list[float] | None]:
@@ -117,8 +125,9 @@ class Manifest:
         if not path.is_file():
             raise InputError(str(folder), f"holds no behaviour records: it has no {MANIFEST_NAME}")
         manifest = read_json_as(cls, path)
-        if manifest.schema != SCHEMA_VERSION:
-            raise InputError(str(path), f"is {manifest.schema}, this version reads {SCHEMA_VERSION}", field="schema")
+        if manifest.schema not in READABLE_VERSIONS:
+            readable = " and ".join(map(str, READABLE_VERSIONS))
+            raise InputError(str(path), f"is {manifest.schema}, this version reads {readable}", field="schema")
         for name in ("reasoner", "step_rule"):
             if name not in manifest.settings:
                 raise InputError(str(path), "is missing", field=f"settings.{name}")
@@ -176,16 +185,17 @@ def _read_shard(path: Path) -> Iterator[Rollout]:
         columns = table.column_names  # not text where the file is damaged
     except (OSError, pa.ArrowException, ValueError) as error:
         raise InputError(str(path), f"is not a readable Parquet file: {first_line(error)}") from error
-    for name in _SCHEMA.names:
+    names = [name for name in _SCHEMA.names if name in columns or name not in _MAY_BE_NULL]
+    for name in names:
         if name not in columns:
             raise InputError(str(path), "is missing", field=name)
     try:
-        rows = table.select(_SCHEMA.names).cast(_SCHEMA).to_pylist()
+        rows = table.select(names).cast(pa.schema([_SCHEMA.field(name) for name in names])).to_pylist()
     except (pa.ArrowException, ValueError) as error:
         raise InputError(str(path), f"is not a shard of behaviour records: {first_line(error)}") from error
     for number, row in enumerate(rows, start=1):
-        for name in _SCHEMA.names:
-            if row[name] is None:
+        for name in names:
+            if row[name] is None and name not in _MAY_BE_NULL:
                 raise InputError(str(path), "is empty", number, name)
         for name in ("step_tokens", "logprobs", "forced", "now"):
             if len(row[name]) != len(row["steps"]):
@@ -195,4 +205,10 @@ def _read_shard(path: Path) -> Iterator[Rollout]:
                 raise InputError(str(path), "has an empty entry", number, name)
         if any(logprobs is not None and None in logprobs for logprobs in row["logprobs"]):
             raise InputError(str(path), "has an empty entry", number, "logprobs")
+        for name in _MAY_BE_NULL:
+            if None in (row.get(name) or ()):
+                raise InputError(str(path), "has an empty entry", number, name)
+        thought = row.get("thought_ids")
+        if thought is not None and len(thought) != sum(row["step_tokens"]):
+            raise InputError(str(path), "has not one entry per token of the steps", number, "thought_ids")
         yield Rollout(**row)

@@ -1,0 +1,73 @@
+"""A state head: a small network from the Reasoner's hidden state at a token to the logits of `now` and `later` there.
+
+`drr.learn` trains it, `drr.engine.judged_model` runs it inside the Reasoner's forward pass. On disk it is one
+safetensors file of float32 weights, a few hundred kilobytes.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from drr.errors import InputError, first_line
+
+OUTPUTS = ("now", "later")
+"""What a head says at a token, in order: two logits."""
+
+
+class StateHead(nn.Module):
+    """Layer norm, one hidden layer, two logits. Everything is float32, whatever the Reasoner computes in."""
+
+    def __init__(self, size: int, hidden: int, dropout: float = 0.0) -> None:
+        """`size` is that of the Reasoner's hidden state; `dropout` acts in training only."""
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+        self.hidden = nn.Linear(size, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden, len(OUTPUTS))
+
+    @property
+    def size(self) -> int:
+        """Numbers in a hidden state that it reads."""
+        return int(self.hidden.in_features)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """States [..., size] -> logits [..., 2], in the order of OUTPUTS."""
+        inner = functional.gelu(self.hidden(self.dropout(self.norm(states.float()))))
+        logits: torch.Tensor = self.out(self.dropout(inner))
+        return logits
+
+    def save(self, path: Path) -> None:
+        """Write the weights to `path`, whole or not at all."""
+        partial = path.with_suffix(".partial")
+        weights = {name: weight.detach().float().contiguous() for name, weight in self.state_dict().items()}
+        save_file(weights, partial, metadata={"format": "pt", "outputs": ",".join(OUTPUTS)})
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The head in the file `path`. InputError if there is none, or none that this version can run."""
+        weights = _read(path)
+        try:
+            hidden, size = weights["hidden.weight"].shape
+            head = cls(size, hidden)
+            head.load_state_dict(weights)
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(str(path), f"holds no state head of this version: {first_line(error)}") from error
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise InputError(str(path), "holds weights that are not finite")
+        return head.eval().requires_grad_(False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            if (file.metadata() or {}).get("outputs") != ",".join(OUTPUTS):
+                raise InputError(str(path), f"is no state head: its outputs are not {', '.join(OUTPUTS)}")
+            return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(str(path), f"cannot be read: {first_line(error)}") from error
