@@ -8,6 +8,7 @@ from typing import Any
 from vllm.inputs.engine import tokens_input
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from drr.engine.state_ids import StateIds
 from drr.engine.vllm_reasoner import Generate
 from drr.loop.formats import ReasoningFormat
 from drr.loop.probing import ProbedToken
@@ -16,7 +17,8 @@ from drr.loop.reasoner import user_prompt
 
 class VllmProbe:
     """Asks a Reasoner; `generate` is AsyncLLM.generate, `request_id` begins the ids of its requests, `options` go to
-    every one of them (priority, LoRA, ...). `cache_salt` keeps a tenant's prefix cache apart from others'."""
+    every one of them (priority, LoRA, ...). `cache_salt` keeps a tenant's prefix cache apart from others'. Heads in the
+    engine are read through `state_ids`."""
 
     def __init__(
         self,
@@ -27,8 +29,10 @@ class VllmProbe:
         options: Mapping[str, Any] | None = None,
         *,
         cache_salt: str | None = None,
+        state_ids: StateIds | None = None,
     ) -> None:
         self.form, self.tokens = form, 0
+        self._state_ids = state_ids
         self._generate, self._tokenizer, self._options = generate, tokenizer, dict(options or {})
         self._cache_salt = cache_salt
         self._ids = (f"{request_id}-probe-{number}" for number in itertools.count())
@@ -57,6 +61,25 @@ class VllmProbe:
                 if completion.finish_reason == "stop" and completion.stop_reason is None:
                     del probed[-1:]  # the end of the turn
         return probed
+
+    async def states(self, ids: Sequence[int]) -> tuple[float, ...] | None:
+        if self._state_ids is None:
+            return None
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprob_token_ids=self._state_ids.all,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = tokens_input(list(ids), cache_salt=self._cache_salt)
+        said = None
+        async with contextlib.aclosing(self._generate(prompt, params, next(self._ids), **self._options)) as outputs:
+            async for output in outputs:
+                completion = output.outputs[0]
+                self.tokens += len(completion.token_ids)
+                said = self._state_ids.read(completion.logprobs[0]) if completion.logprobs else None
+        return said
 
     def ask(self, message: str, *, think: bool) -> list[int]:
         ids = user_prompt(self._tokenizer, message)

@@ -14,6 +14,7 @@ from tokenizers.decoders import DecodeStream
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from drr.engine.state_ids import StateIds
 from drr.loop.reasoner import Delta, Phase, Segment, Token
 
 Generate = Callable[..., AsyncGenerator[RequestOutput, None]]
@@ -48,18 +49,28 @@ class VllmReasoner:
         *,
         judged: bool = True,
         free_thinking: bool = False,
+        state_ids: StateIds | None = None,
     ) -> None:
-        """`judged` thinking comes with its tokens' log-probabilities; `free_thinking` is under no grammar."""
+        """`judged` thinking comes with its tokens' log-probabilities, and with what heads in the engine say, which is
+        read through `state_ids`; `free_thinking` is under no grammar."""
         self._generate, self._tokenizer = generate, tokenizer
         self._prompt, self._params = prompt, params
         self._judged, self._free_thinking = judged, free_thinking
+        # The engine tells a request either of ids that it names or of the likeliest ones, which the client wants here.
+        self._state_ids = state_ids if judged and not params.logprobs else None
         self._request_id, self._options = request_id, dict(options)
         self._decoder, self._decoded = TextDecoder(tokenizer, [], params.skip_special_tokens), list[int]()
         self.first_output: RequestOutput | None = None
         self.last_output: RequestOutput | None = None
 
     async def stream(self, segment: Segment) -> AsyncGenerator[Delta, None]:
-        params = segment_params(self._params, segment, judged=self._judged, free_thinking=self._free_thinking)
+        params = segment_params(
+            self._params,
+            segment,
+            judged=self._judged,
+            free_thinking=self._free_thinking,
+            state_ids=self._state_ids,
+        )
         prompt = {**self._prompt, "prompt_token_ids": list(segment.ids)}
         options = self._options
         if segment.phase is Phase.ANSWER:
@@ -74,7 +85,8 @@ class VllmReasoner:
                 completion = output.outputs[0]
                 if segment.phase is Phase.THINK:
                     self._decoded.extend(completion.token_ids)
-                    yield _thinking_delta(completion, self._decoder, params.include_stop_str_in_output)
+                    keep_stop = params.include_stop_str_in_output
+                    yield _thinking_delta(completion, self._decoder, keep_stop, self._state_ids)
                 else:
                     yield _answer_delta(completion)
 
@@ -87,7 +99,12 @@ class VllmReasoner:
 
 
 def segment_params(
-    params: SamplingParams, segment: Segment, *, judged: bool = True, free_thinking: bool = False
+    params: SamplingParams,
+    segment: Segment,
+    *,
+    judged: bool = True,
+    free_thinking: bool = False,
+    state_ids: StateIds | None = None,
 ) -> SamplingParams:
     """The client's sampling parameters as this segment needs them.
 
@@ -111,7 +128,9 @@ def segment_params(
         adapted.prompt_logprobs = None
     if segment.phase is Phase.THINK:
         adapted.stop, adapted.output_text_buffer_length = [], 0
-        if judged:
+        if judged and state_ids is not None:
+            adapted.logprobs, adapted.logprob_token_ids = None, state_ids.all
+        elif judged:
             adapted.logprobs = max(0, params.logprobs or 0) if params.logprobs != -1 else -1
         if free_thinking:
             adapted.structured_outputs = None
@@ -141,15 +160,20 @@ def _carried_penalties(params: SamplingParams, carried: Sequence[int]) -> dict[i
     return bias
 
 
-def _thinking_delta(completion: CompletionOutput, decode: "TextDecoder", keep_stop: bool) -> Delta:
+def _thinking_delta(
+    completion: CompletionOutput, decode: "TextDecoder", keep_stop: bool, state_ids: StateIds | None
+) -> Delta:
     ids = list(completion.token_ids)
     stopped = completion.finish_reason == "stop" and not keep_stop
     tokens = []
     for position, token_id in enumerate(ids):
         text = "" if stopped and position == len(ids) - 1 else decode.step(token_id)
         detail = completion.logprobs[position] if completion.logprobs else None
+        states = None
+        if detail and state_ids is not None:
+            states, detail = state_ids.read(detail), {token_id: detail[token_id]}
         logprob = detail[token_id].logprob if detail else None
-        tokens.append(Token(token_id, text, logprob, detail))
+        tokens.append(Token(token_id, text, logprob, detail, states=states))
     text = "".join(token.text for token in tokens)
     return Delta(tuple(tokens), text, completion.finish_reason, completion.stop_reason)
 

@@ -277,6 +277,8 @@ class ThinkingLoop:
 
     async def _take_thinking(self, delta: Delta) -> None:
         for position, token in enumerate(delta.tokens):
+            if self._judge.reads_states and self._stage is not Stage.CLOSED:
+                self._pending.hear(len(self._trace), token.states)
             if self._finish is not None or (self._stage is Stage.CLOSED and self._settings.separate_answer):
                 await self._give_up_rest(len(delta.tokens) - position)
                 return
@@ -306,6 +308,7 @@ class ThinkingLoop:
             self._pending.force(len(self._trace), StopCause.NATURAL)
         else:
             self._out_of_room = True
+        self._pending.hear_no_more()
 
     def _ends_without_answer(self, delta: Delta) -> bool:
         """Whether this delta ends the thinking's stream too soon: an answer has to follow in another."""
@@ -388,6 +391,7 @@ class ThinkingLoop:
         """The thinking has no more room."""
         if self._settings.policy.accept is not None:
             self._pending.close(nudges=self._outcome.nudges)  # what was cut off is judged before it is answered from
+        self._pending.hear_no_more()
         cause = self._limit()
         self._move(Move.END)
         self._pending.force(self._intake.settled_end, cause)  # half a marker is no thinking

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from drr.loop.policy import Score, StopCause
 from drr.loop.probing import Probe
-from drr.loop.scoring import Boundary, Scorer, ScorerUnavailableError
+from drr.loop.scoring import Boundary, Scorer, ScorerUnavailableError, StateSession
 from drr.loop.steps import Step
 
 logger = logging.getLogger("drr")
@@ -49,7 +49,8 @@ class PendingBoundary:
     """A point of the output that tokens may not pass before its verdict.
 
     `step_tokens` are those judged here, 0 where nothing is, and `text` is theirs. `closing` tells that the Reasoner
-    ended its thinking here, `forced` that it is ended from outside.
+    ended its thinking here, `forced` that it is ended from outside. `unheard` is what is to be judged once it is known
+    what the heads in the Reasoner's engine say of it.
     """
 
     end: int
@@ -62,6 +63,7 @@ class PendingBoundary:
     resolved: bool = False
     late: bool = False
     ms: float | None = None
+    unheard: Boundary | None = None
     task: "asyncio.Future[Score] | None" = None
     timer: asyncio.TimerHandle | None = None
 
@@ -88,6 +90,8 @@ class Judge:
     ) -> None:
         self._session = scorer.session(question, probe, cache_salt) if scorer is not None else None
         self._id = "" if scorer is None else scorer.id
+        self.reads_states = isinstance(self._session, StateSession)
+        """Whether it wants to know what heads in the Reasoner's engine say."""
         self._deadline, self._notify = deadline, notify
         self.late = self.failed = 0
         self.lost = False
@@ -104,6 +108,11 @@ class Judge:
             pending.resolved = True
             return
         started = time.perf_counter()
+        if isinstance(self._session, StateSession):
+            pending.score = self._session.score_at_once(boundary)
+            if pending.score is not None:
+                pending.resolved, pending.ms = True, (time.perf_counter() - started) * 1000
+                return
         pending.task = asyncio.ensure_future(self._session.score(boundary))
 
         def scored(_: "asyncio.Future[Score]") -> None:

@@ -5,6 +5,7 @@ It touches no stream: what a decision leads to is the loop's business.
 """
 
 from collections import deque
+from dataclasses import replace
 
 from drr.loop.features import BehaviourFeatures
 from drr.loop.intake import Intake
@@ -22,6 +23,7 @@ class PendingBoundaries:
         self._queue: deque[PendingBoundary] = deque()
         self._features = BehaviourFeatures()
         self._unjudged = Unjudged(given=intake.prefilled_steps)
+        self._heard: tuple[int, tuple[float, ...] | None] = (-1, None)
         self.scores: list[Score | None] = []
         self.late_from: int | None = None
         """Token behind which the first late verdict left the thinking to itself."""
@@ -93,7 +95,32 @@ class PendingBoundaries:
         text = "".join(step.text for step in unjudged.steps)
         pending = PendingBoundary(end, unjudged.tokens, text, closing=closing, holds=holds)
         self._queue.append(pending)
-        self._judge.submit(pending, unjudged.boundary(index, lambda: trace.context(end)))
+        boundary = unjudged.boundary(index, lambda: trace.context(end))
+        if not self._judge.reads_states:
+            self._judge.submit(pending, boundary)
+        elif end < len(trace):
+            self._judge.submit(pending, replace(boundary, states=trace.tokens[end].states))
+        elif end == self._heard[0]:
+            self._judge.submit(pending, replace(boundary, states=self._heard[1]))
+        else:
+            pending.unheard = boundary
+
+    def hear(self, position: int, states: tuple[float, ...] | None) -> None:
+        """A token has come for this position, and with it what heads say of the context before it."""
+        self._heard = position, states
+        for pending in self._queue:
+            if pending.unheard is not None and pending.end == position:
+                self._submit_unheard(pending, states)
+
+    def hear_no_more(self) -> None:
+        """No token comes any more that could tell what heads say: they have to be asked."""
+        for pending in self._queue:
+            self._submit_unheard(pending, None)
+
+    def _submit_unheard(self, pending: PendingBoundary, states: tuple[float, ...] | None) -> None:
+        boundary, pending.unheard = pending.unheard, None
+        if boundary is not None:
+            self._judge.submit(pending, replace(boundary, states=states))
 
     def _holds(self, index: int, *, closing: bool, nudges: int) -> bool:
         """Whether tokens behind a boundary, the `index`-th from 0, may have to be taken back."""

@@ -33,6 +33,11 @@ class Probe(Protocol):
         reported with each. The token that completes one of the texts `stop` is the last."""
         ...
 
+    async def states(self, ids: Sequence[int]) -> tuple[float, ...] | None:
+        """What heads in the Reasoner's engine say of the context `ids`, two logits each, for the price of a token; None
+        where there are none."""
+        ...
+
     def ask(self, message: str, *, think: bool) -> list[int]:
         """The ids of a conversation in which the user says `message` and the Reasoner is to reply, with its thinking
         open or closed already."""

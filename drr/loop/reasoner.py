@@ -15,7 +15,8 @@ class Token:
 
     `text` is what it adds to the decoded text (empty inside a multi-byte character). `logprob` is the natural-log
     probability of the token under the Reasoner, None if unknown or if it was injected. `detail` is the engine's
-    own record of the token, handed back untouched.
+    own record of the token, handed back untouched. `states` is what heads in the engine say of the context before this
+    token (two logits each, head by head), None where there are none or they were not read.
     """
 
     id: int
@@ -23,6 +24,7 @@ class Token:
     logprob: float | None = None
     detail: Any = None
     injected: bool = False
+    states: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

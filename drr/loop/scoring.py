@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from drr.loop.policy import Score
 from drr.loop.probing import Probe
@@ -21,7 +21,7 @@ class Boundary:
     """A boundary to be judged: its index among the attempt's judged ones, the text since the last one, the behaviour
     features here (None if unknown), that text's sampled tokens' natural-log probabilities (None where unknown), the
     whole context up to here, as token ids, and the steps of which the text consists (one, unless some were passed
-    over)."""
+    over). `states` is what heads in the Reasoner's engine say of the context up to here, None if unknown."""
 
     index: int
     text: str
@@ -29,6 +29,7 @@ class Boundary:
     logprobs: Sequence[float | None] = ()
     context: Callable[[], list[int]] = _no_context
     parts: tuple[str, ...] = ()
+    states: tuple[float, ...] | None = None
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -44,6 +45,16 @@ class ScoringSession(Protocol):
 
         Takes the boundary's text before it first awaits, so that calls started in order see the steps in order.
         """
+        ...
+
+
+@runtime_checkable
+class StateSession(ScoringSession, Protocol):
+    """Scores by what heads in the Reasoner's engine say, which comes with the token behind a boundary. So boundaries
+    are brought to it when that token is there, or will never come."""
+
+    def score_at_once(self, boundary: Boundary) -> Score | None:
+        """The boundary's score, if nobody has to be asked for it."""
         ...
 
 

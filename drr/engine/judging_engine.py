@@ -1,0 +1,106 @@
+"""Prepare a Reasoner's engine to judge: find spare token ids, refuse what does not go together, tell the processes."""
+
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from vllm.config import VllmConfig
+from vllm.tokenizers import cached_tokenizer_from_config
+
+from drr.engine.judged_model import CONFIG_KEY, register_judged
+from drr.engine.judged_plugin import ARCHITECTURE_VARIABLE
+from drr.engine.state_head import OUTPUTS, StateHead
+from drr.engine.state_ids import StateIds
+from drr.errors import InputError
+
+PLUGIN_GROUP, PLUGIN_NAME = "vllm.general_plugins", "drr"
+_PLUGINS, _COPIED_BY_RAY = "VLLM_PLUGINS", "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
+_MOST_IDS = 128
+"""The most ids that vLLM lets a request name."""
+
+_NEVER_MADE = re.compile(r"\W*(?:reserved_special_token|reserved|unused|dummy|special)_?\d+\W*", re.IGNORECASE)
+"""The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and <unused12>."""
+
+
+def spare_ids(vocabulary: Mapping[str, int], size: int, used: Collection[int], count: int) -> list[int]:
+    """`count` token ids below `size` that are never made: those without a name in the vocabulary, the highest first,
+    then those whose name says that they are held in reserve. `used` are never taken. InputError if there are too few.
+    """
+    named = {token_id: name for name, token_id in vocabulary.items()}
+    nameless = [token_id for token_id in reversed(range(size)) if token_id not in named]
+    reserved = [token_id for token_id in sorted(named, reverse=True) if _NEVER_MADE.fullmatch(named[token_id])]
+    found = [token_id for token_id in (*nameless, *reserved) if token_id < size and token_id not in used][:count]
+    if len(found) < count:
+        raise InputError(
+            "--dm", f"a head needs {count} token ids that this Reasoner never uses, its vocabulary has {len(found)}"
+        )
+    return found
+
+
+def prepare_to_judge(config: VllmConfig, heads: Sequence[Path]) -> StateIds:
+    """Have the engine of this configuration run these heads (files). To be called before the engine is started.
+
+    InputError where it cannot: no spare ids, heads for another size of state, options that do not go together.
+    """
+    refuse(config)
+    size = config.model_config.get_hidden_size()
+    for path in heads:
+        if (read := StateHead.load(path).size) != size:
+            raise InputError("--dm", f"{path} reads states of {read} numbers, this Reasoner's have {size}")
+    ids = _spare_ids_of(config, 1 + len(OUTPUTS) * len(heads))
+    architecture = config.model_config.architecture
+    config.additional_config[CONFIG_KEY] = {"heads": [str(path.resolve()) for path in heads], "ids": ids}
+    os.environ[ARCHITECTURE_VARIABLE] = architecture
+    for variable, name in ((_PLUGINS, PLUGIN_NAME), (_COPIED_BY_RAY, ARCHITECTURE_VARIABLE)):
+        _add_to(variable, name)
+    register_judged(architecture)  # for processes that are forked from this one
+    return StateIds(ids[0], tuple(ids[1:]))
+
+
+def refuse(config: VllmConfig) -> None:
+    """InputError, one sentence, where an engine of this configuration cannot judge."""
+    model, parallel = config.model_config, config.parallel_config
+    if not any(plugin.name == PLUGIN_NAME for plugin in entry_points(group=PLUGIN_GROUP)):
+        raise InputError("--dm", "a head needs DRR to be installed by pip: else vLLM does not find its plugin")
+    for option, clashes, reason in (
+        ("--speculative-config", config.speculative_config is not None, "drafts are not judged"),
+        ("--enable-lora", config.lora_config is not None, "it was trained on the states of the model without adapters"),
+        ("--logprobs-mode", model.logprobs_mode.startswith("processed"), "it is read from the raw log-probabilities"),
+        (
+            "--enable-batch-sharded-sampling",
+            bool(parallel.enable_batch_sharded_sampling),
+            "sharded logits hold no place for it",
+        ),
+        ("--model", model.is_encoder_decoder, "encoder-decoder models have no one state per token"),
+    ):
+        if clashes:
+            raise InputError(option, f"does not go together with a DM that is a head: {reason}")
+    if not isinstance(config.additional_config, dict):
+        raise InputError("--additional-config", "must be a dictionary beside a DM that is a head")
+
+
+def _spare_ids_of(config: VllmConfig, count: int) -> list[int]:
+    if count > _MOST_IDS:
+        raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {_MOST_IDS}")
+    model = config.model_config
+    tokenizer = cached_tokenizer_from_config(model)
+    names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
+    settings = {**model.hf_text_config.to_dict(), **model.try_get_generation_config()}
+    used = {token_id for name in settings if name.endswith("_token_id") for token_id in _listed(settings[name])}
+    used |= {token_id for token_id in tokenizer.all_special_ids if not _NEVER_MADE.fullmatch(names.get(token_id, ""))}
+    return spare_ids(tokenizer.get_vocab(), model.get_vocab_size(), used, count)
+
+
+def _listed(ids: Any) -> list[Any]:
+    return list(ids) if isinstance(ids, list | tuple) else [ids]
+
+
+def _add_to(variable: str, name: str) -> None:
+    """Add a name to a list in the environment; an unset VLLM_PLUGINS already means all plugins."""
+    listed = [entry for entry in os.environ.get(variable, "").split(",") if entry]
+    unset = variable not in os.environ and variable == _PLUGINS
+    if not unset and name not in listed:
+        os.environ[variable] = ",".join([*listed, name])

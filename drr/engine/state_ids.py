@@ -1,0 +1,28 @@
+"""How what heads in the Reasoner's engine say is read from the log-probabilities of its tokens."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StateIds:
+    """The spare token ids through which heads are read: that of the level, and those of their outputs, head by head."""
+
+    level: int
+    outputs: tuple[int, ...]
+
+    @property
+    def all(self) -> list[int]:
+        """What a request asks for."""
+        return [self.level, *self.outputs]
+
+    def read(self, told: Mapping[int, Any]) -> tuple[float, ...] | None:
+        """The heads' outputs from the log-probabilities of a token's alternatives; None where those do not tell them
+        (they were not asked for, or a grammar has forbidden the ids)."""
+        level = told.get(self.level)
+        if level is None or not math.isfinite(level.logprob):
+            return None
+        found = [told[token].logprob - level.logprob for token in self.outputs if token in told]
+        return tuple(found) if len(found) == len(self.outputs) and all(map(math.isfinite, found)) else None
