@@ -31,8 +31,8 @@ class DmCard:
     """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights, `kind` what the
     DM judges by (drr.judge.head.Kind; cards from before there were kinds are of text classifiers).
 
-    `max_tokens` is the longest input that the text classifier was trained on. `trained_on` and `metrics` are for people;
-    `calibration` (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
+    `max_tokens` is the longest input that the text classifier was trained on. `trained_on` and `metrics` are for
+    people; `calibration` (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
     """
 
     id: str
