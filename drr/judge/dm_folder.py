@@ -1,4 +1,5 @@
-"""A DM on disk: a Hugging Face sequence classifier, a fusion head, and `drr.json`, which says what the DM is for."""
+"""A DM on disk: `drr.json`, which says what the DM is for, a fusion head, and what the DM judges by: a Hugging Face
+sequence classifier, a state head for the Reasoner's engine, or both."""
 
 import hashlib
 import json
@@ -9,7 +10,7 @@ from typing import Any, Self
 from drr.errors import InputError
 from drr.files import read_json_as, write_whole
 from drr.judge.dm_input import RENDERING_VERSION
-from drr.judge.head import FusionHead, load_head
+from drr.judge.head import JUDGE_LOGITS, FusionHead, load_head
 from drr.loop.steps import StepRule
 
 CARD_NAME = "drr.json"
@@ -18,6 +19,7 @@ STATE_HEAD_NAME = "state_head.safetensors"
 TRAINED_ON_NAME = "trained_on.txt"
 DEFAULT_NUDGE_CUE = "Wait,"
 _CHUNK = 8 << 20
+_KINDS = ", ".join(JUDGE_LOGITS)
 
 
 class DmMismatchError(ValueError):
@@ -26,10 +28,11 @@ class DmMismatchError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DmCard:
-    """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights.
+    """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights, `kind` what the
+    DM judges by (drr.judge.head.Kind; cards from before there were kinds are of text classifiers).
 
-    `max_tokens` is the longest input the DM was trained on. `trained_on` and `metrics` are for people; `calibration`
-    (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
+    `max_tokens` is the longest input that the text classifier was trained on. `trained_on` and `metrics` are for
+    people; `calibration` (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
     """
 
     id: str
@@ -46,6 +49,7 @@ class DmCard:
     trained_on: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
+    kind: str = "text"
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -53,7 +57,10 @@ class DmCard:
         path = folder / CARD_NAME
         if not path.is_file():
             raise InputError(str(folder), f"is no DM: it has no {CARD_NAME}")
-        return read_json_as(cls, path)
+        card = read_json_as(cls, path)
+        if card.kind not in JUDGE_LOGITS:
+            raise InputError(str(path), f"must be {_KINDS}, not {card.kind}", field="kind")
+        return card
 
     def save(self, folder: Path) -> None:
         write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")
@@ -74,16 +81,22 @@ class DmCard:
 
 
 def load_dm_head(folder: Path) -> FusionHead:
-    """The fusion head of the DM in `folder`. InputError if it cannot be read."""
+    """The fusion head of the DM in `folder`. InputError if it cannot be read or is not of the kind that the card
+    says."""
     path = folder / HEAD_NAME
     try:
-        return load_head(path)
+        head = load_head(path)
     except (OSError, ValueError) as error:
         raise InputError(str(path), str(error)) from error
+    kind = DmCard.load(folder).kind if (folder / CARD_NAME).is_file() else head.kind
+    if head.kind != kind:
+        raise InputError(str(path), f"is of a DM of kind {head.kind}, {CARD_NAME} says {kind}", field="inputs")
+    return head
 
 
 def dm_state(folder: Path) -> str:
-    """16 hex digits that identify everything that a DM's scores and rules depend on: weights, head and card."""
+    """16 hex digits that identify everything that a DM's scores and rules depend on: the weights of its classifier and
+    its state head, the fusion head, and the card."""
     digest = hashlib.sha256(fingerprint(folder).encode())
     for name in (CARD_NAME, HEAD_NAME):
         digest.update((folder / name).read_bytes())

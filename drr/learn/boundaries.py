@@ -5,7 +5,7 @@ bidirectional one (an encoder) reads each boundary's text separately, as it does
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from drr.errors import InputError, first_line
 from drr.judge.dm_input import DmInput
+from drr.judge.head import JUDGE_LOGITS, Kind
 from drr.learn.arrays import Flags, Reals
 from drr.learn.records import Rollout, behaviour_features
 from drr.loop.features import FEATURE_NAMES
@@ -30,12 +31,14 @@ _TOKENS_PER_BATCH = 16_384
 class Boundaries:
     """Every boundary of some rollouts, flattened, rollout by rollout. N boundaries, F features.
 
-    text_logits [N, 2]; features [N, F], NaN where the Reasoner's probabilities are unknown; now, later [N] labels;
-    known [N] whether `now` was graded; rollout [N] and index [N]: the number of the rollout, and of the boundary in it;
-    stated [N] counts the answers stated in the attempt so far.
+    logits [N, J] of the judge, a DM of this `kind`, in the order of JUDGE_LOGITS; features [N, F], NaN where the
+    Reasoner's probabilities are unknown; now, later [N] labels; known [N] whether `now` was graded; rollout [N] and
+    index [N]: the number of the rollout, and of the boundary in it; stated [N] counts the answers stated in the attempt
+    so far.
     """
 
-    text_logits: Reals
+    kind: Kind
+    logits: Reals
     features: Reals
     now: Flags
     known: Flags
@@ -46,8 +49,8 @@ class Boundaries:
 
     @property
     def inputs(self) -> Reals:
-        """[N, I] the head's inputs in the order of INPUT_NAMES."""
-        return np.concatenate([self.text_logits, self.features], axis=1)
+        """[N, I] the fusion head's inputs in the order of `input_names`."""
+        return np.concatenate([self.logits, self.features], axis=1)
 
     @property
     def featured(self) -> Flags:
@@ -56,7 +59,12 @@ class Boundaries:
 
     def where(self, mask: Flags) -> "Boundaries":
         """The boundaries where `mask` [N] is true."""
-        return Boundaries(*(getattr(self, name)[mask] for name in self.__slots__))
+        return Boundaries(self.kind, *(getattr(self, name)[mask] for name in self.__slots__ if name != "kind"))
+
+    def of(self, kind: Kind) -> "Boundaries":
+        """The same boundaries with the logits of a part of the judge only. ValueError if the judge lacks it."""
+        have = JUDGE_LOGITS[self.kind]
+        return replace(self, kind=kind, logits=self.logits[:, [have.index(name) for name in JUDGE_LOGITS[kind]]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +203,14 @@ def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int,
     return flatten(rollouts, logits)
 
 
-def flatten(rollouts: Sequence[Rollout], logits: Sequence[Reals]) -> Boundaries:
-    """The boundaries of `rollouts`; `logits[i]` [steps, 2] are those of rollout i."""
+def flatten(rollouts: Sequence[Rollout], logits: Sequence[Reals], kind: Kind = "text") -> Boundaries:
+    """The boundaries of `rollouts`; `logits[i]` [steps, J] are those of rollout i, by a judge of this kind."""
     unknown = [float("nan")] * len(FEATURE_NAMES)
     features = [row or unknown for rollout in rollouts for row in behaviour_features(rollout)]
     lengths = [len(rollout.steps) for rollout in rollouts]
     return Boundaries(
-        np.concatenate([*logits, np.zeros((0, 2))]),
+        kind,
+        np.concatenate([*logits, np.zeros((0, len(JUDGE_LOGITS[kind])))]),
         np.asarray(features, dtype=np.float64).reshape(-1, len(FEATURE_NAMES)),
         np.asarray([bool(now) for rollout in rollouts for now in rollout.now], dtype=bool),
         np.asarray([now is not None for rollout in rollouts for now in rollout.now], dtype=bool),

@@ -1,4 +1,4 @@
-"""Fit the fusion head, which turns text logits and behaviour features into probabilities, and calibrate it."""
+"""Fit the fusion head, which turns a judge's logits and behaviour features into probabilities, and calibrate it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,32 +8,34 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from drr.judge.head import INPUT_NAMES, FusionHead
+from drr.judge.head import JUDGE_LOGITS, FusionHead, Kind, input_names
 from drr.learn.arrays import Flags, Reals
 from drr.learn.boundaries import Boundaries
 from drr.loop.features import FEATURE_NAMES
 from drr.tasks.questions import first_spellings
 
 _LEAST_FEATURED = 200
-"""With fewer boundaries than this whose behaviour features are known, the head uses the text logits only."""
+"""With fewer boundaries than this whose behaviour features are known, the head uses the judge's logits only."""
+
+_LEAST_SLOPE = 0.05
 
 
-def text_only_head(text_temperature: Reals, text_bias: Reals) -> FusionHead:
-    """A head that calibrates the text logits (`text_temperature`, `text_bias` [2]) and ignores behaviour features."""
-    inputs, names = len(INPUT_NAMES), INPUT_NAMES[:2]
-    selected = np.asarray([[float(name == logit_name) for name in INPUT_NAMES] for logit_name in names])
+def judge_only_head(kind: Kind, weight: Reals, bias: Reals) -> FusionHead:
+    """A head that calibrates the judge's logits (`weight` [2, J], `bias` [2]) and ignores behaviour features."""
+    names, logits = input_names(kind), len(JUDGE_LOGITS[kind])
     # tanh is nearly linear around zero: the logits are scaled down before it and back up after it.
     small = 1e-3
     return FusionHead(
-        mean=np.zeros(inputs),
-        scale=np.ones(inputs),
-        hidden=selected * small,
+        kind,
+        mean=np.zeros(len(names)),
+        scale=np.ones(len(names)),
+        hidden=np.concatenate([weight * small, np.zeros((2, len(names) - logits))], axis=1),
         hidden_bias=np.zeros(2),
         out=np.eye(2) / small,
-        out_bias=text_bias * text_temperature,
-        temperature=text_temperature,
-        text_temperature=text_temperature,
-        text_bias=text_bias,
+        out_bias=bias,
+        temperature=np.ones(2),
+        judge_weight=weight,
+        judge_bias=bias,
     )
 
 
@@ -41,28 +43,30 @@ def fit_head(
     data: Boundaries,
     questions: Sequence[str],
     *,
-    use: Sequence[str] = INPUT_NAMES,
+    use: Sequence[str] | None = None,
     members: int = 6,
     hidden: int = 16,
     steps: int = 700,
     seed: int = 0,
 ) -> FusionHead:
-    """Fit the fusion head on `data`; inputs not named in `use` are held at their mean. Temperatures are left at 1.
+    """Fit a fusion head of the kind of `data`. Inputs not named in `use` (None: all) are held at their mean.
+    Temperatures are left at 1.
 
     The head is an average of `members` small networks, each fitted on a bootstrap sample of the questions
     (`questions[i]` is rollout i's), because a single network overfits to so few questions. The average is itself one
-    network with one hidden layer. Where behaviour features are unknown, the head uses the text logits only, scaled
-    and shifted to fit `data`.
+    network with one hidden layer. Where behaviour features are unknown, the head uses the judge's logits only,
+    scaled and shifted to fit `data`.
     """
-    text_temperature, text_bias = _platt(data.text_logits, data)
+    weight, bias = _platt(data)
     usable = data.where(data.featured & data.known)
     if len(usable.now) < _LEAST_FEATURED:
-        return text_only_head(text_temperature, text_bias)
+        return judge_only_head(data.kind, weight, bias)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     inputs = usable.inputs
     mean, scale = inputs.mean(0), inputs.std(0) + 1e-6
-    scale[[name not in use for name in INPUT_NAMES]] = 1e12  # standardisation makes these inputs zero
+    if use is not None:
+        scale[[name not in use for name in input_names(data.kind)]] = 1e12  # standardisation makes these inputs zero
     standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
     labels = torch.tensor(np.stack([usable.now, usable.later], axis=1), dtype=torch.float32)
     names, question_of = np.unique(np.asarray(first_spellings(questions))[usable.rollout], return_inverse=True)
@@ -72,6 +76,7 @@ def fit_head(
         weights = torch.tensor(_rollout_weights(usable) * drawn[question_of], dtype=torch.float32)[:, None]
         fitted.append(_fit_network(standard, labels, weights, hidden, steps))
     return FusionHead(
+        data.kind,
         mean=mean,
         scale=scale,
         hidden=np.concatenate([_array(first.weight) for first, _ in fitted]),
@@ -79,19 +84,19 @@ def fit_head(
         out=np.concatenate([_array(last.weight) for _, last in fitted], axis=1) / members,
         out_bias=np.mean([_array(last.bias) for _, last in fitted], axis=0),
         temperature=np.ones(2),
-        text_temperature=text_temperature,
-        text_bias=text_bias,
+        judge_weight=weight,
+        judge_bias=bias,
     )
 
 
 def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
     """The head with the temperatures that minimise the log loss on `data`.
 
-    Text logits without behaviour features also get a new bias, because class balancing in training shifted them.
+    The judge's logits without behaviour features also get a new bias, because class balancing in training shifted them.
     """
-    text_temperature, text_bias = _platt(data.text_logits, data)
+    weight, bias = _platt(data)
     if not head.reads_behaviour:
-        return text_only_head(text_temperature, text_bias)
+        return judge_only_head(head.kind, weight, bias)
     featured = data.where(data.featured)
     temperature = head.temperature
     if len(featured.now):
@@ -99,38 +104,41 @@ def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
         labels = np.stack([featured.now, featured.later], axis=1)
         known = (featured.known, np.ones(len(featured.later), dtype=bool))
         temperature = np.asarray([_temperature(fused[known[i], i], labels[known[i], i]) for i in range(2)])
-    return replace(head, temperature=temperature, text_temperature=text_temperature, text_bias=text_bias)
+    return replace(head, temperature=temperature, judge_weight=weight, judge_bias=bias)
 
 
 def probabilities(head: FusionHead, data: Boundaries) -> Reals:
     """[N, 2] calibrated probabilities (now, later), exactly as in serving: fused where the features are known, from
-    the text logits alone elsewhere."""
-    text = data.text_logits / head.text_temperature + head.text_bias
+    the judge's logits alone elsewhere."""
     fused = head.logits(np.nan_to_num(data.inputs)) / head.temperature
-    return sigmoid(np.where(data.featured[:, None], fused, text))
+    return sigmoid(np.where(data.featured[:, None], fused, head.judged(data.logits)))
 
 
-def text_probabilities(head: FusionHead, data: Boundaries) -> Reals:
-    """[N, 2] calibrated probabilities from the text alone."""
-    return sigmoid(data.text_logits / head.text_temperature + head.text_bias)
+def judge_probabilities(head: FusionHead, data: Boundaries) -> Reals:
+    """[N, 2] calibrated probabilities from the judge's logits alone."""
+    return sigmoid(head.judged(data.logits))
 
 
 def sigmoid(logits: Reals) -> Reals:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -40.0, 40.0))))
 
 
-def _platt(logits: Reals, data: Boundaries) -> tuple[Reals, Reals]:
-    """Temperature [2] and bias [2] of a logistic regression of each label on its logit; 1 and 0 for a label that never
-    varies or whose fit is nearly flat."""
-    temperature, bias = np.ones(2), np.zeros(2)
-    for column, (labels, known) in enumerate(((data.now, data.known), (data.later, np.ones_like(data.known)))):
-        logit, right = logits[known, column], labels[known]
-        if len(logit) and right.any() and not right.all():
-            fit = LogisticRegression(C=1e3).fit(logit[:, None], right)
-            slope = float(fit.coef_[0, 0])
-            if slope > 0.05:
-                temperature[column], bias[column] = 1 / slope, float(fit.intercept_[0])
-    return temperature, bias
+def _platt(data: Boundaries) -> tuple[Reals, Reals]:
+    """Weight [2, J] and bias [2] of a logistic regression of each label on its own logits. Where a label never varies
+    or the fit is nearly flat, the bias is 0 and the label's logits are averaged."""
+    names = JUDGE_LOGITS[data.kind]
+    weight, bias = np.zeros((2, len(names))), np.zeros(2)
+    for row, (name, labels, known) in enumerate(
+        (("now", data.now, data.known), ("later", data.later, np.ones_like(data.known)))
+    ):
+        own = [column for column, logit in enumerate(names) if logit.endswith(f"_{name}")]
+        weight[row, own] = 1 / len(own)
+        logits, right = data.logits[known][:, own], labels[known]
+        if len(logits) and right.any() and not right.all():
+            fit = LogisticRegression(C=1e3).fit(logits, right)
+            if float(fit.coef_[0].sum()) > _LEAST_SLOPE:
+                weight[row, own], bias[row] = fit.coef_[0], float(fit.intercept_[0])
+    return weight, bias
 
 
 def _rollout_weights(data: Boundaries) -> Reals:

@@ -10,7 +10,7 @@ from drr.judge.head import FusionHead, save_head
 from drr.learn.boundaries import Boundaries, score_boundaries
 from drr.learn.dm_card import write_dm_card
 from drr.learn.dm_metrics import baselines, score_report
-from drr.learn.fusion import fit_head, probabilities, text_probabilities, with_temperatures
+from drr.learn.fusion import fit_head, judge_probabilities, probabilities, with_temperatures
 from drr.learn.plots import draw_dm
 from drr.learn.records import Manifest, Rollout, question_key
 from drr.learn.train_split import TrainingData
@@ -74,7 +74,7 @@ def measure(
 
 def parts_of(head: FusionHead, behaviour: FusionHead, data: Boundaries) -> dict[str, Any]:
     """Probabilities [N, 2] from the text alone and, if behaviour features are known, from behaviour alone and fused."""
-    parts = {"text": text_probabilities(head, data)}
+    parts = {"text": judge_probabilities(head, data)}
     if head.reads_behaviour and data.featured.any():
         parts["behaviour"] = probabilities(behaviour, data)
         parts["fused"] = probabilities(head, data)

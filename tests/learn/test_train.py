@@ -18,7 +18,7 @@ from drr import reference
 from drr.errors import InputError
 from drr.judge.dm_folder import CARD_NAME, DmCard, DmMismatchError, fingerprint
 from drr.judge.dm_input import DmInput
-from drr.judge.head import INPUT_NAMES, FusionHead
+from drr.judge.head import FusionHead, input_names
 from drr.learn.boundaries import Boundaries, flatten, score_boundaries
 from drr.learn.dm_metrics import auroc, baselines, ece, phase_masks, score_report, within_question_auroc
 from drr.learn.fusion import fit_head, probabilities, with_temperatures
@@ -45,7 +45,7 @@ def synthetic(count: int, seed: int) -> Boundaries:
     features[:, FEATURE_NAMES.index("attempt_mean_logprob")] = behaviour
     logits = np.stack([text, text], axis=1)
     zeros = np.zeros(count, dtype=np.int64)
-    return Boundaries(logits, features, now, np.ones(count, bool), now, np.arange(count), zeros, zeros)
+    return Boundaries("text", logits, features, now, np.ones(count, bool), now, np.arange(count), zeros, zeros)
 
 
 def questions(data: Boundaries) -> list[str]:
@@ -55,8 +55,8 @@ def questions(data: Boundaries) -> list[str]:
 def served(head: FusionHead, data: Boundaries) -> np.ndarray:
     """[N, 2] the probabilities that serving computes, boundary by boundary."""
     scores = [
-        head.score((now, later), None if np.isnan(features).any() else features.tolist())
-        for (now, later), features in zip(data.text_logits, data.features, strict=True)
+        head.score(logits.tolist(), None if np.isnan(features).any() else features.tolist())
+        for logits, features in zip(data.logits, data.features, strict=True)
     ]
     return np.asarray([(score.p_now, score.p_later) for score in scores])
 
@@ -66,7 +66,7 @@ def test_the_fused_head_beats_both_of_its_parts_and_is_calibrated() -> None:
     fused = with_temperatures(fit_head(train, questions(train), steps=200), calibration)
     alone = with_temperatures(fit_head(train, questions(train), steps=200, use=FEATURE_NAMES), calibration)
     fused_auroc = auroc(probabilities(fused, test)[:, 0], test.now)
-    behaviour, text = auroc(probabilities(alone, test)[:, 0], test.now), auroc(test.text_logits[:, 0], test.now)
+    behaviour, text = auroc(probabilities(alone, test)[:, 0], test.now), auroc(test.logits[:, 0], test.now)
     assert fused_auroc is not None
     assert behaviour is not None
     assert text is not None
@@ -81,10 +81,10 @@ def test_heads_survive_json_and_refuse_other_inputs() -> None:
     again = FusionHead.from_json(saved)
     features = [0.1] * len(FEATURE_NAMES)
     assert again.score((0.3, -0.2), features) == head.score((0.3, -0.2), features)
-    text = replace(again, text_temperature=np.ones(2), text_bias=np.zeros(2))
+    text = replace(again, judge_weight=np.eye(2), judge_bias=np.zeros(2))
     assert text.score((2.0, -2.0), None) == Score(pytest.approx(0.8808, abs=1e-3), pytest.approx(0.1192, abs=1e-3))
     with pytest.raises(ValueError, match="behaviour features"):
-        FusionHead.from_json({**saved, "inputs": list(INPUT_NAMES[:-1])})
+        FusionHead.from_json({**saved, "inputs": list(input_names("text")[:-1])})
 
 
 def test_within_question_auroc_compares_only_attempts_of_one_question() -> None:
@@ -113,7 +113,7 @@ def test_training_and_serving_compute_the_same_probabilities() -> None:
 
 def test_without_behaviour_the_text_stands_alone_and_is_calibrated() -> None:
     data = synthetic(4000, 0)
-    shifted = replace(data, features=np.full_like(data.features, np.nan), text_logits=2 * data.text_logits + 3)
+    shifted = replace(data, features=np.full_like(data.features, np.nan), logits=2 * data.logits + 3)
     head = with_temperatures(fit_head(shifted, questions(data)), shifted)
     assert not head.reads_behaviour
     assert ece(probabilities(head, shifted)[:, 0], data.now) < 0.03
@@ -219,13 +219,13 @@ def test_any_backbone_learns_and_is_saved_plain(tmp_path: Path, kind: str, optio
     assert model.config.num_labels == 2
     assert model.config.num_hidden_layers == 2 + options.get("extra_layers", 0)
     data = score_boundaries(lessons(40), tmp_path / "dm", 256)
-    assert auroc(data.text_logits[data.index == 1, 0], data.now[data.index == 1]) == 1.0
+    assert auroc(data.logits[data.index == 1, 0], data.now[data.index == 1]) == 1.0
     ids = DmInput(AutoTokenizer.from_pretrained(tmp_path / "dm"), "What is 0 + 1?", 256)
     for step in lessons(1)[0].steps:
         last = ids.append(step)
     with torch.inference_mode():
         alone = model.float().eval()(torch.tensor([last])).logits[0].numpy()
-    assert np.allclose(data.text_logits[1], alone, atol=1e-3), "scored as it will be served"
+    assert np.allclose(data.logits[1], alone, atol=1e-3), "scored as it will be served"
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("encoder", 256), ("roberta", 254), ("causal", 1024)])
