@@ -12,26 +12,23 @@ from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, fingerprint
 from drr.judge.drift import DriftWatch
 from drr.judge.scorer_card import ScorerCard, load_cards
-from drr.judge.scorers.process_reward import ProcessRewardScorer
 from drr.judge.scorers.registry import training_free
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.reasoner import injected
 from drr.loop.rethink import RETHINK_CUE
-from drr.loop.rule import Rule
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
 from server.arguments import usual_options
 from server.chat import DrrChat
-from server.engine import ThinkingEngine
-from server.engines import Dm, weights_of
+from server.engines import Models, weights_of
 from server.keys import EFFORTS
 from server.middleware import GuardOptions
 from server.openapi import describe
 from server.promise import Surroundings, changed_options
 from server.routes import own_routes
 from server.runtime import DrrRuntime
-from server.settings import Defaults
+from server.settings import Defaults, DmDefaults
 from server.vllm_api import AsyncLLM, build_app, init_app_state
 
 _ANSWER, _CUED_ANSWER = 256, 64
@@ -41,16 +38,12 @@ _TEMPERATURE = 0.8
 """Of attempts after a greedy one, where the model recommends none."""
 
 
-async def make_app(
-    args: argparse.Namespace,
-    engine: ThinkingEngine,
-    form: ReasoningFormat | None,
-    dm: Dm | None,
-    rule: StepRule,
-    prm: ProcessRewardScorer | None = None,
-) -> FastAPI:
-    """vLLM's app over `engine`, with DRR's handler, health, version and model list in it."""
-    runtime = engine.drr = _runtime(args, engine, form, dm, rule, prm)
+async def make_app(args: argparse.Namespace, models: Models, form: ReasoningFormat | None, rule: StepRule) -> FastAPI:
+    """vLLM's app over the Reasoner's engine, with DRR's handler, health, version and model list in it."""
+    engine = models.reasoner
+    assert engine is not None
+    dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
+    runtime = engine.drr = _runtime(args, engine, models, form, rule)
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost: nobody is read who has no key, and refusals get CORS headers. vLLM has built the stack already.
@@ -72,33 +65,25 @@ async def make_app(
 
 
 def _runtime(
-    args: argparse.Namespace,
-    engine: AsyncLLM,
-    form: ReasoningFormat | None,
-    dm: Dm | None,
-    rule: StepRule,
-    prm: ProcessRewardScorer | None,
+    args: argparse.Namespace, engine: AsyncLLM, models: Models, form: ReasoningFormat | None, rule: StepRule
 ) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
-    card = dm.card if dm is not None else None
-    calibration = None
-    rule_now = Rule(card.threshold, card.patience) if card is not None else None
-    if card is not None and card.calibration is not None:
-        calibration = Calibration.from_json(card.calibration)
-        rule_now = calibration.rules["default"]
+    card = models.dms[0].card if models.dms else None
+    own = DmDefaults.of(card) if card is not None else DmDefaults()
     cue = card.nudge_cue if card is not None else DEFAULT_NUDGE_CUE
     defaults = Defaults(
-        mode=args.drr_mode or ("auto" if dm is not None or args.drr_scorer else "off"),
-        rule=rule_now,
-        calibration=calibration,
+        mode=args.drr_mode or ("auto" if card is not None or args.drr_scorer else "off"),
+        rule=own.rule,
+        calibration=own.calibration,
+        beside={dm.name: DmDefaults.of(dm.card) for dm in models.dms[1:]},
         calibrations={
             card.scorer: Calibration.from_json(card.calibration) for card in _scorer_cards(args, engine, rule)
         },
-        nudge=card.nudge if card is not None else 0,
-        nudge_below=card.nudge_below if card is not None else 0.5,
+        nudge=own.nudge,
+        nudge_below=own.nudge_below,
         nudge_cue=cue,
         nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
-        scorer=args.drr_scorer or ("dm" if dm is not None else None),
+        scorer=args.drr_scorer or ("dm" if card is not None else None),
         rethink_cue=injected(tokenizer.encode(RETHINK_CUE, add_special_tokens=False), RETHINK_CUE),
         separator=args.drr_separator,
         refusal=args.drr_refusal,
@@ -107,15 +92,16 @@ def _runtime(
         deadline=args.dm_deadline_ms / 1000,
         thinking_in="content" if isinstance(form, PlainChain) else "reasoning",
         can_stop=form is not None,
-        has_prm=prm is not None,
+        has_prm=models.prm is not None,
     )
-    drift = DriftWatch(calibration.drift) if calibration is not None else None
+    drift = DriftWatch(own.calibration.drift) if own.calibration is not None else None
     scorers: dict[str, Scorer] = training_free()
-    if dm is not None:
-        scorers["dm"] = dm.scorer
-    if prm is not None:
-        scorers["prm"] = prm
-    return DrrRuntime(form, rule, scorers, defaults, drift, tool_openers(tokenizer), _surroundings(args, engine))
+    for dm in models.dms:
+        scorers[f"dm:{dm.name}" if dm.name else "dm"] = dm.scorer
+    if models.prm is not None:
+        scorers["prm"] = models.prm[1]
+    around, tools = _surroundings(args, engine), tool_openers(tokenizer)
+    return DrrRuntime(form, rule, scorers, defaults, drift, tools, around, models.state_ids)
 
 
 def _surroundings(args: argparse.Namespace, engine: AsyncLLM) -> Surroundings:

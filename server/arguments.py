@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from drr import reference
@@ -10,6 +11,7 @@ from drr.arguments import OneSentenceParser
 from drr.engine.defaults import DEFAULT_ANSWER_CUE, DM_GPU_SHARE, PRM_GPU_SHARE
 from drr.engine.devices import NO_COMPILER, cpu_engine_defaults, on_cpu
 from drr.errors import InputError
+from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
 from server.contradictions import check_flags
 from server.texts import REFUSAL, SEPARATOR
@@ -74,6 +76,12 @@ def make_parser() -> Any:
 def add_flags(group: Any) -> None:
     """DRR's own flags: they start with --dm, --drr or --prm."""
     group.add_argument("--dm", metavar="FOLDER", help="the DM that judges this Reasoner's thinking")
+    group.add_argument(
+        "--dm-beside",
+        action="append",
+        metavar="NAME=FOLDER",
+        help="another DM, of kind head, that judges where a request's drr.dm names it; may be given several times",
+    )
     group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
     group.add_argument("--dm-url", metavar="URL", help="vLLM server that runs the DM's classifier; --dm has its folder")
     group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
@@ -196,7 +204,8 @@ def _share_memory(parser: Any, args: argparse.Namespace) -> None:
             if getattr(args, name) != parser.get_default(name):
                 parser.error(f"--{name.replace('_', '-')} has no effect: this machine has no GPU")
         return
-    shares = args.dm_gpu_memory_utilization if args.dm and not args.dm_url else 0.0
+    has_classifier = args.dm and not args.dm_url and DmCard.load(Path(args.dm)).kind != "head"
+    shares = args.dm_gpu_memory_utilization if has_classifier else 0.0
     shares += args.prm_gpu_memory_utilization if args.prm else 0.0
     if args.gpu_memory_utilization == parser.get_default("gpu_memory_utilization"):
         args.gpu_memory_utilization -= shares

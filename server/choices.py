@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
+from drr.judge.scorers.state import StateScorer
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
 from drr.loop.response import Event, LoopSettings, Outcome
@@ -59,8 +60,8 @@ class ChoiceMaker:
         prompt_ids = prompt["prompt_token_ids"]
         form, start = self._format(plan, sampling, prompt_ids)
         settings = self._settings(plan, sampling, form, prompt)
-        scorer = self._runtime.scorers[plan.settings.scorer] if plan.settings.scorer is not None else None
-        judged = scorer is not None
+        scorer = self._runtime.scorers[plan.settings.judge] if plan.settings.judge is not None else None
+        judged, state_ids = scorer is not None, self._runtime.state_ids if isinstance(scorer, StateScorer) else None
 
         def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
             reasoner = VllmReasoner(
@@ -72,9 +73,18 @@ class ChoiceMaker:
                 self._options,
                 judged=judged,
                 free_thinking=settings.separate_answer or form.answer_prefix != "",
+                state_ids=state_ids,
             )
             salt = settings.cache_salt
-            probe = VllmProbe(self._generate, self._tokenizer, form, attempt_id, self._options, cache_salt=salt)
+            probe = VllmProbe(
+                self._generate,
+                self._tokenizer,
+                form,
+                attempt_id,
+                self._options,
+                cache_salt=salt,
+                state_ids=state_ids,
+            )
             return reasoner, probe
 
         first, probe = asked(sampling, request_id)

@@ -15,6 +15,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dm_gpu_memory_utilization": ("dm",),
     "dm_cpus": ("dm",),
     "dm_nice": ("dm",),
+    "dm_beside": ("dm",),
     "prm_gpu_memory_utilization": ("prm",),
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
@@ -42,6 +43,15 @@ def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
         raise InputError(f"--drr-scorer {scorer}", f"needs --{scorer}")
 
 
+def check_kind(given: Mapping[str, Any], kind: str) -> None:
+    """InputError for a flag about an engine that a DM of this kind does not have. `given` as in `check_flags`."""
+    if kind != "head":
+        return
+    for name in ("dm_url", *NOT_REMOTE):
+        if name in given:
+            raise InputError(flag(name), "has no effect: this DM is a head, which runs inside the Reasoner's engine")
+
+
 def _check_values(given: Mapping[str, Any]) -> None:
     if "dm_nice" in given and not 0 <= given["dm_nice"] <= 19:
         raise InputError("--dm-nice", f"must be from 0 to 19, not {given['dm_nice']}")
@@ -54,6 +64,10 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for name in ("dm_cpus", "drr_reasoner_cpus"):
         if name in given:
             parse_cpus(flag(name), given[name])
+    names = [entry.partition("=")[0] for entry in given.get("dm_beside") or ()]
+    for entry, name in zip(given.get("dm_beside") or (), names, strict=True):
+        if not name or not entry.partition("=")[2] or names.count(name) > 1:
+            raise InputError("--dm-beside", f"must be NAME=FOLDER, each name once, not {entry!r}")
     if "dm_url" in given:
         check_url("--dm-url", given["dm_url"])
     if "drr_step_rule" in given:

@@ -17,7 +17,7 @@ from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
-from server.contradictions import check_flags, flag
+from server.contradictions import check_flags, check_kind, flag
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
@@ -132,7 +132,9 @@ def _check_judges(given: dict[str, Any]) -> None:
         if card.calibration is not None:
             Calibration.from_json(card.calibration)
         load_dm_head(folder)
-        check_model(str(folder), "--dm")
+        check_kind(given, card.kind)
+        if card.kind != "head":
+            check_model(str(folder), "--dm")
     if "drr_calibration" in given:
         if not Path(given["drr_calibration"]).is_dir():
             raise InputError("--drr-calibration", f"there is no folder {given['drr_calibration']}")

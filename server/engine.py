@@ -21,6 +21,7 @@ from server.ranks import Ranks
 from server.resolve import Asked, resolve
 from server.runtime import DrrRuntime
 from server.schema import DrrRequest
+from server.spared import check_params, shows_spare, without_spare
 from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams
 
 
@@ -43,6 +44,8 @@ class ThinkingEngine(AsyncLLM):
         if not isinstance(plan, ResponsePlan):
             plan = self._unasked(sampling_params, options)
         params = sampling_params if plan is None else _without_plan(sampling_params)
+        if self.drr is not None and self.drr.state_ids is not None:
+            check_params(params, self.drr.state_ids)
         if plan is None or not self._loops(plan):
             return self._plain(prompt, params, request_id, options)
         stream = self._think(plan, prompt, params, request_id, options)
@@ -70,7 +73,16 @@ class ThinkingEngine(AsyncLLM):
     def _plain(
         self, prompt: Any, params: SamplingParams, request_id: str, options: Mapping[str, Any]
     ) -> AsyncGenerator[RequestOutput, None]:
+        return self._raw(prompt, params, request_id, **options)
+
+    def _raw(
+        self, prompt: Any, params: SamplingParams, request_id: str, **options: Any
+    ) -> AsyncGenerator[RequestOutput, None]:
+        """AsyncLLM.generate, without a word of the spare ids through which heads are read."""
         outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
+        ids = self.drr.state_ids if self.drr is not None else None
+        if ids is not None and shows_spare(params, ids, self.model_config.get_vocab_size()):
+            return without_spare(outputs, ids)
         return outputs
 
     async def _think(
@@ -130,7 +142,7 @@ class ThinkingEngine(AsyncLLM):
 
     def _admitting(self, admitted: set[str]) -> Generate:
         """AsyncLLM.generate for one response: its first engine request is admitted by vLLM, the others pass."""
-        begin, begun = super().generate, False
+        begun = False
 
         def generate(
             prompt: Any, params: SamplingParams, request_id: str, **options: Any
@@ -140,8 +152,7 @@ class ThinkingEngine(AsyncLLM):
                 admitted.add(request_id)
                 self._admitted.add(request_id)
             begun = True
-            outputs: AsyncGenerator[RequestOutput, None] = begin(prompt, params, request_id, **options)
-            return outputs
+            return self._raw(prompt, params, request_id, **options)
 
         return generate
 

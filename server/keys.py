@@ -211,6 +211,13 @@ KEYS: tuple[Key, ...] = (
         (Need.THINKS,),
     ),
     Key(
+        "dm",
+        "which of the server's DMs judges, by the name that `--dm-beside` gave it",
+        "that of `--dm`",
+        _JUDGING,
+        (Need.THINKS,),
+    ),
+    Key(
         "thinking_in",
         "`reasoning` or `content`: where the thinking is shown",
         "`reasoning`; `content` for a chain of thought without markers",

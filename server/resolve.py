@@ -66,6 +66,7 @@ def resolve(request: DrrRequest | None, defaults: Defaults, beside: Asked = NOTH
         refusal=(asked.refusal or defaults.refusal) if abstains else None,
         separator=_separator(asked, defaults) if situation.shows_separator else None,
         scorer=defaults.scorer if judged else None,
+        dm=asked.dm if judged else None,
         report=asked.report or ("summary" if mode == "off" else "steps"),
         thinking_in=asked.thinking_in or defaults.thinking_in,
         explicit=beside.explicit,
@@ -186,6 +187,8 @@ def _mode(asked: DrrRequest, forced_mode: Mode | None, defaults: Defaults) -> Mo
 
 def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
     """The defaults where `asked.scorer` judges, or who judges by default."""
+    if asked.dm is not None:
+        return _of_dm(asked, asked.dm, defaults)
     name = asked.scorer or defaults.scorer
     if name is None or (name == "dm" and asked.scorer is None):
         return defaults
@@ -207,6 +210,25 @@ def _of_scorer(asked: DrrRequest, defaults: Defaults) -> Defaults:
         calibration=calibration,
         nudge=0,
         nudge_below=accept,
+    )
+
+
+def _of_dm(asked: DrrRequest, name: str, defaults: Defaults) -> Defaults:
+    """The defaults where the DM of this name judges."""
+    if asked.scorer not in (None, "dm"):
+        raise DrrError("drr.dm", f"{asked.scorer} judges, as drr.scorer says: no DM does")
+    if name not in defaults.beside:
+        known = ", ".join(defaults.beside) or "none (--dm-beside)"
+        raise DrrError("drr.dm", f"this server has no DM of the name {name[:80]!r}; there are: {known}")
+    dm = defaults.beside[name]
+    return replace(
+        defaults,
+        scorer="dm",
+        rule=dm.rule,
+        accept=LEAST_ACCEPTED,
+        calibration=dm.calibration,
+        nudge=dm.nudge,
+        nudge_below=dm.nudge_below,
     )
 
 

@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 import drr
 from drr.judge.scorers.process_reward import ProcessRewardScorer
-from server.engines import Dm
+from server.judges import Dm
 from server.vllm_api import VLLM_VERSION, AsyncLLM, EngineDeadError, ModelCard, ModelList, OpenAIServingModels
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from drr.engine.state_ids import StateIds
 from drr.judge.drift import DriftWatch
 from drr.loop.formats import ReasoningFormat
 from drr.loop.scoring import Scorer
@@ -13,7 +14,7 @@ from server.settings import Defaults
 @dataclass(slots=True)
 class DrrRuntime:
     """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output;
-    `around` is what promises rest on."""
+    `around` is what promises rest on; heads in the Reasoner's engine are read through `state_ids`."""
 
     form: ReasoningFormat | None
     rule: StepRule
@@ -22,3 +23,4 @@ class DrrRuntime:
     drift: DriftWatch | None = None
     tool_texts: tuple[str, ...] = ()
     around: Surroundings = field(default_factory=lambda: Surroundings({}))
+    state_ids: StateIds | None = None

@@ -57,6 +57,7 @@ class DrrRequest(BaseModel):
     refusal: str | None = Field(None, min_length=1, max_length=_LONGEST_TEXT)
     separator: str | None = Field(None, max_length=_LONGEST_TEXT)
     scorer: ScorerName | None = None
+    dm: str | None = None
     thinking_in: ThinkingIn | None = None
     report: Report | None = None
 

@@ -16,13 +16,14 @@ from drr.engine.open_reasoner import load_tokenizer
 from drr.engine.starting import StartLog, cause_of
 from drr.errors import InputError
 from drr.failures import FAILED, in_one_sentence
-from drr.judge.dm_folder import DmCard
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
 from server.app import make_app
 from server.arguments import parse_args
 from server.engine import ThinkingEngine
-from server.engines import Dm, Models, StartupError, check_downloaded, read_dm_card, start_models
+from server.engines import Models, start_models, weights_of
+from server.errors import StartupError
+from server.judges import Dm, DmFolder, check_downloaded, read_dms
 from server.vllm_api import get_uvicorn_log_config, serve_http, setup_server
 
 logger = logging.getLogger("drr")
@@ -31,18 +32,16 @@ logger = logging.getLogger("drr")
 async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
-    card = read_dm_card(args, rule)
+    dms = read_dms(args, rule)
     form = reasoning_format(args)
     listen_address, sock = _bound(args)
     models = Models()
     try:
-        await _start(models, card, args, engine_class)
+        await _start(models, dms, args, engine_class)
         assert models.reasoner is not None
-        if models.dm is not None:
-            check_downloaded(models.dm.card, models.reasoner, args, rule)
-        prm = models.prm[1] if models.prm is not None else None
-        app = await make_app(args, models.reasoner, form, models.dm, rule, prm)
-        print(_invitation(args, listen_address, models.dm, form), flush=True)
+        check_downloaded(dms, weights_of(args, models.reasoner), rule, args)
+        app = await make_app(args, models, form, rule)
+        print(_invitation(args, listen_address, models.dms, form), flush=True)
         shutdown = await _serve_http(app, args, sock)
         await shutdown
     finally:
@@ -62,13 +61,13 @@ def _bound(args: argparse.Namespace) -> tuple[str, Any]:
 
 
 async def _start(
-    models: Models, card: DmCard | None, args: argparse.Namespace, engine_class: type[ThinkingEngine]
+    models: Models, dms: Sequence[DmFolder], args: argparse.Namespace, engine_class: type[ThinkingEngine]
 ) -> None:
     """Start every model; what keeps one from starting is a StartupError, one sentence."""
     log = StartLog()
     try:
         with log:
-            await start_models(models, card, args, engine_class)
+            await start_models(models, dms, args, engine_class)
     except (InputError, StartupError):
         raise
     except Exception as error:
@@ -130,13 +129,13 @@ async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
     )
 
 
-def _invitation(args: argparse.Namespace, address: str, dm: Dm | None, form: ReasoningFormat | None) -> str:
+def _invitation(args: argparse.Namespace, address: str, dms: Sequence[Dm], form: ReasoningFormat | None) -> str:
     name = args.served_model_name[0] if args.served_model_name else args.model
     judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
     if args.drr_scorer:
         judge = f"judged by {args.drr_scorer}"
-    elif dm is not None:
-        judge = f"judged by {dm.card.id}"
+    elif dms:
+        judge = f"judged by {dms[0].card.id}"
     url = address.replace("0.0.0.0", "127.0.0.1")
     body = (
         f'{{"model": "{name}", "messages": [{{"role": "user", "content": '

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from drr.judge.calibration import Calibration, Certificate
+from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import LEAST_ACCEPTED, ScorerName
 from drr.loop.policy import PolicySettings, StopCause
 from drr.loop.reasoner import Token
@@ -20,14 +21,33 @@ PROBE_DEADLINE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
+class DmDefaults:
+    """What a DM says of its use; nothing where there is none."""
+
+    rule: Rule | None = None
+    calibration: Calibration | None = None
+    nudge: int = 0
+    nudge_below: float = 0.5
+
+    @classmethod
+    def of(cls, card: DmCard) -> Self:
+        """By the DM's card: the calibration's default rule, or the threshold that it was made with."""
+        calibration = None if card.calibration is None else Calibration.from_json(card.calibration)
+        rule = Rule(card.threshold, card.patience) if calibration is None else calibration.rules["default"]
+        return cls(rule, calibration, card.nudge, card.nudge_below)
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
     """The server's side of every setting. Without a DM, `rule` is None; `scorer` is who judges where a request
-    does not say, None for nobody. `calibration` is the DM's, `calibrations` those of scorers that need none."""
+    does not say, None for nobody. `calibration` is the DM's, `calibrations` those of scorers that need none. `beside`
+    are the DMs that requests may name in its place."""
 
     mode: Mode
     rule: Rule | None
     calibration: Calibration | None = None
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    beside: Mapping[str, DmDefaults] = field(default_factory=dict)
     scorer: ScorerName | None = "dm"
     nudge: int = 0
     nudge_below: float = 0.5
@@ -85,6 +105,8 @@ class Settings:
     separator: str | None
     """What is shown between attempts; None where nothing is."""
     scorer: ScorerName | None
+    dm: str | None
+    """The name of the DM that judges; None for that of `--dm`, and where none does."""
     report: Report
     thinking_in: ThinkingIn
     explicit: bool
@@ -97,6 +119,11 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         hidden = ("explicit", "certificate", "calibration", "beam_search")
         return {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
+
+    @property
+    def judge(self) -> str | None:
+        """Who judges, by the name that the server's scorers have."""
+        return f"dm:{self.dm}" if self.dm is not None else self.scorer
 
     @property
     def judged(self) -> bool:

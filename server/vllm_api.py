@@ -15,6 +15,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
+from vllm.exceptions import VLLMValidationError
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.parser.parser_manager import ParserManager
@@ -52,6 +53,7 @@ __all__ = [
     "SamplingParams",
     "UsageContext",
     "UsageInfo",
+    "VLLMValidationError",
     "build_app",
     "get_uvicorn_log_config",
     "init_app_state",

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from drr.engine.devices import beside_judges
-from drr.engine.open_dm import open_dm
+from drr.engine.open_dm import heads_of, open_dm
 from drr.engine.open_prm import open_prm
 from drr.engine.open_reasoner import OpenReasoner, open_engine
 from drr.errors import InputError
@@ -44,9 +44,10 @@ async def run_strategies(
             scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
         if options.prm is not None:
             scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
-        shares = beside_judges(dm=options.dm is not None, prm=options.prm is not None)
+        has_classifier = dm is not None and dm.kind != "head"
+        shares = beside_judges(dm=has_classifier, prm=options.prm is not None)
         parser = options.reasoning_parser or ""
-        engine = open_engine(options.reasoner, parser, options.answer_cue, **shares)
+        engine = open_engine(options.reasoner, parser, options.answer_cue, heads_of(options.dm), **shares)
         reasoner = await stack.enter_async_context(engine)
         if dm is not None:
             _check_dm(dm, options.dm, reasoner.fingerprint, config, questions)

@@ -11,8 +11,9 @@ from drr.engine.classifier import LocalClassifier, tokenizer_of
 from drr.engine.defaults import DM_GPU_SHARE
 from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
 from drr.engine.starting import starting
-from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
 from drr.judge.scorers.dm import DmScorer
+from drr.judge.scorers.state import StateScorer
 
 
 def start_dm(
@@ -43,12 +44,21 @@ def start_dm(
 
 
 @contextlib.asynccontextmanager
-async def open_dm(folder: Path) -> AsyncIterator[DmScorer]:
-    """A scorer on the DM in `folder`, for evaluation."""
+async def open_dm(folder: Path) -> AsyncIterator[DmScorer | StateScorer]:
+    """A scorer on the DM in `folder`, for evaluation. If it has a head, the Reasoner's engine has to run that
+    (`heads_of`)."""
     card = DmCard.load(folder)
+    if card.kind == "head":
+        yield StateScorer(card.id, load_dm_head(folder))
+        return
     with starting("--dm", str(folder)):
         engine, scorer = start_dm(card, folder)
     try:
-        yield scorer
+        yield scorer if card.kind == "text" else StateScorer(card.id, load_dm_head(folder), text=scorer)
     finally:
         engine.shutdown()
+
+
+def heads_of(folder: Path | None) -> list[Path]:
+    """The files of the state heads that the Reasoner's engine has to run for the DM in `folder`."""
+    return [] if folder is None or DmCard.load(folder).kind == "text" else [folder / STATE_HEAD_NAME]

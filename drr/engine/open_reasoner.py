@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import cpu_engine_defaults
 from drr.engine.formats import choose_format
+from drr.engine.judging_engine import prepare_to_judge
 from drr.engine.model_source import TOKENIZER_FILES, check_model
 from drr.engine.served import authorization, served_model
 from drr.engine.starting import cause_of, starting
+from drr.engine.state_ids import StateIds
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner
 from drr.errors import InputError
@@ -42,14 +44,17 @@ class OpenReasoner:
     max_model_len: int
     name: str
     fingerprint: str
+    state_ids: StateIds | None = None
+    """Through which heads in the engine are read."""
 
     def reasoner(self, ids: list[int], params: SamplingParams, request_id: str) -> VllmReasoner:
         """What the loop thinks with behind the prompt `ids`."""
-        return VllmReasoner(self.generate, self.tokenizer, tokens_input(ids), params, request_id, {})
+        prompt = tokens_input(ids)
+        return VllmReasoner(self.generate, self.tokenizer, prompt, params, request_id, {}, state_ids=self.state_ids)
 
     def probe(self, request_id: str) -> VllmProbe:
         """What scorers ask; `request_id` begins the ids of the requests."""
-        return VllmProbe(self.generate, self.tokenizer, self.form, request_id)
+        return VllmProbe(self.generate, self.tokenizer, self.form, request_id, state_ids=self.state_ids)
 
     async def complete(self, ids: list[int], params: SamplingParams, request_id: str) -> str:
         """What is generated behind `ids`, as a whole."""
@@ -63,17 +68,20 @@ class OpenReasoner:
 
 @contextlib.asynccontextmanager
 async def open_engine(
-    model: str, parser: str = "", answer_cue: str | None = None, **options: Any
+    model: str, parser: str = "", answer_cue: str | None = None, heads: Sequence[Path] = (), **options: Any
 ) -> AsyncIterator[OpenReasoner]:
     """A Hugging Face folder or id on a vLLM engine of this process; `options` are vLLM's engine arguments. `parser` is
-    vLLM's name of its reasoning parser, `answer_cue` what makes a Reasoner without thinking markers answer."""
+    vLLM's name of its reasoning parser, `answer_cue` what makes a Reasoner without thinking markers answer. `heads` are
+    files of state heads that its engine is to run."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
     defaults = {"max_num_seqs": 256, **cpu_engine_defaults(DISTILL_KV_CACHE_BYTES)}
     args = AsyncEngineArgs(model=model, disable_log_stats=True, **{**defaults, **options})
     with starting("--reasoner", model):
-        engine = AsyncLLM.from_engine_args(args)
+        config = args.create_engine_config()
+        state_ids = prepare_to_judge(config, heads) if heads else None
+        engine = AsyncLLM.from_vllm_config(config, disable_log_stats=True)
     try:
         yield OpenReasoner(
             engine.generate,
@@ -81,6 +89,7 @@ async def open_engine(
             known_format(engine.renderer.tokenizer, parser, answer_cue),
             engine.model_config.max_model_len,
             *reasoner_identity(model),
+            state_ids,
         )
     finally:
         engine.shutdown()

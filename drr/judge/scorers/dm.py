@@ -95,16 +95,19 @@ class DmSession:
         self._waiting: list[_Waiting] = []
 
     async def score(self, boundary: Boundary) -> Score:
+        return self._scorer.fuse(await self.logits(boundary), boundary.features)
+
+    async def logits(self, boundary: Boundary) -> Logits:
+        """The classifier's raw logits at a boundary."""
         for step in boundary.steps:
             ids = self._context.append(step)
         waiting = _Waiting(ids)
         self._waiting.append(waiting)
         try:
             async with self._turn:
-                logits = waiting.logits or await self._judge(waiting)
+                return waiting.logits or await self._judge(waiting)
         finally:
             self._waiting.remove(waiting)
-        return self._scorer.fuse(logits, boundary.features)
 
     async def _judge(self, first: _Waiting) -> Logits:
         """Judge `first`, and in the same pass the waiting boundaries whose input begins with that of `first`."""

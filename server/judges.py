@@ -1,0 +1,148 @@
+"""The DMs of a server: their cards, checked against the Reasoner, and what each of them needs running."""
+
+import argparse
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drr.engine.devices import give_way
+from drr.engine.open_dm import start_dm
+from drr.engine.remote_dm import RemoteClassifier, remote_dm
+from drr.errors import InputError
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.judge.scorers.dm import DmScorer
+from drr.judge.scorers.state import StateScorer
+from drr.loop.scoring import Boundary
+from drr.loop.steps import StepRule
+from server import metrics
+from server.arguments import given_flags
+from server.contradictions import check_kind
+from server.errors import StartupError
+from server.vllm_api import AsyncLLM
+
+logger = logging.getLogger("drr")
+
+
+@dataclass(frozen=True, slots=True)
+class DmFolder:
+    """A DM before it runs. `name` is what requests call it by; that of `--dm` has none."""
+
+    card: DmCard
+    path: Path
+    name: str = ""
+
+    @property
+    def head_file(self) -> Path | None:
+        """What the Reasoner's engine has to run for it."""
+        return None if self.card.kind == "text" else self.path / STATE_HEAD_NAME
+
+
+@dataclass(slots=True)
+class Dm:
+    """A DM that is running: its card and scorer, its classifier, and the engine of that where it is here."""
+
+    card: DmCard
+    scorer: DmScorer | StateScorer
+    text: DmScorer | None = None
+    engine: AsyncLLM | None = None
+    remote: RemoteClassifier | None = None
+    name: str = ""
+
+    @property
+    def dead(self) -> bool:
+        """Whether a part of it is gone for good."""
+        return self.scorer.dead or (self.engine is not None and self.engine.errored)
+
+    async def shutdown(self) -> None:
+        """End what runs for it alone."""
+        if self.engine is not None:
+            self.engine.shutdown()
+        if self.remote is not None:
+            await self.remote.aclose()
+
+    async def warm_up(self) -> None:
+        """Have the classifier judge something before anybody waits for it: the first verdict compiles what later ones
+        use."""
+        if self.text is None:
+            return
+        try:
+            await self.text.session("What is 1 + 1?").score(Boundary(0, "1 + 1 is 2.\n\n", None))
+        except Exception as error:
+            logger.warning("The DM could not be warmed up: %r", error)
+
+
+def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
+    """The DMs that are asked for, that of `--dm` first, checked against a Reasoner that is a folder before anything is
+    started. InputError or StartupError says what is wrong."""
+    if not args.dm:
+        return []
+    found = [DmFolder(DmCard.load(Path(args.dm)), Path(args.dm))]
+    check_kind(given_flags(args), found[0].card.kind)
+    for entry in args.dm_beside or ():
+        name, _, folder = entry.partition("=")
+        beside = DmFolder(DmCard.load(Path(folder)), Path(folder), name)
+        if beside.card.kind != "head":
+            raise InputError("--dm-beside", f"{folder} is of kind {beside.card.kind}: it must be a head")
+        found.append(beside)
+    if Path(args.model).is_dir():
+        check_dms(found, Path(args.model), rule, args)
+    return found
+
+
+def check_dms(dms: Sequence[DmFolder], reasoner: Path, rule: StepRule, args: argparse.Namespace) -> None:
+    """StartupError where a DM was made for another Reasoner than the one in this folder, or for other steps, unless
+    `--dm-allow-mismatch` was given."""
+    weights = fingerprint(reasoner)
+    for dm in dms:
+        try:
+            dm.card.check(weights, rule)
+        except DmMismatchError as error:
+            if not args.dm_allow_mismatch:
+                raise StartupError(f"{error}; --dm-allow-mismatch serves it all the same") from error
+            logger.warning("%s; served all the same, as asked", error)
+
+
+def check_downloaded(dms: Sequence[DmFolder], weights: Path, rule: StepRule, args: argparse.Namespace) -> None:
+    """The same for a Reasoner named by a hub's id: its weights are in this folder only once its engine has started."""
+    if not Path(args.model).is_dir():
+        check_dms(dms, weights, rule, args)
+
+
+def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
+    """Start what this DM needs beside the Reasoner; `place` is the number of its head among the engine's, if it has
+    one."""
+    if folder.card.kind == "head":
+        return Dm(folder.card, StateScorer(folder.card.id, load_dm_head(folder.path), place), name=folder.name)
+    dm = _start_text(folder, args)
+    if folder.card.kind == "fused":
+        dm.scorer = StateScorer(folder.card.id, load_dm_head(folder.path), place, dm.text)
+    return dm
+
+
+def _start_text(folder: DmFolder, args: argparse.Namespace) -> Dm:
+    if args.dm_url:
+        remote, scorer = remote_dm(folder.card, folder.path, args.dm_url)
+        return Dm(folder.card, scorer, scorer, remote=remote)
+
+    def on_death(error: BaseException) -> None:
+        metrics.DM_UP.set(0)
+        logger.error("The DM's engine is gone; requests go on without it, thinking in full. %s", error)
+
+    engine, scorer = start_dm(
+        folder.card,
+        folder.path,
+        gpu_share=args.dm_gpu_memory_utilization,
+        kv_cache_bytes=args.dm_kv_cache_memory_bytes,
+        on_death=on_death,
+        on_tokens=metrics.observe_dm_tokens,
+    )
+    if args.dm_nice:
+        give_way(engine, args.dm_nice)
+    return Dm(folder.card, scorer, scorer, engine)
+
+
+async def warm_up(dms: Sequence[Dm]) -> None:
+    """Warm all classifiers up."""
+    await asyncio.gather(*(dm.warm_up() for dm in dms))
