@@ -35,6 +35,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return shown if told or "\n" in str(action.default) else f"{shown} (default: %(default)s)"
 
 
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
 def asks_for_own_help(argv: Sequence[str]) -> bool:
     """Whether DRR's own flags are asked for, and not vLLM's."""
     wanted = {argument.lower() for argument in argv if argument in ("-h", "--help") or argument.startswith("--help=")}
@@ -85,6 +88,11 @@ def add_flags(group: Any) -> None:
     group.add_argument("--dm-allow-mismatch", action="store_true", help="serve a DM made for another Reasoner")
     group.add_argument("--dm-url", metavar="URL", help="vLLM server that runs the DM's classifier; --dm has its folder")
     group.add_argument("--dm-deadline-ms", type=float, default=1000.0, help="a later verdict counts as: continue")
+    group.add_argument(
+        "--dm-dtype",
+        choices=PRECISIONS,
+        help="what a DM's classifier computes in; default: on a GPU 16 bits, as the Reasoner, on a CPU float32",
+    )
     group.add_argument("--dm-kv-cache-memory-bytes", type=int, help="KV cache of the DM's engine")
     group.add_argument(
         "--dm-gpu-memory-utilization", type=float, default=DM_GPU_SHARE, help="share of the GPU for the DM"

@@ -11,6 +11,7 @@ from drr.loop.steps import StepRule
 NEEDS: dict[str, tuple[str, ...]] = {
     "dm_allow_mismatch": ("dm",),
     "dm_url": ("dm",),
+    "dm_dtype": ("dm",),
     "dm_kv_cache_memory_bytes": ("dm",),
     "dm_gpu_memory_utilization": ("dm",),
     "dm_cpus": ("dm",),
@@ -20,7 +21,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
-NOT_REMOTE = ("dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
+NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
 
 

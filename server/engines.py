@@ -16,8 +16,9 @@ from drr.engine.open_prm import start_prm
 from drr.engine.state_ids import StateIds
 from drr.judge.scorers.process_reward import ProcessRewardScorer
 from server.engine import ThinkingEngine
+from server.errors import StartupError
 from server.judges import Dm, DmFolder, start_judge, warm_up
-from server.vllm_api import AsyncEngineArgs, AsyncLLM, UsageContext
+from server.vllm_api import AsyncEngineArgs, AsyncLLM, SamplingParams, UsageContext, tokens_input
 
 
 @dataclass(slots=True)
@@ -69,12 +70,16 @@ async def start_models(
     starts = [start_judges] if dms else []
     starts += [start_process_reward] if args.prm else []
     starts.append(start_reasoner)
-    if on_cpu() and not any(cpus.values()):  # on a GPU engines measure free memory; cores are given by environment
+    # On a GPU, engines that are not told their memory measure what is free; cores are given by the environment.
+    told = bool(args.kv_cache_memory_bytes and args.dm_kv_cache_memory_bytes) and not args.prm
+    if (on_cpu() or told) and not any(cpus.values()):
         await _side_by_side(starts)
     else:
         for start in starts:
             start()
     await warm_up(models.dms)
+    if models.reasoner is not None and models.state_ids is not None:
+        await _check_heads(models.reasoner, models.state_ids)
 
 
 @contextlib.contextmanager
@@ -99,6 +104,20 @@ async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:
     for failed in await asyncio.gather(*tasks, return_exceptions=True):
         if failed is not None:
             raise failed
+
+
+async def _check_heads(engine: AsyncLLM, ids: StateIds) -> None:
+    """StartupError unless the heads in the Reasoner's engine can be heard. Asking them compiles what later requests
+    use."""
+    params = SamplingParams(max_tokens=2, logprob_token_ids=ids.all, detokenize=False)
+    output = None
+    async for output in engine.generate(tokens_input([ids.level - 1]), params, "heads"):
+        pass
+    told = output.outputs[0].logprobs if output is not None else None
+    if not told or ids.read(told[0]) is None:
+        raise StartupError(
+            "the Reasoner's engine does not tell what its heads say: vLLM did not load DRR's plugin in it"
+        )
 
 
 def _start_reasoner(

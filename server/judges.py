@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drr.engine.devices import give_way
+from drr.engine.devices import dm_precision, give_way
 from drr.engine.open_dm import start_dm
 from drr.engine.remote_dm import RemoteClassifier, remote_dm
 from drr.errors import InputError
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
 from drr.loop.scoring import Boundary
@@ -63,12 +64,15 @@ class Dm:
             await self.remote.aclose()
 
     async def warm_up(self) -> None:
-        """Have the classifier judge something before anybody waits for it: the first verdict compiles what later ones
-        use."""
+        """Have the classifier judge before anybody waits for it, one boundary and several at once: the first verdicts
+        compile what later ones use."""
         if self.text is None:
             return
+        session = self.text.session("What is 1 + 1?")
+        boundaries = [Boundary(index, "1 + 1 is 2.\n\n", None) for index in range(4)]
         try:
-            await self.text.session("What is 1 + 1?").score(Boundary(0, "1 + 1 is 2.\n\n", None))
+            await session.score(boundaries[0])
+            await asyncio.gather(*map(session.score, boundaries[1:]))
         except Exception as error:
             logger.warning("The DM could not be warmed up: %r", error)
 
@@ -88,6 +92,9 @@ def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
         found.append(beside)
     if Path(args.model).is_dir():
         check_dms(found, Path(args.model), rule, args)
+        told = None if args.dm_url else hint(found[0].card, found[0].path, Path(args.model))
+        if told is not None:
+            logger.warning("%s", told)
     return found
 
 
@@ -135,6 +142,7 @@ def _start_text(folder: DmFolder, args: argparse.Namespace) -> Dm:
         folder.path,
         gpu_share=args.dm_gpu_memory_utilization,
         kv_cache_bytes=args.dm_kv_cache_memory_bytes,
+        precision=args.dm_dtype or dm_precision(str(args.dtype)),
         on_death=on_death,
         on_tokens=metrics.observe_dm_tokens,
     )

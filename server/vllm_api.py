@@ -16,6 +16,7 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs.engine import tokens_input
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.parser.parser_manager import ParserManager
@@ -60,5 +61,6 @@ __all__ = [
     "make_arg_parser",
     "serve_http",
     "setup_server",
+    "tokens_input",
     "validate_parsed_serve_args",
 ]

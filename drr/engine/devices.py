@@ -98,6 +98,14 @@ def give_way(engine: Any, nice: int) -> None:
                 os.setpriority(os.PRIO_PROCESS, int(thread), nice)
 
 
+def dm_precision(reasoner: str = "auto") -> str:
+    """The data type that a DM's classifier computes in unless told otherwise, given the Reasoner's (vLLM's `--dtype`):
+    on a GPU 16 bits, those of the Reasoner where it names them; on a CPU float32, which is as fast there."""
+    if on_cpu():
+        return "float32"
+    return "float16" if reasoner in ("float16", "half") else "bfloat16"
+
+
 def beside_judges(*, dm: bool = False, prm: bool = False) -> dict[str, Any]:
     """Engine arguments of a Reasoner that shares a GPU with these judges; empty on a CPU."""
     if on_cpu():

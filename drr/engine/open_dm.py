@@ -9,7 +9,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from drr.engine.classifier import LocalClassifier, tokenizer_of
 from drr.engine.defaults import DM_GPU_SHARE
-from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults
+from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, dm_precision
 from drr.engine.starting import starting
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
 from drr.judge.scorers.dm import DmScorer
@@ -22,16 +22,18 @@ def start_dm(
     *,
     gpu_share: float = DM_GPU_SHARE,
     kv_cache_bytes: int | None = None,
+    precision: str | None = None,
     on_death: Callable[[BaseException], None] = lambda error: None,
     on_tokens: Callable[[int, int], None] = lambda computed, cached: None,
 ) -> tuple[AsyncLLM, DmScorer]:
-    """The DM in `folder` on a vLLM engine of its own, which the caller shuts down; and a scorer on it."""
+    """The DM in `folder` on a vLLM engine of its own, which the caller shuts down; and a scorer on it. `precision` is
+    the data type that its classifier computes in."""
     options = cpu_engine_defaults(kv_cache_bytes or CPU_DM_KV_CACHE_BYTES)
     if not options:
         options = {"gpu_memory_utilization": gpu_share}
         if kv_cache_bytes:
             options["kv_cache_memory_bytes"] = kv_cache_bytes
-    options["dtype"] = "float32"  # as calibrated: thresholds near 1 do not survive another precision
+    options["dtype"] = precision or dm_precision()
     # No statistics: a second engine's would unregister the first one's metrics.
     engine = AsyncLLM.from_engine_args(
         AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
