@@ -110,14 +110,10 @@ async def _check_heads(engine: AsyncLLM, ids: StateIds) -> None:
     """StartupError unless the heads in the Reasoner's engine can be heard. Asking them compiles what later requests
     use."""
     params = SamplingParams(max_tokens=2, logprob_token_ids=ids.all, detokenize=False)
-    output = None
-    async for output in engine.generate(tokens_input([ids.level - 1]), params, "heads"):
-        pass
-    told = output.outputs[0].logprobs if output is not None else None
+    outputs = [output async for output in engine.generate(tokens_input([0]), params, "heads")]
+    told = outputs[-1].outputs[0].logprobs
     if not told or ids.read(told[0]) is None:
-        raise StartupError(
-            "the Reasoner's engine does not tell what its heads say: vLLM did not load DRR's plugin in it"
-        )
+        raise StartupError("the Reasoner's engine does not tell what its heads say: it has not loaded DRR's plugin")
 
 
 def _start_reasoner(

@@ -43,6 +43,6 @@ def hint(card: DmCard, folder: Path, reasoner: Path) -> str | None:
     if share <= saved:
         return None
     return (
-        f"Judging by the classifier of {card.id} takes about {100 * share:.0f} % of the work, and its default rule saves "
-        f"{100 * saved:.0f} % of the tokens: a head costs next to nothing (drr train --kind head)"
+        f"Judging by the classifier of {card.id} takes about {100 * share:.0f} % of the work, and its default rule "
+        f"saves {100 * saved:.0f} % of the tokens: a head costs next to nothing (drr train --kind head)"
     )
