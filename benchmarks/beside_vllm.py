@@ -1,6 +1,7 @@
 """Start DRR beside raw vLLM's own server, and the common part of the commands that compare them."""
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -80,30 +81,42 @@ class Cores:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Base URLs of raw vLLM, of DRR, and of a server that judges step by step (None if there is none)."""
+    """Base URLs of raw vLLM, of the servers with DRR by name, and of a server that judges step by step (None if there
+    is none)."""
 
     raw: str
-    drr: str
+    drr: Mapping[str, str]
     stepwise: str | None
 
 
 @contextlib.asynccontextmanager
 async def servers(
-    reasoner: str, arguments: Sequence[str], drr_arguments: Sequence[str], cores: Cores | None, *, stepwise: bool
+    reasoner: str,
+    arguments: Sequence[str],
+    drr_arguments: Mapping[str, Sequence[str]],
+    cores: Cores | None,
+    *,
+    stepwise: str | None = None,
 ) -> AsyncIterator[Servers]:
-    """Run all servers on `reasoner`. `arguments` are for all of them, `drr_arguments` only for those with DRR."""
+    """Run all servers on `reasoner`. `arguments` are for all of them, and
+    `drr_arguments`, by name, for those with DRR. `stepwise` names the one whose arguments the server that judges step
+    by step gets; without it there is none."""
     common = ["--model", reasoner, *_PARSER, "--disable-uvicorn-access-log", *arguments]
-    ours = [*common, *drr_arguments]
-    if cores is not None:
-        ours += ["--drr-reasoner-cpus", ",".join(map(str, sorted(cores.reasoner)))]
+    pinned = [] if cores is None else ["--drr-reasoner-cpus", ",".join(map(str, sorted(cores.reasoner)))]
+    ours = {name: [*common, *own, *pinned] for name, own in drr_arguments.items()}
     async with contextlib.AsyncExitStack() as stack:
         if cores is not None:
             stack.enter_context(cores.confined())
-        raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
-        if cores is not None:
-            cores.free_engine(process)
-        drr, _ = await stack.enter_async_context(running(ours, DRR_SERVE))
-        peer = await stack.enter_async_context(running(ours, _STEPWISE)) if stepwise else None
+        if on_cpu():
+            raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
+            if cores is not None:
+                cores.free_engine(process)
+            drr = {name: (await stack.enter_async_context(running(own, DRR_SERVE)))[0] for name, own in ours.items()}
+        else:  # their starts take minutes, mostly of waiting
+            starts = [running(common, VLLM_SERVE), *(running(own, DRR_SERVE) for own in ours.values())]
+            (raw, _), *urls = await asyncio.gather(*map(stack.enter_async_context, starts))
+            drr = {name: url for name, (url, _) in zip(ours, urls, strict=True)}
+        peer = None if stepwise is None else await stack.enter_async_context(running(ours[stepwise], _STEPWISE))
         yield Servers(raw, drr, None if peer is None else peer[0])
 
 

@@ -1,16 +1,18 @@
 """What judging costs: ratios of DRR to raw vLLM's own server, and to judging step by step, within one run.
 
     python -m benchmarks.overhead --out benchmarks/results/overhead
+    python -m benchmarks.overhead --judge head --judge text --load 10:48
     python -m benchmarks.overhead --size 7b --step-tokens 100 --out gpu      (what benchmarks/gpu.sh runs)
     python -m benchmarks.overhead --report        writes the recorded results into the README, measures nothing
 
-Reasoner and DM have random weights; their sizes have the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion DM.
+Reasoner and DM have random weights; their sizes have the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion
+text classifier. A judge is a head in the Reasoner's engine (the default) or a text classifier in an engine of its own.
 Every answer has the same length, every step has `--step-tokens` tokens, and no answer is stopped (except by
 `--halfway`). The same requests go, in turn and never at once, to raw vLLM, to DRR in mode off, to DRR in mode shadow
-(every step is judged), and to `benchmarks.stepwise` (every step is judged, and the next is requested after the
-verdict). Clients begin a fifth of a second apart, because answers of the same length that began together would stay in
-step, as real ones do not. Without a GPU the Reasoner's engine has cores of its own, and everything else, including the
-load generator, shares the others.
+(every step is judged) by every `--judge`, and, where a text classifier is among those, to `benchmarks.stepwise` (every
+step is judged by it, and the next is requested after the verdict). Clients begin a fifth of a second apart, because
+answers of the same length that began together would stay in step, as real ones do not. Without a GPU the Reasoner's
+engine has cores of its own, and everything else, including the load generator, shares the others.
 """
 
 import argparse
@@ -32,16 +34,17 @@ from benchmarks import load
 from benchmarks.beside_vllm import RAW, WIDTH, Cores, Measured, Place, cache_salt, cell, machine, run, servers, stolen
 from benchmarks.load_client import Load, Run, Target, counted_clients
 from benchmarks.load_report import LatencyGoals, by_target, draw, figures, ratios
-from benchmarks.random_models import PAIRS, make_dm, make_reasoner
+from benchmarks.random_models import PAIRS, make_dm, make_head, make_reasoner
 from drr.engine.devices import on_cpu
 from drr.tasks.sources import load_questions
 
 _JUDGED = {"drr": {"mode": "shadow", "report": "summary"}}
 _LOADS = ((10, 1), (10, 8), (10, 16), (10, 48), (100, 4))
-SHADOW, STEPWISE, HALFWAY = "DRR, shadow", "step by step", "DRR, stopped half-way"
+STEPWISE, HALFWAY = "step by step", "DRR, stopped half-way"
+JUDGES = ("head", "text")
 _FEWEST = 2
 _SHORT = 20
-_KV_CACHE_BYTES = 2 << 30
+_KV_CACHE_BYTES, _DM_KV_CACHE_BYTES = 2 << 30, 1 << 30
 _GPU_SHARE, _GPU_DM_SHARE = "0.25", "0.05"
 _RAMP = 0.2
 
@@ -63,33 +66,51 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
     """Run everything. Yields the figures of every load as plain data, and writes a picture of each."""
     rule = f"tokens:{options.step_tokens}"
     with tempfile.TemporaryDirectory() as folder:
-        reasoner, dm = Path(folder, "reasoner"), Path(folder, "dm")
-        pair = PAIRS[options.size]
-        parameters = {
-            "reasoner": make_reasoner(reasoner, pair.reasoner, pair.dtype),
-            "dm": make_dm(dm, reasoner, rule, pair.dm),
-        }
+        reasoner = Path(folder, "reasoner")
+        pair, judges = PAIRS[options.size], options.judge or ["head"]
+        parameters = {"reasoner": make_reasoner(reasoner, pair.reasoner, pair.dtype)}
+        dms = {judge: Path(folder, judge) for judge in judges}
+        for judge, dm in dms.items():
+            made = (
+                make_dm(dm, reasoner, rule, pair.dm)
+                if judge == "text"
+                else make_head(dm, reasoner, rule, pair.reasoner)
+            )
+            parameters[judge] = made
         torch.cuda.empty_cache()  # the models were made on the GPU, whose memory the servers need now
         memory = ["--kv-cache-memory-bytes", str(_KV_CACHE_BYTES)]
-        drr_arguments = ["--dm", str(dm), "--drr-step-rule", rule]
+        drr_arguments = {judge: ["--dm", str(dm), "--drr-step-rule", rule] for judge, dm in dms.items()}
         if not on_cpu():  # all servers share one GPU
-            memory = ["--gpu-memory-utilization", _GPU_SHARE]
-            drr_arguments += ["--dm-gpu-memory-utilization", _GPU_DM_SHARE]
-        async with servers(str(reasoner), memory, drr_arguments, cores, stepwise=True) as found:
-            assert found.stepwise is not None
+            memory = ["--gpu-memory-utilization", _GPU_SHARE, *memory]
+            for judge in set(judges) & {"text"}:
+                drr_arguments[judge] += ["--dm-gpu-memory-utilization", _GPU_DM_SHARE]
+                drr_arguments[judge] += ["--dm-kv-cache-memory-bytes", str(_DM_KV_CACHE_BYTES)]
+        stepwise = "text" if "text" in judges and not options.no_stepwise else None
+        async with servers(str(reasoner), memory, drr_arguments, cores, stepwise=stepwise) as found:
+            first = found.drr[judges[0]]
             targets = [
                 Target(RAW, found.raw, str(reasoner)),
-                Target("DRR, off", found.drr, str(reasoner), {"drr": {"mode": "off"}, **cache_salt("off")}),
-                Target(SHADOW, found.drr, str(reasoner), {**_JUDGED, **cache_salt("shadow")}),
-                Target(STEPWISE, found.stepwise, str(reasoner), _JUDGED),
+                Target("DRR, off", first, str(reasoner), {"drr": {"mode": "off"}, **cache_salt("off")}),
+                *(
+                    Target(judged_by(judge), url, str(reasoner), {**_JUDGED, **cache_salt("shadow")})
+                    for judge, url in found.drr.items()
+                ),
             ]
+            if found.stepwise is not None:
+                targets.append(Target(STEPWISE, found.stepwise, str(reasoner), _JUDGED))
             for requested_load in options.load or _LOADS:
                 figures = await _measure_load(options, targets, *requested_load)
                 yield {"parameters": parameters, "step_tokens": options.step_tokens, **figures}
 
 
+def judged_by(judge: str) -> str:
+    """The name of a server whose every step is judged so, in mode shadow."""
+    return f"DRR, judged by {'a head' if judge == 'head' else 'a text classifier'}"
+
+
 def _place(measured: Measured) -> Place:
-    return -measured["parameters"]["reasoner"], measured["boundaries"], measured["clients"]
+    judges = sorted(set(measured["parameters"]) & set(JUDGES))
+    return -measured["parameters"]["reasoner"], judges, measured["boundaries"], measured["clients"]
 
 
 async def _measure_load(
@@ -99,18 +120,18 @@ async def _measure_load(
     pairs = pairs or options.pairs
     length = boundaries * options.step_tokens
     if boundaries > _SHORT:
-        targets = [target for target in targets if target.name in (RAW, SHADOW)]
+        targets = [target for target in targets if target.name == RAW or "judged" in target.name]
     if clients < options.stepwise_from:
         targets = [target for target in targets if target.name != STEPWISE]
-    shadow = next(target for target in targets if target.name == SHADOW)
-    url = shadow.url
+    judged = [target for target in targets if target.name in map(judged_by, JUDGES)]
+    url = judged[-1].url
     if options.halfway:
-        targets = [*targets, _halfway(shadow, boundaries, options.step_tokens)]
+        targets = [*targets, _halfway(judged[0], boundaries, options.step_tokens)]
     before = await counters(url)
     prompts = _prompts(max(_FEWEST, clients) * pairs, length)
     (runs,) = await load.measure(targets, prompts, [Load(clients=clients, ramp=_RAMP)], pairs)
     after = await counters(url)
-    tokens = {kind: after[kind] - before.get(kind, 0.0) for kind in ("computed", "cached", "thinking")}
+    tokens = {kind: after.get(kind, 0.0) - before.get(kind, 0.0) for kind in ("computed", "cached", "thinking")}
     measured = load.results(LatencyGoals(), targets, [runs])
     load.show(Console(width=WIDTH), measured)
     found = {
@@ -146,7 +167,7 @@ def _against_stepwise(runs: Sequence[Run]) -> list[float]:
     }
     if STEPWISE not in measured:
         return []
-    return list(ratios(measured[STEPWISE], measured[SHADOW])["tokens_per_second"]["pairs"])
+    return list(ratios(measured[STEPWISE], measured[judged_by("text")])["tokens_per_second"]["pairs"])
 
 
 def _prompts(count: int, length: int) -> list[dict[str, Any]]:
@@ -171,8 +192,13 @@ def section(measured: Sequence[Measured]) -> str:
 def _table(measured: Sequence[Measured]) -> str:
     first = measured[0]
     parameters = first["parameters"]
+    judges = [
+        f"a {'head' if judge == 'head' else 'text classifier'} of {parameters[judge] / 1e6:.2f}"
+        for judge in JUDGES
+        if judge in parameters
+    ]
     lines = [
-        f"Random weights, a Reasoner of {parameters['reasoner'] / 1e6:.1f} and a DM of {parameters['dm'] / 1e6:.2f} "
+        f"Random weights, a Reasoner of {parameters['reasoner'] / 1e6:.1f} and {' and '.join(judges)} "
         f"million parameters, steps of {first['step_tokens']} tokens, every step judged; {machine(first)}. Ratios "
         f"to raw vLLM's server, medians (least to greatest).",
         "",
@@ -187,6 +213,8 @@ def _table(measured: Sequence[Measured]) -> str:
                 f"| {result['boundaries']} | {result['clients']} | {result['pairs']} | {name} | {' | '.join(cells)} "
                 f"| {stolen(result)} |"
             )
+    if not any(result["against_stepwise"] for result in measured):
+        return "\n".join(lines)
     cost = "; ".join(
         f"{result['dm_tokens_computed_per_token']:.2f} at {result['boundaries']} boundaries and "
         f"{counted_clients(result['clients'])}"
@@ -225,6 +253,8 @@ def main() -> int:
     )
     parser.add_argument("--size", choices=sorted(PAIRS), default="small", help="of the models (default small)")
     parser.add_argument("--step-tokens", type=int, default=40)
+    parser.add_argument("--judge", choices=JUDGES, action="append", help="repeatable (default: head)")
+    parser.add_argument("--no-stepwise", action="store_true", help="leave judging step by step out")
     parser.add_argument(
         "--stepwise-from", type=int, default=1, metavar="CLIENTS", help="leave step by step out where there are fewer"
     )

@@ -5,7 +5,7 @@ The Reasoner never closes its thinking and never ends its turn, so every answer 
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,13 +19,18 @@ from transformers import (
 
 from drr import reference
 from drr.engine.devices import on_cpu
-from drr.judge.dm_folder import HEAD_NAME, DmCard, fingerprint
+from drr.engine.state_head import StateHead
+from drr.judge.dm_folder import HEAD_NAME, STATE_HEAD_NAME, DmCard, fingerprint
+from drr.judge.head import load_head, save_head
 
 _MARK, _LOUD = 0, 8.0
 """The index of a hidden dimension that has the same value for every token, and that value. The output layer uses it to
 make some tokens impossible."""
 
 _CONTEXT = 8192
+
+HEAD_HIDDEN = 512
+"""Hidden units of a state head: as many as `drr train` makes at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +84,34 @@ def make_dm(folder: Path, reasoner: Path, step_rule: str, size: Size) -> int:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / HEAD_NAME).write_bytes((reference.dm_folder() / HEAD_NAME).read_bytes())
-    card = DmCard(
-        id="random",
+    _card("random", reasoner, step_rule, "text").save(folder)
+    return int(model.num_parameters())
+
+
+def make_head(folder: Path, reasoner: Path, step_rule: str, size: Size) -> int:
+    """Save a DM of kind head for `reasoner`, whose size this is, in `folder`; returns its number of parameters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(2)
+    state_head = StateHead(size.hidden, HEAD_HIDDEN)
+    state_head.save(folder / STATE_HEAD_NAME)
+    fusion = load_head(reference.dm_folder() / HEAD_NAME)
+    if fusion.kind == "text":  # two logits, as a head has: it costs the same whatever they are called
+        fusion = replace(fusion, kind="head")
+    save_head(fusion, folder / HEAD_NAME)
+    _card("random-head", reasoner, step_rule, "head").save(folder)
+    return sum(weight.numel() for weight in state_head.parameters())
+
+
+def _card(name: str, reasoner: Path, step_rule: str, kind: str) -> DmCard:
+    return DmCard(
+        id=name,
         reasoner=fingerprint(reasoner),
         reasoner_name=reasoner.name,
         step_rule=step_rule,
         threshold=1.0,
+        kind=kind,
         max_tokens=_CONTEXT,
     )
-    card.save(folder)
-    return int(model.num_parameters())
 
 
 @contextlib.contextmanager

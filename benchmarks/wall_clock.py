@@ -14,7 +14,8 @@ results in `--out` with the same number of clients and questions and the same in
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ _MODES = ("shadow", "auto")
 async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
     """Run everything. Yields the figures as plain data, and writes a picture."""
     questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
-    reasoner, dm = str(reference.reasoner_folder()), str(reference.dm_folder())
+    reasoner, dms = str(reference.reasoner_folder()), options.dm or [reference.dm_folder()]
     prompts = [
         {"messages": [{"role": "user", "content": question.text}], "seed": pair * _SEEDS_APART + number}
         for pair in range(options.pairs)
@@ -45,10 +46,11 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
     ]
     interval = options.stream_interval
     arguments = ["--stream-interval", str(interval)]
-    async with servers(reasoner, arguments, ["--dm", dm], cores, stepwise=False) as found:
+    async with servers(reasoner, arguments, {dm.name: ["--dm", str(dm)] for dm in dms}, cores) as found:
         targets = [Target(RAW, found.raw, reasoner)]
         targets += [
-            Target(f"DRR, {mode}", found.drr, reasoner, {"drr": {"mode": mode}, **cache_salt(mode)})
+            Target(_named(mode, dm, found.drr), url, reasoner, {"drr": {"mode": mode}, **cache_salt(mode)})
+            for dm, url in found.drr.items()
             for mode in options.mode or _MODES
         ]
         loads = [Load(clients=options.clients)]
@@ -67,6 +69,10 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
         "servers": {name: compared(target_runs, by_server[RAW], questions) for name, target_runs in by_server.items()},
         **measured["loads"][0],
     }
+
+
+def _named(mode: str, dm: str, dms: Collection[str]) -> str:
+    return f"DRR, {mode}" if len(dms) == 1 else f"DRR, {dm}, {mode}"
 
 
 def _place(measured: Measured) -> Place:
@@ -142,6 +148,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--clients", type=int, default=48)
+    parser.add_argument(
+        "--dm", type=Path, action="append", metavar="FOLDER", help="repeatable (default: that of the reference pair)"
+    )
     parser.add_argument(
         "--stream-interval", type=int, default=reference.STREAM_INTERVAL, metavar="TOKENS", help="of all servers"
     )

@@ -11,16 +11,18 @@ from transformers import AutoTokenizer, Qwen2ForCausalLM
 
 from benchmarks import beside_vllm
 from benchmarks.load_client import Run, Sample, Target
-from benchmarks.overhead import HALFWAY, _against_stepwise, _halfway, section
-from benchmarks.random_models import Size, make_dm, make_reasoner
+from benchmarks.overhead import HALFWAY, _against_stepwise, _halfway, judged_by, section
+from benchmarks.random_models import Size, make_dm, make_head, make_reasoner
 from benchmarks.stepwise import StepwiseLoop
-from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
+from drr.engine.state_head import StateHead
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, fingerprint, load_dm_head
 from drr.loop.policy import PolicySettings
 from drr.loop.response import Emit, Finished, LoopSettings, StepReport
 from drr.loop.steps import StepRule
 from server.schema import DrrRequest
 from tests.fakes import OPEN, PROMPT, FakeReasoner, FakeScorer
 
+BY_TEXT = judged_by("text")
 TINY = Size(hidden=64, layers=2, heads=2, key_heads=1, feed_forward=128)
 
 
@@ -41,6 +43,11 @@ def test_a_random_dm_may_judge_that_reasoner(tmp_path: Path) -> None:
     make_dm(tmp_path / "dm", tmp_path / "reasoner", "tokens:20", TINY)
     DmCard.load(tmp_path / "dm").check(fingerprint(tmp_path / "reasoner"), StepRule.parse("tokens:20"))
     load_dm_head(tmp_path / "dm")
+    make_head(tmp_path / "head", tmp_path / "reasoner", "tokens:20", TINY)
+    card = DmCard.load(tmp_path / "head")
+    card.check(fingerprint(tmp_path / "reasoner"), StepRule.parse("tokens:20"))
+    assert card.kind == load_dm_head(tmp_path / "head").kind == "head"
+    assert StateHead.load(tmp_path / "head" / STATE_HEAD_NAME).size == TINY.hidden
 
 
 async def test_step_by_step_asks_anew_for_every_step_and_waits_for_its_verdict() -> None:
@@ -68,16 +75,16 @@ def run_of(target: str, tokens: Sequence[int], seconds: float) -> Run:
 def test_step_by_step_is_compared_pair_by_pair() -> None:
     runs = [
         run_of("raw vLLM", [10, 10], 1.0),
-        run_of("DRR, shadow", [10, 10], 2.0),
+        run_of(BY_TEXT, [10, 10], 2.0),
         run_of("step by step", [10, 10], 4.0),
-        run_of("DRR, shadow", [10, 10], 1.0),
+        run_of(BY_TEXT, [10, 10], 1.0),
         run_of("step by step", [10, 10], 1.0),
     ]
     assert _against_stepwise(runs) == [2.0, 1.0]
 
 
 def test_half_way_stops_after_half_of_the_boundaries_with_a_step_of_answer() -> None:
-    halfway = _halfway(Target("DRR, shadow", "http://drr", "m", {"drr": {"mode": "shadow"}}), 10, 40)
+    halfway = _halfway(Target(BY_TEXT, "http://drr", "m", {"drr": {"mode": "shadow"}}), 10, 40)
     assert halfway.name == HALFWAY
     assert halfway.url == "http://drr"
     assert halfway.body["max_tokens"] == 240
@@ -110,22 +117,23 @@ def test_the_section_says_what_was_measured() -> None:
     measured = {
         "machine": "x, 2 cores",
         "cores": {"reasoner": 1, "rest": 1},
-        "parameters": {"reasoner": 28_000_000, "dm": 950_000},
+        "parameters": {"reasoner": 28_000_000, "text": 950_000},
         "step_tokens": 20,
         "boundaries": 10,
         "clients": 16,
         "pairs": 5,
         "dm_tokens_computed_per_token": 1.234,
-        "ratios": {"DRR, shadow": ratios},
-        "runs": {"raw vLLM": [{"stolen": 0.0}, {"stolen": 0.1}], "DRR, shadow": [{"stolen": 0.5}]},
+        "ratios": {BY_TEXT: ratios},
+        "runs": {"raw vLLM": [{"stolen": 0.0}, {"stolen": 0.1}], BY_TEXT: [{"stolen": 0.5}]},
         "against_stepwise": [1.2, 1.5, 1.3],
     }
-    larger = {**measured, "parameters": {"reasoner": 6_500_000_000, "dm": 600_000_000}, "clients": 48}
-    larger["runs"] = {"raw vLLM": [{}], "DRR, shadow": [{"stolen": 0.5}]}
+    larger = {**measured, "parameters": {"reasoner": 6_500_000_000, "text": 600_000_000, "head": 2_000_000}, "clients": 48}
+    larger["runs"] = {"raw vLLM": [{}], BY_TEXT: [{"stolen": 0.5}]}
     text = section([larger, measured])
+    assert "a Reasoner of 6500.0 and a head of 2.00 and a text classifier of 600.00 million" in text
     assert text.count("| boundaries |") == 2, "a table for each pair of models"
-    assert text.index("| 10 | 48 | 5 |") < text.index("28.0 and a DM") < text.index("| 10 | 16 | 5 |")
-    assert "| 10 | 16 | 5 | DRR, shadow | 0.987 (0.900 to 1.100) |" in text
+    assert text.index("| 10 | 48 | 5 |") < text.index("28.0 and a text classifier of 0.95") < text.index("| 10 | 16 | 5 |")
+    assert f"| 10 | 16 | 5 | {BY_TEXT} | 0.987 (0.900 to 1.100) |" in text
     assert "| 10 % (0 % to 50 %) |" in text
     assert text.count("| ? |") == 1, "where it was not recorded"
     assert "1.23 at 10 boundaries and 16 clients" in text
