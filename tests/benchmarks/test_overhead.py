@@ -127,12 +127,14 @@ def test_the_section_says_what_was_measured() -> None:
         "runs": {"raw vLLM": [{"stolen": 0.0}, {"stolen": 0.1}], BY_TEXT: [{"stolen": 0.5}]},
         "against_stepwise": [1.2, 1.5, 1.3],
     }
-    larger = {**measured, "parameters": {"reasoner": 6_500_000_000, "text": 600_000_000, "head": 2_000_000}, "clients": 48}
+    parameters = {"reasoner": 6_500_000_000, "text": 600_000_000, "head": 2_000_000}
+    larger = {**measured, "parameters": parameters, "clients": 48}
     larger["runs"] = {"raw vLLM": [{}], BY_TEXT: [{"stolen": 0.5}]}
     text = section([larger, measured])
     assert "a Reasoner of 6500.0 and a head of 2.00 and a text classifier of 600.00 million" in text
     assert text.count("| boundaries |") == 2, "a table for each pair of models"
-    assert text.index("| 10 | 48 | 5 |") < text.index("28.0 and a text classifier of 0.95") < text.index("| 10 | 16 | 5 |")
+    smaller = text.index("28.0 and a text classifier of 0.95")
+    assert text.index("| 10 | 48 | 5 |") < smaller < text.index("| 10 | 16 | 5 |")
     assert f"| 10 | 16 | 5 | {BY_TEXT} | 0.987 (0.900 to 1.100) |" in text
     assert "| 10 % (0 % to 50 %) |" in text
     assert text.count("| ? |") == 1, "where it was not recorded"
