@@ -21,10 +21,12 @@ from drr.judge.calibration import Calibration, Certificate
 from drr.judge.dm_folder import HEAD_NAME, DmCard, load_dm_head
 from drr.judge.head import FusionHead, save_head
 from drr.learn.arrays import Reals
-from drr.learn.boundaries import Boundaries, score_boundaries
+from drr.learn.boundaries import Boundaries
 from drr.learn.dm_card import write_dm_card
 from drr.learn.fusion import probabilities, with_temperatures
+from drr.learn.judging import Judge
 from drr.learn.records import Manifest, Rollout, question_key, share_of
+from drr.learn.states import BoundaryStates
 from drr.loop.rule import Rule
 
 _SALT = "calibration"
@@ -73,15 +75,19 @@ def calibrate(
     manifest: Manifest,
     folder: Path,
     *,
+    states: BoundaryStates | None = None,
     risks: Sequence[float] = RISKS,
     max_lost_points: float = MAX_LOST_POINTS,
 ) -> tuple[DmCard, RuleTable]:
     """Fit temperatures, certify rules and choose the default rule; write head, `drr.json` and model card into `folder`.
+    `states` are the Reasoner's at the boundaries of `data`, for a DM that has a state head.
 
     Returns the new card, and what every rule does to the questions for the order and for the tests, taken together.
     """
-    scored = {name: _scored(getattr(data, name), folder, card.max_tokens) for name in CalibrationData.__slots__}
-    head = with_temperatures(load_dm_head(folder), scored["temperature"])
+    head = load_dm_head(folder)
+    judge = Judge(head.kind, folder, card.max_tokens, states)
+    scored = {name: judge.boundaries(getattr(data, name)) for name in CalibrationData.__slots__}
+    head = with_temperatures(head, scored["temperature"])
     order = replay_of(data.order, scored["order"], head)
     test = replay_of(data.test, scored["test"], head)
     calibration, outcomes = calibration_of(
@@ -184,7 +190,3 @@ def by_rollout(scores: Reals, data: Boundaries, rollouts: int) -> list[Reals]:
     """[N, 2] scores cut into one array [steps, 2] per rollout."""
     ends = [*(data.rollout.searchsorted(number) for number in range(rollouts)), len(scores)]
     return [scores[start:end] for start, end in itertools.pairwise(ends)]
-
-
-def _scored(rollouts: Sequence[Rollout], folder: Path, max_tokens: int) -> Boundaries:
-    return score_boundaries(rollouts, folder, max_tokens, "Scoring")

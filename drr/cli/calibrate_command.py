@@ -14,7 +14,7 @@ from drr.cli.useless import refuse_useless
 from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
 from drr.learn.records import Manifest, Rollout, read_rollouts
 
 
@@ -56,13 +56,22 @@ def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, confi
     _check_match(card, manifest, options)
     load_dm_head(options.dm)
     trained_on = read_trained_on(options.dm)
-    check_model(str(options.dm), "--dm")
+    if card.kind == "text" and given(options, "reasoner"):
+        raise InputError("--reasoner", f"has no effect: {card.id} has no state head")
+    if card.kind != "head":
+        check_model(str(options.dm), "--dm")
+    if card.kind != "text":
+        from drr.engine.state_head import StateHead
+
+        StateHead.load(options.dm / STATE_HEAD_NAME)
     from drr.certify.calibrate import calibrate, split_for_calibration
+    from drr.learn.states import read_states
 
     data = split_for_calibration(read_rollouts(options.data), trained_on)
     _check_enough([len(data.temperature), len(data.order)], data.test, options, config)
+    states = None if card.kind == "text" else read_states(options.data, manifest, options.reasoner)
     card, outcomes = calibrate(
-        card, data, manifest, options.dm, risks=config.risks, max_lost_points=config.max_lost_points
+        card, data, manifest, options.dm, states=states, risks=config.risks, max_lost_points=config.max_lost_points
     )
     assert card.calibration is not None
     show(Calibration.from_json(card.calibration), options.dm)

@@ -73,12 +73,21 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """The options of `drr train`."""
-    from drr.learn.train_config import TRAIN_SHARE, TrainConfig
+    from drr.judge.head import JUDGE_LOGITS
+    from drr.learn.train_config import DEFAULT_KIND, TRAIN_SHARE, TrainConfig
 
     setting = partial(add_setting, parser, config=TrainConfig)
     parser.add_argument("--data", type=Path, required=True, help="folder that drr distill wrote")
-    parser.add_argument("--backbone", required=True, help="Hugging Face folder or id: causal (best) or encoder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the DM")
+    parser.add_argument(
+        "--kind",
+        choices=tuple(JUDGE_LOGITS),
+        help="head: a network on the Reasoner's own states, served inside its engine; text: a second model that reads "
+        f"question and steps; fused: both; default: {DEFAULT_KIND}",
+    )
+    parser.add_argument("--reasoner", help="head, fused: Hugging Face folder or id; its states are kept in --data")
+    parser.add_argument("--backbone", help="text, fused: Hugging Face folder or id: causal (best) or encoder")
+    parser.add_argument("--text-dm", type=Path, help="fused: take over the text classifier of this DM instead")
     parser.add_argument(
         "--train-share", type=float, help=f"of the questions; the rest is for calibration; default: {TRAIN_SHARE}"
     )
@@ -108,7 +117,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dm", type=Path, help="folder that drr train wrote")
     parser.add_argument("--scorer", action="append", help="instead: a scorer that needs no DM; may be repeated")
     parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
-    parser.add_argument("--reasoner", help="with --scorer: Hugging Face folder or id, where the scorer asks it")
+    parser.add_argument("--reasoner", help="Hugging Face folder or id, where a scorer asks it or a DM has a state head")
     _add_format(parser)
     parser.add_argument("--out", type=Path, help="with --scorer: folder for the calibrations, for serve and eval")
     parser.add_argument("--prm", metavar="MODEL", help="with --scorer prm: the process reward model's folder or id")

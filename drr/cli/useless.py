@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from drr.cli.parser import given, option_name
 from drr.errors import InputError
+from drr.learn.train_config import DEFAULT_KIND, TrainConfig
 from drr.tasks.reference_suite import MAKERS
 
 
@@ -27,6 +28,10 @@ def _has_not(*names: str) -> Callable[[argparse.Namespace], bool]:
     return lambda options: not any(given(options, name) for name in names)
 
 
+def _is_kind(kind: str) -> Callable[[argparse.Namespace], bool]:
+    return lambda options: (options.kind or DEFAULT_KIND) == kind
+
+
 def _made(options: argparse.Namespace) -> bool:
     task, colon, _ = str(options.questions).partition(":")
     named = task in MAKERS or (task == "reference" and bool(colon))
@@ -39,6 +44,7 @@ _SAMPLING = ("rollouts", "extra_rollouts", "temperature", "top_p", "top_k", "max
 _MODELS = ("reasoner", "dm", "prm", "calibration")
 _CHOSEN = ("scorer", "attempts", "strategy", "limit", "question_column", "answer_column")
 _FORMAT = ("reasoning_parser", "answer_cue")
+_TEXT_TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name != "seed")
 
 USELESS: dict[str, tuple[Useless, ...]] = {
     "distill": (
@@ -53,9 +59,15 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env"), "belongs to --server"),
         _COLUMNS,
     ),
-    "train": (),
+    "train": (
+        Useless(_is_kind("head"), ("backbone", "text_dm", *_TEXT_TRAINING), "is for --kind text and fused"),
+        Useless(_is_kind("text"), ("reasoner", "text_dm"), "is for --kind head and fused"),
+        Useless(
+            _has("text_dm"), ("backbone", *_TEXT_TRAINING), "is not for --text-dm: its classifier is not trained again"
+        ),
+    ),
     "calibrate": (
-        Useless(_has("dm"), ("reasoner", "out", "limit", "prm", *_FORMAT), "belongs to --scorer"),
+        Useless(_has("dm"), ("out", "limit", "prm", *_FORMAT), "belongs to --scorer"),
         Useless(_has("scorer"), ("check",), "is for DMs"),
         Useless(_has_not("reasoner", "dm"), _FORMAT, "belongs to --reasoner"),
     ),

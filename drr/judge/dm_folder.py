@@ -18,6 +18,7 @@ HEAD_NAME = "head.json"
 STATE_HEAD_NAME = "state_head.safetensors"
 TRAINED_ON_NAME = "trained_on.txt"
 DEFAULT_NUDGE_CUE = "Wait,"
+DEFAULT_MAX_TOKENS = 1024
 _CHUNK = 8 << 20
 _KINDS = ", ".join(JUDGE_LOGITS)
 
@@ -45,7 +46,7 @@ class DmCard:
     nudge_below: float = 0.5
     nudge_cue: str = DEFAULT_NUDGE_CUE
     rendering: int = RENDERING_VERSION
-    max_tokens: int = 1024
+    max_tokens: int = DEFAULT_MAX_TOKENS
     trained_on: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None

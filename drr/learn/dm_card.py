@@ -16,7 +16,8 @@ _MEANINGS = {
     "after": "later",
     "last": "at the end of the attempt",
 }
-_PARTS = ("text", "behaviour", "fused")
+PARTS = ("text", "state", "behaviour", "head", "fused")
+"""What a DM's figures are measured for: its parts, and last the whole."""
 
 
 def write_dm_card(card: DmCard, folder: Path) -> None:
@@ -44,22 +45,36 @@ labelled a step. Steps end by the rule `{card.step_rule}`."""
 def _training(card: DmCard) -> str:
     if not card.trained_on:
         return ""
-    training, questions = card.trained_on["classifier"], card.trained_on["questions"]
+    questions = card.trained_on["questions"]
     labels = {"gold": "the dataset's answers", "consistency": "the rollouts' majority answers"}
-    since = f" since step {training['resumed_from']:,}" if training["resumed_from"] else ""
     against = labels.get(card.trained_on.get("labels", ""), "recorded outcomes")
-    boundaries, planned_steps = training["boundaries"], training["planned_steps"]
+    trained = [_classifier(card.trained_on["classifier"], questions)] if "classifier" in card.trained_on else []
+    if "state_head" in card.trained_on:
+        trained.append(_state_head(card.trained_on["state_head"], questions))
     return f"""## Training
 
-A text classifier ({training["parameters"]:,} parameters, from `{training["backbone"]}`) on {boundaries:,} boundaries of
-{training["rollouts"]:,} rollouts of {questions["text"]:,} questions ({training["steps"]:,} of {planned_steps:,} steps,
-{training["seconds"]:,} s{since}), and a small head that reads its logits beside the Reasoner's behaviour (token
-log-probabilities, length, position, stated answers), fitted on {questions["head"]:,} other questions. Labels were
-graded against {against}."""
+{chr(10).join(trained)}
+A small network reads these logits beside the Reasoner's behaviour (token log-probabilities, length, position, stated
+answers). It was fitted on {questions["head"]:,} other questions. Labels were graded against {against}."""
+
+
+def _classifier(training: dict[str, Any], questions: dict[str, int]) -> str:
+    since = f" since step {training['resumed_from']:,}" if training["resumed_from"] else ""
+    boundaries, planned_steps = training["boundaries"], training["planned_steps"]
+    return f"""A text classifier ({training["parameters"]:,} parameters, from `{training["backbone"]}`) was trained on
+{boundaries:,} boundaries of {training["rollouts"]:,} rollouts of {questions["text"]:,} questions
+({training["steps"]:,} of {planned_steps:,} steps, {training["seconds"]:,} s{since})."""
+
+
+def _state_head(training: dict[str, Any], questions: dict[str, int]) -> str:
+    boundaries, epochs = training["boundaries"], training["best_epoch"]
+    return f"""A state head ({training["parameters"]:,} parameters), which runs inside the Reasoner's forward pass, was
+trained on the Reasoner's last hidden state at {boundaries:,} boundaries of {training["rollouts"]:,} rollouts of
+{questions["text"]:,} questions ({epochs} epochs, {training["seconds"]:,} s)."""
 
 
 def _metrics(card: DmCard, folder: Path) -> str:
-    parts = [part for part in _PARTS if part in card.metrics]
+    parts = [part for part in PARTS if part in card.metrics]
     if not parts:
         return ""
     figures = {part: card.metrics[part] for part in parts}

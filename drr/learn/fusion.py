@@ -20,16 +20,20 @@ _LEAST_FEATURED = 200
 _LEAST_SLOPE = 0.05
 
 
-def judge_only_head(kind: Kind, weight: Reals, bias: Reals) -> FusionHead:
-    """A head that calibrates the judge's logits (`weight` [2, J], `bias` [2]) and ignores behaviour features."""
+def fit_judge_only(data: Boundaries) -> FusionHead:
+    """A head that calibrates the judge's logits on `data` and ignores behaviour features."""
+    return _judge_only(data.kind, *_platt(data))
+
+
+def _judge_only(kind: Kind, weight: Reals, bias: Reals) -> FusionHead:
     names, logits = input_names(kind), len(JUDGE_LOGITS[kind])
     # tanh is nearly linear around zero: the logits are scaled down before it and back up after it.
     small = 1e-3
     return FusionHead(
         kind,
         mean=np.zeros(len(names)),
-        scale=np.ones(len(names)),
-        hidden=np.concatenate([weight * small, np.zeros((2, len(names) - logits))], axis=1),
+        scale=np.full(len(names), 1 / small),
+        hidden=np.concatenate([weight, np.zeros((2, len(names) - logits))], axis=1),
         hidden_bias=np.zeros(2),
         out=np.eye(2) / small,
         out_bias=bias,
@@ -60,7 +64,7 @@ def fit_head(
     weight, bias = _platt(data)
     usable = data.where(data.featured & data.known)
     if len(usable.now) < _LEAST_FEATURED:
-        return judge_only_head(data.kind, weight, bias)
+        return _judge_only(data.kind, weight, bias)
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     inputs = usable.inputs
@@ -73,7 +77,7 @@ def fit_head(
     fitted = []
     for _ in range(members):
         drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-        weights = torch.tensor(_rollout_weights(usable) * drawn[question_of], dtype=torch.float32)[:, None]
+        weights = torch.tensor(rollout_weights(usable) * drawn[question_of], dtype=torch.float32)[:, None]
         fitted.append(_fit_network(standard, labels, weights, hidden, steps))
     return FusionHead(
         data.kind,
@@ -96,7 +100,7 @@ def with_temperatures(head: FusionHead, data: Boundaries) -> FusionHead:
     """
     weight, bias = _platt(data)
     if not head.reads_behaviour:
-        return judge_only_head(head.kind, weight, bias)
+        return _judge_only(head.kind, weight, bias)
     featured = data.where(data.featured)
     temperature = head.temperature
     if len(featured.now):
@@ -112,11 +116,6 @@ def probabilities(head: FusionHead, data: Boundaries) -> Reals:
     the judge's logits alone elsewhere."""
     fused = head.logits(np.nan_to_num(data.inputs)) / head.temperature
     return sigmoid(np.where(data.featured[:, None], fused, head.judged(data.logits)))
-
-
-def judge_probabilities(head: FusionHead, data: Boundaries) -> Reals:
-    """[N, 2] calibrated probabilities from the judge's logits alone."""
-    return sigmoid(head.judged(data.logits))
 
 
 def sigmoid(logits: Reals) -> Reals:
@@ -141,7 +140,7 @@ def _platt(data: Boundaries) -> tuple[Reals, Reals]:
     return weight, bias
 
 
-def _rollout_weights(data: Boundaries) -> Reals:
+def rollout_weights(data: Boundaries) -> Reals:
     """[N] weights. In each rollout the boundaries before the first stated answer weigh 1 together; so do the boundaries
     that first state it, and so do those after it."""
     fresh = data.features[:, FEATURE_NAMES.index("log_steps_since_answer")] == 0

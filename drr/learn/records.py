@@ -176,10 +176,11 @@ def shards(folder: Path) -> list[Path]:
 
 def read_rollouts(folder: Path) -> list[Rollout]:
     """All rollouts of a folder. InputError names the shard, row and field that cannot be used."""
-    return [rollout for path in shards(folder) for rollout in _read_shard(path)]
+    return [rollout for path in shards(folder) for rollout in read_shard(path)]
 
 
-def _read_shard(path: Path) -> Iterator[Rollout]:
+def read_shard(path: Path) -> Iterator[Rollout]:
+    """The rollouts of one shard, in order. InputError names the row and field that cannot be used."""
     try:
         table = pq.read_table(path)
         columns = table.column_names  # not text where the file is damaged

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 from drr.checks import LARGEST_SEED, check_range
 from drr.errors import InputError
+from drr.judge.head import Kind
 
 TRAIN_SHARE = 0.55
 """Of the questions of the records, for training; the rest is for calibration."""
+
+DEFAULT_KIND: Kind = "head"
+"""Of a DM. It needs no second model and trains in minutes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,36 @@
-"""Build the reference models from nothing: Reasoner, its graded behaviour, its DM, certified thresholds, model cards.
+"""Build the reference models from nothing: Reasoner, its graded behaviour, its DM of every kind, certified thresholds,
+model cards.
 
-The DM is made with the functions behind `drr distill`, `drr train` and `drr calibrate`. Every stage leaves a folder or
-file; a build that was stopped continues with the first missing stage.
+The DMs are made with the functions behind `drr distill`, `drr train` and `drr calibrate`. Every stage leaves a folder
+or file; a build that was stopped continues with the first missing stage.
 """
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
 from drr.certify.calibrate import calibrate, split_for_calibration
 from drr.engine.devices import prepare_environment
 from drr.files import check_same_settings, read_json_object, write_whole
-from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
-from drr.learn.boundaries import score_boundaries
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
 from drr.learn.distill import distill
 from drr.learn.distill_config import DistillConfig
 from drr.learn.dm_card import write_dm_card
-from drr.learn.fusion import fit_head, with_temperatures
-from drr.learn.plots import draw_dm
+from drr.learn.judging import Judge, fit_parts
 from drr.learn.records import Manifest, read_rollouts
+from drr.learn.state_config import StateConfig
+from drr.learn.states import BoundaryStates, read_states
 from drr.learn.train import train_text_classifier
 from drr.learn.train_config import TrainConfig
-from drr.learn.train_dm import finish_dm, measure, parts_of
+from drr.learn.train_dm import Trained, add_state_head, copy_classifier, finish_dm, index_classifier, measure
 from drr.learn.train_folder import forget_training
 from drr.learn.train_split import TrainingData, split_for_training
-from drr.loop.features import FEATURE_NAMES
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain
 from drr.tasks import Split
@@ -59,6 +60,9 @@ _SEEDS_APART = 100
 TRAINING = TrainConfig(epochs=2.5, extra_layers=1, freeze=True, cut=0.7, ranking=1.0, behaviour=0.5)
 """The settings of the training of the reference DM's text classifier."""
 
+STATE_TRAINING = StateConfig()
+"""The settings of the training of the reference DM's state head."""
+
 
 def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     """Run every stage that has not been run in `out`. `quick` makes toy models in two minutes, for tests. InputError if
@@ -84,7 +88,12 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     _stage(out, "backbone", lambda: _train_in_runs(out, "backbone", backbone, out / "reasoner"))
     _stage(out, "classifier", lambda: _classifier(out, training))
     _stage(out, "dm", lambda: _finish_dm(out, seed))
-    _stage(out, "calibration", lambda: _calibrate(out, risks=(0.5,) if quick else None))
+    risks = (0.5,) if quick else None
+    _stage(out, "calibration", lambda: _calibrate(out, "dm", risks))
+    _stage(out, "dm-head", lambda: _head_dm(out, seed))
+    _stage(out, "calibration-head", lambda: _calibrate(out, "dm-head", risks))
+    _stage(out, "dm-fused", lambda: _fused_dm(out, seed))
+    _stage(out, "calibration-fused", lambda: _calibrate(out, "dm-fused", risks))
     write_reasoner_card(out)
 
 
@@ -167,32 +176,65 @@ def _classifier(out: Path, config: TrainConfig) -> dict[str, Any]:
 
 def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
     figures = json.loads((out / "figures" / "classifier.json").read_text())
-    manifest = Manifest.load(out / "rollouts" / Split.TRAIN)
-    card = finish_dm(_training_data(out), manifest, figures, out / "dm", seed=seed, name="drr-reference-dm")
-    replace(card, reasoner_name="drr-reference", nudge_cue=NUDGE_CUE).save(out / "dm")
+    _finish(out, "dm", Trained(figures), seed)
     forget_training(out / "dm")
     return {}
 
 
-def _calibrate(out: Path, risks: tuple[float, ...] | None) -> dict[str, Any]:
+def _head_dm(out: Path, seed: int) -> dict[str, Any]:
+    """The DM without a second model: a state head."""
+    figures = add_state_head(_training_data(out), _states(out), out / "dm-head", replace(STATE_TRAINING, seed=seed))
+    _finish(out, "dm-head", Trained(state_head=figures), seed)
+    return figures
+
+
+def _fused_dm(out: Path, seed: int) -> dict[str, Any]:
+    """The text classifier of the one DM and the state head of the other in a third."""
+    data, folder = _training_data(out), out / "dm-fused"
+    trained = copy_classifier(out / "dm", data, Manifest.load(out / "rollouts" / Split.TRAIN), folder)
+    shutil.copyfile(out / "dm-head" / STATE_HEAD_NAME, folder / STATE_HEAD_NAME)
+    index_classifier(folder)
+    figures = DmCard.load(out / "dm-head").trained_on["state_head"]
+    _finish(out, "dm-fused", replace(trained, state_head=figures), seed)
+    return {}
+
+
+def _finish(out: Path, name: str, trained: Trained, seed: int) -> None:
+    """Make the DM in `out`/`name`, which holds its trained parts, whole."""
+    manifest = Manifest.load(out / "rollouts" / Split.TRAIN)
+    states = None if trained.state_head is None else _states(out)
+    folder = out / name
+    card = finish_dm(
+        _training_data(out), manifest, trained, folder, states=states, seed=seed, name=f"drr-reference-{name}"
+    )
+    replace(card, reasoner_name="drr-reference", nudge_cue=NUDGE_CUE).save(folder)
+
+
+def _states(out: Path, splits: Sequence[Split] = (Split.TRAIN, Split.CALIBRATION)) -> BoundaryStates:
+    """The Reasoner's states at the boundaries of the rollouts of these splits."""
+    folders = [out / "rollouts" / split for split in splits]
+    found = [read_states(folder, Manifest.load(folder), str(out / "reasoner")) for folder in folders]
+    return reduce(BoundaryStates.joined, found)
+
+
+def _calibrate(out: Path, name: str, risks: tuple[float, ...] | None) -> dict[str, Any]:
     """Certify rules on the calibration questions, then measure the finished DM on the test questions."""
-    folder = out / "dm"
+    folder = out / name
     source = out / "rollouts" / Split.CALIBRATION
     data = split_for_calibration(read_rollouts(source), read_trained_on(folder))
     options: dict[str, Any] = {} if risks is None else {"risks": risks}
+    card = DmCard.load(folder)
+    states = None if card.kind == "text" else _states(out, tuple(_ROLLOUTS))
     card, _ = calibrate(
-        DmCard.load(folder), data, Manifest.load(source), folder, max_lost_points=MAX_LOST_POINTS, **options
+        card, data, Manifest.load(source), folder, states=states, max_lost_points=MAX_LOST_POINTS, **options
     )
-    head_rollouts = _training_data(out).head
-    fitting = score_boundaries(head_rollouts, folder, card.max_tokens)
-    temperature = score_boundaries(data.temperature, folder, card.max_tokens)
-    questions = [rollout.question for rollout in head_rollouts]
-    behaviour = with_temperatures(fit_head(fitting, questions, use=FEATURE_NAMES), temperature)
+    head, fitted_on = load_dm_head(folder), _training_data(out).head
+    judge = Judge(head.kind, folder, card.max_tokens, states)
+    fitting, tempering = judge.boundaries(fitted_on), judge.boundaries(data.temperature)
     test_rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TEST) if rollout.steps]
-    test = score_boundaries(test_rollouts, folder, card.max_tokens)
-    head = load_dm_head(folder)
-    card = replace(card, metrics=measure(head, behaviour, fitting, test, test_rollouts))
-    draw_dm({name: scores[:, 0] for name, scores in parts_of(head, behaviour, test).items()}, test, folder / "plots")
+    parts = fit_parts(head, fitting, [rollout.question for rollout in fitted_on], tempering)
+    metrics = measure(parts, fitting, judge.boundaries(test_rollouts), test_rollouts, folder / "plots")
+    card = replace(card, metrics=metrics)
     card.save(folder)
     write_dm_card(card, folder)
     return {"metrics": card.metrics, "calibration": card.calibration}

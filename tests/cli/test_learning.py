@@ -39,7 +39,19 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(records: Path) -> Path:
     backbone, out = tiny(records.parent / "backbone", "causal"), records.parent / "dm"
-    arguments = ["train", "--data", str(records), "--backbone", str(backbone), "--out", str(out), "--epochs", "1"]
+    arguments = [
+        "train",
+        "--data",
+        str(records),
+        "--kind",
+        "text",
+        "--backbone",
+        str(backbone),
+        "--out",
+        str(out),
+        "--epochs",
+        "1",
+    ]
     assert main(arguments) == 0
     return out
 
@@ -61,7 +73,7 @@ def test_training_leaves_a_dm_with_its_figures(trained: Path, records: Path) -> 
 
 def test_a_finished_dm_is_not_trained_over(trained: Path, records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (trained / "checkpoints").exists()
-    assert main(["train", "--data", str(records), "--backbone", "b", "--out", str(trained)]) == 2
+    assert main(["train", "--data", str(records), "--kind", "text", "--backbone", "b", "--out", str(trained)]) == 2
     assert "holds a finished DM" in capsys.readouterr().err
     assert DmCard.load(trained).metrics
 
@@ -72,7 +84,19 @@ def test_a_finished_dm_is_not_trained_over(trained: Path, records: Path, capsys:
 def test_training_options_out_of_range_are_named(
     records: Path, tmp_path: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", "--data", str(records), "--backbone", "b", "--out", str(tmp_path / "dm"), option, value]
+    arguments = [
+        "train",
+        "--data",
+        str(records),
+        "--kind",
+        "text",
+        "--backbone",
+        "b",
+        "--out",
+        str(tmp_path / "dm"),
+        option,
+        value,
+    ]
     assert main(arguments) == 2
     assert option in capsys.readouterr().err
 
@@ -133,7 +157,9 @@ def test_records_of_another_reasoner_are_refused(
     assert "is the behaviour of another, the DM judges fake" in capsys.readouterr().err
     manifest["complete"] = False
     (other / MANIFEST_NAME).write_text(json.dumps(manifest))
-    assert main(["train", "--data", str(other), "--backbone", "b", "--out", str(tmp_path / "dm")]) == 2
+    assert (
+        main(["train", "--data", str(other), "--kind", "text", "--backbone", "b", "--out", str(tmp_path / "dm")]) == 2
+    )
     assert "is not complete yet" in capsys.readouterr().err
 
 
@@ -160,7 +186,7 @@ def test_recorded_solutions_train_a_dm_but_cannot_be_calibrated(
     assert main(["distill", other, "--recorded", "--step-rule", "line", "--out", str(out)]) == 2
     assert "field rollouts_key" in capsys.readouterr().err
     backbone = str(tiny(tmp_path / "backbone", "encoder"))
-    arguments = ["--backbone", backbone, "--epochs", "1", "--boundaries-per-rollout", "1"]
+    arguments = ["--kind", "text", "--backbone", backbone, "--epochs", "1", "--boundaries-per-rollout", "1"]
     assert main(["train", "--data", str(out), "--out", str(dm), *arguments]) == 0
     metrics = DmCard.load(dm).metrics
     assert set(metrics) == {"text", "baselines"}
@@ -213,7 +239,18 @@ def test_two_processes_train_one_dm(records: Path, tmp_path: Path) -> None:
         "--data",
         str(records),
     ]
-    command = [sys.executable, *launch, "--backbone", str(backbone), "--out", str(tmp_path / "dm"), "--epochs", "1"]
+    command = [
+        sys.executable,
+        *launch,
+        "--kind",
+        "text",
+        "--backbone",
+        str(backbone),
+        "--out",
+        str(tmp_path / "dm"),
+        "--epochs",
+        "1",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert DmCard.load(tmp_path / "dm").metrics

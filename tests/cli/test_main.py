@@ -19,7 +19,10 @@ from tests.local_files import GOOD_JSONL
         (["distill", "q.jsonl", "--out", "o", "--reasoner", "r", "--grader", "no:such"], "--grader"),
         (["distill", "q.jsonl", "--out", "o", "--server", "http://127.0.0.1:9"], "--tokenizer: is needed"),
         (["distill", "q.jsonl", "--out", "o", "--server", "http://127.0.0.1:9", "--tokenizer", "t"], "--server: http"),
-        (["train", "--data", "nowhere", "--backbone", "b", "--out", "o"], "nowhere: holds no behaviour records"),
+        (
+            ["train", "--data", "nowhere", "--kind", "text", "--backbone", "b", "--out", "o"],
+            "nowhere: holds no behaviour records",
+        ),
         (["calibrate", "--dm", "nowhere", "--data", "d"], "nowhere: is no DM"),
         (["inspect", "nowhere"], "nowhere: is no DM"),
     ],

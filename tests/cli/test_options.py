@@ -35,7 +35,7 @@ CONFIGS: dict[str, type[Any]] = {
 
 LEAST: dict[str, list[str]] = {
     "distill": ["q.jsonl", "--out", "o", "--reasoner", "r"],
-    "train": ["--data", "d", "--backbone", "b", "--out", "o"],
+    "train": ["--data", "d", "--kind", "text", "--backbone", "b", "--out", "o"],
     "calibrate": ["--data", "d", "--dm", "dm"],
     "inspect": ["dm"],
     "eval": ["q.jsonl", "--out", "o", "--reasoner", "r"],
@@ -193,7 +193,10 @@ def test_every_number_has_a_range() -> None:
         (["distill", "q", "--out", "o", "--server", "http://[", "--tokenizer", "t"], "--server: must be an address"),
         (["inspect", "dm", "--server", "http://h:99999"], "--server: must be an address"),
         (["distill", "q", "--out", "q", "--reasoner", "r"], "--out: q is a file, not a folder"),
-        (["train", "--data", "d", "--backbone", "b", "--out", "q/dm"], "--out: q is a file, not a folder"),
+        (
+            ["train", "--data", "d", "--kind", "text", "--backbone", "b", "--out", "q/dm"],
+            "--out: q is a file, not a folder",
+        ),
         (["eval", "q", "--reasoner", "r", "--out", "q/x/y"], "--out: q is a file"),
         (["reference", "build", "--out", "q"], "--out: q is a file"),
         (["calibrate", "--data", "d", "--scorer", "logprob", "--out", "q"], "--out: q is a file"),
@@ -217,10 +220,13 @@ def test_every_number_has_a_range() -> None:
         (["eval", "q", "--out", "o"], "--reasoner: is needed"),
         (["eval", "q", "--out", "o", "--report"], "o: holds no outcomes"),
         (["eval", "q", "--out", "o", "--reasoner", "r", "--scorer", "dm"], "--dm brings the DM"),
-        (["train", "--data", "d", "--backbone", "b", "--out", "o", "--freeze"], "--freeze: leaves nothing to train"),
+        (
+            ["train", "--data", "d", "--kind", "text", "--backbone", "b", "--out", "o", "--freeze"],
+            "--freeze: leaves nothing to train",
+        ),
         (
             [
-                *("train", "--data", "d", "--backbone", "b", "--out", "o", "--freeze"),
+                *("train", "--data", "d", "--kind", "text", "--backbone", "b", "--out", "o", "--freeze"),
                 "--extra-layers=1",
                 "--lora-rank=4",
             ],
@@ -255,8 +261,11 @@ def test_what_cannot_be_is_one_sentence(
         (["evl"], "did you mean eval?"),
         (["distill", "q", "--out", "o", "--rolouts", "3"], "did you mean --rollouts?"),
         (["distill", "q", "--out", "o", "--labels", "golden"], "did you mean gold?"),
-        (["train", "--data", "d", "--backbone", "b", "--out", "o", "--epochs", "x"], "--epochs: invalid float value"),
-        (["train"], "required: --data, --backbone, --out"),
+        (
+            ["train", "--data", "d", "--kind", "text", "--backbone", "b", "--out", "o", "--epochs", "x"],
+            "--epochs: invalid float value",
+        ),
+        (["train"], "required: --data, --out"),
         (["reference", "bild"], "did you mean build?"),
         ([], "required: COMMAND"),
     ],

@@ -1,0 +1,195 @@
+"""Train a state head: a small network from the Reasoner's state at a boundary to the logits of `now` and `later`.
+
+It takes minutes: the states are computed once (drr.learn.states), and only the network is trained.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from drr.engine.state_head import OUTPUTS, StateHead
+from drr.learn.boundaries import Boundaries, flatten
+from drr.learn.dm_metrics import phase_masks
+from drr.learn.fusion import rollout_weights
+from drr.learn.records import Rollout
+from drr.learn.state_config import StateConfig
+from drr.learn.states import BoundaryStates
+from drr.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class _Lessons:
+    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N];
+    P pairs [P, 2] of a right and a wrong boundary at the same question and in the same place of their attempts."""
+
+    states: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
+    question: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+
+class _Members(nn.Module):
+    """K networks with one hidden layer each, side by side."""
+
+    def __init__(self, size: int, config: StateConfig) -> None:
+        super().__init__()
+        self.members = config.members
+        self.hidden = nn.Linear(size, config.members * config.hidden)
+        self.out = nn.Parameter(torch.empty(config.members, len(OUTPUTS), config.hidden))
+        nn.init.uniform_(self.out, -(config.hidden**-0.5), config.hidden**-0.5)
+        self.out_bias = nn.Parameter(torch.zeros(config.members, len(OUTPUTS)))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Standardised states [N, size] -> logits [N, K, 2]."""
+        inner = self.dropout(functional.gelu(self.hidden(self.dropout(states))))
+        return torch.einsum("nkh,koh->nko", inner.unflatten(1, (self.members, -1)), self.out) + self.out_bias
+
+    def averaged(self, mean: torch.Tensor, scale: torch.Tensor) -> StateHead:
+        """The average of the members, for states that are not standardised (by `mean` and `scale` [size]), as one
+        head."""
+        head = StateHead(self.hidden.in_features, self.hidden.out_features)
+        weight = self.hidden.weight / scale
+        head.load_state_dict(
+            {
+                "norm.weight": torch.ones_like(mean),
+                "norm.bias": torch.zeros_like(mean),
+                "hidden.weight": weight,
+                "hidden.bias": self.hidden.bias - weight @ mean,
+                "out.weight": self.out.transpose(0, 1).flatten(1) / self.members,
+                "out.bias": self.out_bias.mean(0),
+            }
+        )
+        return head.eval().requires_grad_(False)
+
+
+def train_state_head(
+    rollouts: Sequence[Rollout], held_back: Sequence[Rollout], states: BoundaryStates, config: StateConfig
+) -> tuple[StateHead, dict[str, Any]]:
+    """A head trained on the rollouts' boundaries, and the figures of its training.
+
+    Training ends early once the loss on `held_back` (rollouts of other questions) has not fallen for `config.patience`
+    epochs, and the best state is kept. The same arguments give the same head.
+    """
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    train, held = _lessons(rollouts, states), _lessons(held_back, states)
+    mean, scale = train.states.mean(0), train.states.std(0) + 1e-4
+    train.states.sub_(mean).div_(scale)
+    held.states.sub_(mean).div_(scale)
+    members = _Members(train.states.shape[1], config)
+    count = int(train.question.max()) + 1
+    drawn = torch.tensor(
+        np.stack([np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)], axis=1),
+        dtype=torch.float32,
+    )
+    batches = -(-count // config.questions)
+    optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches * config.epochs)
+    best, best_loss, best_epoch, epoch = None, float("inf"), 0, 0
+    with Progress("State head", config.epochs) as progress:
+        for epoch in range(1, config.epochs + 1):
+            members.train()
+            for rows, pairs in _batches(train, rng, config.questions):
+                optimizer.zero_grad()
+                logits = members(train.states[rows])
+                loss = _loss(logits, train, rows, drawn[train.question[rows]])
+                if config.ranking and len(pairs):
+                    now = logits[:, :, 0]
+                    loss = loss + config.ranking * functional.softplus(now[pairs[:, 1]] - now[pairs[:, 0]]).mean()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                schedule.step()
+            held_loss = _held_loss(members, held)
+            if held_loss < best_loss:
+                best, best_loss, best_epoch = members.averaged(mean, scale), held_loss, epoch
+            progress.advance(f"loss {held_loss:.4f}")
+            if epoch - best_epoch >= config.patience:
+                break
+        seconds = progress.seconds
+    assert best is not None
+    figures = {
+        "parameters": sum(parameter.numel() for parameter in best.parameters()),
+        "rollouts": len(rollouts),
+        "boundaries": len(train.states),
+        "epochs": epoch,
+        "best_epoch": best_epoch,
+        "best_loss": round(best_loss, 4),
+        "seconds": round(seconds),
+    }
+    return best, figures
+
+
+def state_logits(head: StateHead, rollouts: Sequence[Rollout], states: BoundaryStates) -> Boundaries:
+    """The boundaries of `rollouts` with the head's logits, computed as in serving."""
+    with torch.inference_mode():
+        logits = head(states.of(rollouts)).double().numpy()
+    lengths = np.cumsum([len(rollout.steps) for rollout in rollouts])[:-1]
+    return flatten(rollouts, np.split(logits, lengths), "head")
+
+
+def _lessons(rollouts: Sequence[Rollout], states: BoundaryStates) -> _Lessons:
+    found = states.of(rollouts)
+    data = flatten(rollouts, [np.zeros((len(rollout.steps), 2)) for rollout in rollouts])
+    weights = rollout_weights(data)
+    identities = [rollout.identity for rollout in rollouts]
+    numbers = {identity: number for number, identity in enumerate(dict.fromkeys(identities))}
+    question = np.asarray([numbers[identity] for identity in identities], dtype=np.int64)[data.rollout]
+    return _Lessons(
+        functional.layer_norm(found, found.shape[1:]),
+        torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32),
+        torch.tensor(np.stack([weights * data.known, weights], axis=1), dtype=torch.float32),
+        question,
+        _pairs(data, question),
+    )
+
+
+def _pairs(data: Boundaries, question: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[P, 2] pairs of a right and a wrong boundary of attempts at the same question: where both first state an answer,
+    or where both end."""
+    masks, pairs = phase_masks(data), [np.zeros((0, 2), dtype=np.int64)]
+    for phase in ("first", "last"):
+        rows = np.flatnonzero(masks[phase] & data.known)
+        for number in np.unique(question[rows]):
+            own = rows[question[rows] == number]
+            right, wrong = own[data.now[own]], own[~data.now[own]]
+            pairs.append(np.stack(np.meshgrid(right, wrong), axis=-1).reshape(-1, 2))
+    return np.concatenate(pairs)
+
+
+def _batches(
+    data: _Lessons, rng: np.random.Generator, questions: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The rows of so many questions, and their pairs as places among these rows: every question once, shuffled."""
+    order = rng.permutation(int(data.question.max()) + 1)
+    pair_question = data.question[data.pairs[:, 0]]
+    place = np.zeros(len(data.question), dtype=np.int64)
+    for start in range(0, len(order), questions):
+        chosen = order[start : start + questions]
+        rows = np.flatnonzero(np.isin(data.question, chosen))
+        place[rows] = np.arange(len(rows))
+        yield rows, place[data.pairs[np.isin(pair_question, chosen)]]
+
+
+def _loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: torch.Tensor) -> torch.Tensor:
+    """Mean log loss of all members; `drawn` [N, K] is how often a member's sample holds the row's question."""
+    labels = data.labels[rows][:, None].expand_as(logits)
+    weights = data.weights[rows][:, None] * drawn[:, :, None]
+    losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def _held_loss(members: _Members, data: _Lessons) -> float:
+    """The log loss of the members' average."""
+    members.eval()
+    with torch.inference_mode():
+        logits = members(data.states).mean(1, keepdim=True)
+        everything = np.arange(len(data.question))
+        return float(_loss(logits, data, everything, torch.ones(len(everything), 1)))
