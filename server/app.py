@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 
 from drr.engine.formats import tool_openers
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, fingerprint
+from drr.judge.dm_folder import fingerprint
 from drr.judge.drift import DriftWatch
 from drr.judge.scorer_card import ScorerCard, load_cards
 from drr.judge.scorers.registry import training_free
@@ -69,22 +69,26 @@ def _runtime(
 ) -> DrrRuntime:
     tokenizer = engine.renderer.tokenizer
     card = models.dms[0].card if models.dms else None
-    own = DmDefaults.of(card) if card is not None else DmDefaults()
-    cue = card.nudge_cue if card is not None else DEFAULT_NUDGE_CUE
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    own = DmDefaults.of(card, encode)
     defaults = Defaults(
         mode=args.drr_mode or ("auto" if card is not None or args.drr_scorer else "off"),
         rule=own.rule,
         calibration=own.calibration,
-        beside={dm.name: DmDefaults.of(dm.card) for dm in models.dms[1:]},
+        beside={dm.name: DmDefaults.of(dm.card, encode) for dm in models.dms[1:]},
         calibrations={
             card.scorer: Calibration.from_json(card.calibration) for card in _scorer_cards(args, engine, rule)
         },
         nudge=own.nudge,
         nudge_below=own.nudge_below,
-        nudge_cue=cue,
-        nudge_cue_ids=tuple(tokenizer.encode(cue, add_special_tokens=False)),
+        nudge_cue=own.nudge_cue,
+        nudge_cue_ids=own.nudge_cue_ids,
         scorer=args.drr_scorer or ("dm" if card is not None else None),
-        rethink_cue=injected(tokenizer.encode(RETHINK_CUE, add_special_tokens=False), RETHINK_CUE),
+        rethink_cue=injected(encode(RETHINK_CUE), RETHINK_CUE),
         separator=args.drr_separator,
         refusal=args.drr_refusal,
         rethink_temperature=_sampling_temperature(engine),

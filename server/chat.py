@@ -23,7 +23,7 @@ from server.report import announcement, choice_reports, correct_usage, response_
 from server.resolve import Asked, resolve
 from server.runtime import DrrRuntime
 from server.schema import DrrError, DrrRequest
-from server.settings import Settings
+from server.settings import Defaults, Settings
 from server.streams import with_reports
 from server.vllm_api import (
     ChatCompletionRequest,
@@ -33,7 +33,7 @@ from server.vllm_api import (
     UsageInfo,
 )
 
-_UNSTEERED = frozenset({"report", "thinking_in", "max_thinking_tokens", "answer_tokens", "max_steps"})
+_UNSTEERED = frozenset({"dm", "report", "thinking_in", "max_thinking_tokens", "answer_tokens", "max_steps"})
 """Keys that say nothing about how sure a judge has to be."""
 
 _BESIDE_BEAMS = frozenset({"mode", "report"})
@@ -69,7 +69,7 @@ class DrrChat:
             named = error if _in_body(request) else error.in_header()
             refused: ErrorResponse = self._handler.create_error_response(str(named), param=named.param)
             return refused
-        scorer = self.runtime.scorers[settings.scorer] if settings.scorer is not None else None
+        scorer = self.runtime.scorers[settings.judge] if settings.judge is not None else None
         plan = ResponsePlan(
             settings,
             question_text([message for message in request.messages if isinstance(message, dict)]),
@@ -141,12 +141,12 @@ class DrrChat:
         defaults = self.runtime.defaults
         meant = EFFORTS.get(request.reasoning_effort or "")
         given = asked.given() if asked is not None else set[str]()
-        if meant is None or defaults.calibration is None or not given <= _UNSTEERED:
+        if meant is None or not given <= _UNSTEERED or not _judged_by_calibrated_dm(asked, defaults):
             return asked
-        if defaults.mode != "auto" or forced_mode == "off" or defaults.scorer != "dm":
+        if defaults.mode != "auto" or forced_mode == "off":
             return asked
-        if meant.mode is not None and forced_mode is not None:
-            return asked
+        if meant.mode is not None and (forced_mode is not None or "dm" in given):
+            return asked  # somebody is to judge
         if asked is not None and asked.max_thinking_tokens == 0:
             return asked  # nothing is thought that a judge could be surer of
         chosen = {name: value for name, value in dataclasses.asdict(meant).items() if value is not None}
@@ -171,6 +171,14 @@ class DrrChat:
             return None
         request.model, mode = found
         return mode
+
+
+def _judged_by_calibrated_dm(asked: DrrRequest | None, defaults: Defaults) -> bool:
+    """Whether the DM that the request names has been calibrated, or else that of `--dm`, where that one judges."""
+    if asked is not None and asked.dm is not None:
+        named = defaults.beside.get(asked.dm)
+        return named is not None and named.calibration is not None
+    return defaults.scorer == "dm" and defaults.calibration is not None
 
 
 def _in_body(request: ChatCompletionRequest) -> bool:

@@ -13,11 +13,10 @@ from drr.checks import check_file
 from drr.engine.model_source import TOKENIZER_FILES, check_model
 from drr.errors import InputError
 from drr.failures import in_one_sentence
-from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
-from server.contradictions import check_flags, check_kind, flag
+from server.contradictions import check_flags, flag
+from server.dm_flags import dm_folders
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
@@ -124,17 +123,7 @@ def _unusable(error: OSError, host: str, port: int) -> InputError:
 
 
 def _check_judges(given: dict[str, Any]) -> None:
-    if "dm" in given:
-        folder = Path(given["dm"])
-        if not folder.is_dir():
-            raise InputError("--dm", f"there is no folder {folder}")
-        card = DmCard.load(folder)
-        if card.calibration is not None:
-            Calibration.from_json(card.calibration)
-        load_dm_head(folder)
-        check_kind(given, card.kind)
-        if card.kind != "head":
-            check_model(str(folder), "--dm")
+    dm_folders(given)
     if "drr_calibration" in given:
         if not Path(given["drr_calibration"]).is_dir():
             raise InputError("--drr-calibration", f"there is no folder {given['drr_calibration']}")

@@ -82,7 +82,7 @@ class ThinkingEngine(AsyncLLM):
         outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
         ids = self.drr.state_ids if self.drr is not None else None
         if ids is not None and shows_spare(params, ids, self.model_config.get_vocab_size()):
-            return without_spare(outputs, ids)
+            return without_spare(outputs, ids, params)
         return outputs
 
     async def _think(
@@ -130,7 +130,7 @@ class ThinkingEngine(AsyncLLM):
             case StepReport():
                 if plan.settings.judged or plan.settings.limited:
                     metrics.observe_step(event)
-                    self._watch_drift(event, dm_judged=plan.settings.scorer == "dm")
+                    self._watch_drift(event, judged=plan.settings.judge == "dm")
                 plan.account.steps.append((index, event))
             case Finished(outcome):
                 if not plan.settings.judged and plan.settings.report != "steps":
@@ -168,9 +168,10 @@ class ThinkingEngine(AsyncLLM):
         with self.ranks.one() as rank:
             yield {**options, "data_parallel_rank": rank}
 
-    def _watch_drift(self, step: StepReport, *, dm_judged: bool) -> None:
+    def _watch_drift(self, step: StepReport, *, judged: bool) -> None:
+        """`judged` tells that the DM did whose calibration the watch goes by: that of `--dm`."""
         watch = self.drr.drift if self.drr is not None else None
-        if watch is not None and dm_judged and step.index == step.attempt == 0 and step.p_later is not None:
+        if watch is not None and judged and step.index == step.attempt == 0 and step.p_later is not None:
             metrics.observe_first_score(watch, step.p_later)
 
 

@@ -15,9 +15,10 @@ from drr.engine.judging_engine import prepare_to_judge
 from drr.engine.open_prm import start_prm
 from drr.engine.state_ids import StateIds
 from drr.judge.scorers.process_reward import ProcessRewardScorer
+from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.errors import StartupError
-from server.judges import Dm, DmFolder, start_judge, warm_up
+from server.judges import Dm, start_judge, warm_up
 from server.vllm_api import AsyncEngineArgs, AsyncLLM, SamplingParams, UsageContext, tokens_input
 
 

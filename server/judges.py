@@ -10,8 +10,7 @@ from pathlib import Path
 from drr.engine.devices import dm_precision, give_way
 from drr.engine.open_dm import start_dm
 from drr.engine.remote_dm import RemoteClassifier, remote_dm
-from drr.errors import InputError
-from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint, load_dm_head
 from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
@@ -19,25 +18,11 @@ from drr.loop.scoring import Boundary
 from drr.loop.steps import StepRule
 from server import metrics
 from server.arguments import given_flags
-from server.contradictions import check_kind
+from server.dm_flags import DmFolder, dm_folders
 from server.errors import StartupError
 from server.vllm_api import AsyncLLM
 
 logger = logging.getLogger("drr")
-
-
-@dataclass(frozen=True, slots=True)
-class DmFolder:
-    """A DM before it runs. `name` is what requests call it by; that of `--dm` has none."""
-
-    card: DmCard
-    path: Path
-    name: str = ""
-
-    @property
-    def head_file(self) -> Path | None:
-        """What the Reasoner's engine has to run for it."""
-        return None if self.card.kind == "text" else self.path / STATE_HEAD_NAME
 
 
 @dataclass(slots=True)
@@ -71,8 +56,8 @@ class Dm:
         session = self.text.session("What is 1 + 1?")
         boundaries = [Boundary(index, "1 + 1 is 2.\n\n", None) for index in range(4)]
         try:
-            await session.score(boundaries[0])
-            await asyncio.gather(*map(session.score, boundaries[1:]))
+            await session.logits(boundaries[0])
+            await asyncio.gather(*map(session.logits, boundaries[1:]))
         except Exception as error:
             logger.warning("The DM could not be warmed up: %r", error)
 
@@ -80,17 +65,8 @@ class Dm:
 def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
     """The DMs that are asked for, that of `--dm` first, checked against a Reasoner that is a folder before anything is
     started. InputError or StartupError says what is wrong."""
-    if not args.dm:
-        return []
-    found = [DmFolder(DmCard.load(Path(args.dm)), Path(args.dm))]
-    check_kind(given_flags(args), found[0].card.kind)
-    for entry in args.dm_beside or ():
-        name, _, folder = entry.partition("=")
-        beside = DmFolder(DmCard.load(Path(folder)), Path(folder), name)
-        if beside.card.kind != "head":
-            raise InputError("--dm-beside", f"{folder} is of kind {beside.card.kind}: it must be a head")
-        found.append(beside)
-    if Path(args.model).is_dir():
+    found = dm_folders(given_flags(args))
+    if found and Path(args.model).is_dir():
         check_dms(found, Path(args.model), rule, args)
         told = None if args.dm_url else hint(found[0].card, found[0].path, Path(args.model))
         if told is not None:

@@ -171,7 +171,7 @@ def _check_contradictions(asked: DrrRequest, situation: _Situation) -> None:
 
 
 def _mode(asked: DrrRequest, forced_mode: Mode | None, defaults: Defaults) -> Mode:
-    """The mode; with a scorer named, a server that does not judge by itself judges."""
+    """The mode; with a scorer or a DM named, a server that does not judge by itself judges."""
     if forced_mode is not None and asked.mode not in (None, forced_mode):
         raise DrrError("drr.mode", f"the model alias asks for {forced_mode}, the drr object for {asked.mode}")
     named = asked.mode or forced_mode
@@ -180,7 +180,7 @@ def _mode(asked: DrrRequest, forced_mode: Mode | None, defaults: Defaults) -> Mo
             source = "model" if asked.mode is None else "drr.mode"
             raise DrrError(source, f"{named} {Need.JUDGE.value}")
         return "off"
-    if named is None and asked.scorer is not None and defaults.mode == "off":
+    if named is None and (asked.scorer or asked.dm) is not None and defaults.mode == "off":
         return "auto"
     return named or defaults.mode
 

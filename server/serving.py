@@ -20,10 +20,11 @@ from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
 from server.app import make_app
 from server.arguments import parse_args
+from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.engines import Models, start_models, weights_of
 from server.errors import StartupError
-from server.judges import Dm, DmFolder, check_downloaded, read_dms
+from server.judges import Dm, check_downloaded, read_dms
 from server.vllm_api import get_uvicorn_log_config, serve_http, setup_server
 
 logger = logging.getLogger("drr")

@@ -1,11 +1,11 @@
 """The server's side of every setting, and the effective settings of one response."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from drr.judge.calibration import Calibration, Certificate
-from drr.judge.dm_folder import DmCard
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE, DmCard
 from drr.judge.scorers.registry import LEAST_ACCEPTED, ScorerName
 from drr.loop.policy import PolicySettings, StopCause
 from drr.loop.reasoner import Token
@@ -28,13 +28,19 @@ class DmDefaults:
     calibration: Calibration | None = None
     nudge: int = 0
     nudge_below: float = 0.5
+    nudge_cue: str = DEFAULT_NUDGE_CUE
+    nudge_cue_ids: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, card: DmCard) -> Self:
-        """By the DM's card: the calibration's default rule, or the threshold that it was made with."""
+    def of(cls, card: DmCard | None, encode: Callable[[str], Sequence[int]]) -> Self:
+        """By the DM's card: the calibration's default rule, or the threshold that it was made with. `encode` gives the
+        Reasoner's ids of a text."""
+        if card is None:
+            return cls(nudge_cue_ids=tuple(encode(DEFAULT_NUDGE_CUE)))
         calibration = None if card.calibration is None else Calibration.from_json(card.calibration)
         rule = Rule(card.threshold, card.patience) if calibration is None else calibration.rules["default"]
-        return cls(rule, calibration, card.nudge, card.nudge_below)
+        cue = card.nudge_cue
+        return cls(rule, calibration, card.nudge, card.nudge_below, cue, tuple(encode(cue)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Defaults:
     scorer: ScorerName | None = "dm"
     nudge: int = 0
     nudge_below: float = 0.5
-    nudge_cue: str = "Wait,"
+    nudge_cue: str = DEFAULT_NUDGE_CUE
     nudge_cue_ids: tuple[int, ...] = ()
     max_rethinks: int = 3
     """Of requests in mode rethink that do not say."""
@@ -186,6 +192,7 @@ class Settings:
         cache_salt: str | None = None,
     ) -> LoopSettings:
         """What the loop needs of them, and of the request beside them."""
+        judge = defaults if self.dm is None else defaults.beside[self.dm]
         policy = PolicySettings(
             threshold=self.threshold,
             min_steps=self.min_steps,
@@ -208,8 +215,8 @@ class Settings:
             thinking_limit=cause,
             answer_tokens=self.answer_tokens,
             deadline=defaults.deadline if self.scorer in (None, "dm") else max(defaults.deadline, PROBE_DEADLINE),
-            nudge_cue=defaults.nudge_cue,
-            nudge_cue_ids=defaults.nudge_cue_ids,
+            nudge_cue=judge.nudge_cue,
+            nudge_cue_ids=judge.nudge_cue_ids,
             separate_answer=separate_answer,
             context_limit=context_limit,
             min_step_tokens=self.min_step_tokens,

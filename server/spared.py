@@ -12,7 +12,7 @@ _ALL = -1
 
 def check_params(params: SamplingParams, ids: StateIds) -> None:
     """VLLMValidationError where a request wants something of a spare id: no tokenizer makes it, and none is sampled."""
-    for name in ("allowed_token_ids", "logit_bias"):
+    for name in ("allowed_token_ids", "logit_bias", "logprob_token_ids"):
         asked = sorted(set(getattr(params, name) or ()) & set(ids.all))
         if asked:
             raise VLLMValidationError(f"{name}: {asked[0]} is the id of no token", parameter=name, value=asked[0])
@@ -27,13 +27,15 @@ def shows_spare(params: SamplingParams, ids: StateIds, vocabulary: int) -> bool:
 
 
 async def without_spare(
-    outputs: AsyncGenerator[RequestOutput, None], ids: StateIds
+    outputs: AsyncGenerator[RequestOutput, None], ids: StateIds, params: SamplingParams
 ) -> AsyncGenerator[RequestOutput, None]:
-    """The outputs, without the spare ids among the tokens whose log-probabilities they tell."""
+    """The outputs of a request, without the spare ids among the tokens whose log-probabilities they tell. Those that
+    the request names itself, which only the loop's do, stay: the loop reads them and hands them to nobody."""
+    named = ids.level in (params.logprob_token_ids or ())
     async with contextlib.aclosing(outputs):
         async for output in outputs:
             _forget(output.prompt_logprobs or (), ids)
-            for completion in output.outputs:
+            for completion in output.outputs if not named else ():
                 _forget(completion.logprobs or (), ids)
             yield output
 

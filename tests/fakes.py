@@ -1,14 +1,15 @@
 """Tiny honest stand-ins for the Reasoner and the DM: scripted tokens, scripted scores, no engine."""
 
 import asyncio
+import zlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from drr.learn.records import Rollout
 from drr.loop.attempt import ThinkingLoop
-from drr.loop.formats import MarkerTokens
+from drr.loop.formats import MarkerTokens, ReasoningFormat
 from drr.loop.policy import Score
-from drr.loop.probing import Probe
+from drr.loop.probing import Probe, ProbedToken
 from drr.loop.reasoner import Delta, Phase, Segment, Token
 from drr.loop.response import Emit, Finished, Outcome, StepReport
 from drr.loop.rethink import RethinkLoop
@@ -34,13 +35,18 @@ class Vocabulary:
         return "".join(words[i] for i in ids)
 
 
+def told(ids: Sequence[int]) -> tuple[float, float]:
+    """What a scripted head says of the context `ids`: its length, and a number from 0 to 1 that goes by all its ids."""
+    return float(len(ids)), zlib.crc32(repr(list(ids)).encode()) / 2**32
+
+
 @dataclass
 class FakeReasoner:
     """Plays `thinking` in its first request, `rethought` in later THINK requests, `answer` in ANSWER requests. A THINK
     request that begins where the one before was not allowed any more plays the rest of that.
 
     Words are tokens; "" is the end of the turn. `group` tokens come per delta. `pace` is awaited between deltas; with
-    `at_once` all of a request comes before anybody else has a turn.
+    `at_once` all of a request comes before anybody else has a turn. With `tells`, thinking comes with what a head says.
     """
 
     thinking: Sequence[str]
@@ -50,6 +56,7 @@ class FakeReasoner:
     at_once: bool = False
     pace: Callable[[], "asyncio.Future[None] | asyncio.Task[None]"] | None = None
     fails_after: int | None = None
+    tells: bool = False
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     segments: list[Segment] = field(default_factory=list)
     running: int = 0
@@ -82,8 +89,14 @@ class FakeReasoner:
                 reason = "stop"
             elif start + self.group >= len(words):
                 reason = "length"
-            tokens = tuple(self.vocabulary.token(word) for word in piece)
-            yield Delta(tokens, "".join(piece), reason)
+            tokens = [self.vocabulary.token(word) for word in piece]
+            if self.tells and segment.phase is Phase.THINK:
+                behind = len(segment.ids) + start
+                tokens = [
+                    replace(token, states=told(self._rest_behind[: behind + place]))
+                    for place, token in enumerate(tokens)
+                ]
+            yield Delta(tuple(tokens), "".join(piece), reason)
 
     def _words(self, segment: Segment) -> Sequence[str]:
         if segment.phase is Phase.ANSWER:
@@ -122,6 +135,80 @@ class FakeScorer:
             return Score(value, value)
         finally:
             self.running -= 1
+
+
+@dataclass
+class FakeProbe:
+    """Tells what a scripted head says of a context, for a token each; `fails` is raised instead, or nothing is said."""
+
+    form: ReasoningFormat = FORM
+    tokens: int = 0
+    fails: Exception | None = None
+    silent: bool = False
+    asked: list[list[int]] = field(default_factory=list)
+    running: int = 0
+
+    async def states(self, ids: Sequence[int]) -> tuple[float, ...] | None:
+        self.asked.append(list(ids))
+        self.running += 1
+        try:
+            await asyncio.sleep(0)
+            if self.fails is not None:
+                raise self.fails
+            self.tokens += 1
+            return None if self.silent else told(ids)
+        finally:
+            self.running -= 1
+
+    async def complete(
+        self, ids: Sequence[int], max_tokens: int, likeliest: int = 0, stop: Sequence[str] = ()
+    ) -> list[ProbedToken]:
+        raise AssertionError("a head asks for no text")
+
+    def ask(self, message: str, *, think: bool) -> list[int]:
+        raise AssertionError("a head asks no question")
+
+
+@dataclass
+class FakeHead:
+    """Scores boundaries by what a scripted head says: boundary i with `scores[i]`, or with what was said itself where
+    there are none. Whatever was said must have been said of the boundary's own context."""
+
+    scores: Sequence[float] = ()
+    id: str = "head"
+    seen: list[Boundary] = field(default_factory=list)
+    at_once: int = 0
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "FakeHeadSession":
+        return FakeHeadSession(self, probe)
+
+
+@dataclass
+class FakeHeadSession:
+    """Scores the boundaries of one attempt."""
+
+    head: FakeHead
+    probe: Probe | None
+
+    def score_at_once(self, boundary: Boundary) -> Score | None:
+        if boundary.states is None:
+            return None
+        self.head.at_once += 1
+        return self._score(boundary, boundary.states)
+
+    async def score(self, boundary: Boundary) -> Score:
+        assert boundary.states is None, "what is known already is not asked for"
+        states = await self.probe.states(boundary.context()) if self.probe is not None else None
+        if states is None:
+            raise ValueError("nothing was said")
+        return self._score(boundary, states)
+
+    def _score(self, boundary: Boundary, states: tuple[float, ...]) -> Score:
+        assert states == told(boundary.context()), "of another context"
+        self.head.seen.append(boundary)
+        scores = self.head.scores
+        value = scores[min(boundary.index, len(scores) - 1)] if scores else states[1]
+        return Score(value, value)
 
 
 @dataclass

@@ -13,14 +13,11 @@ from vllm.tokenizers import cached_tokenizer_from_config
 from drr.engine.judged_model import CONFIG_KEY, register_judged
 from drr.engine.judged_plugin import ARCHITECTURE_VARIABLE
 from drr.engine.state_head import OUTPUTS, StateHead
-from drr.engine.state_ids import StateIds
+from drr.engine.state_ids import MOST_NAMED, StateIds
 from drr.errors import InputError
 
 PLUGIN_GROUP, PLUGIN_NAME = "vllm.general_plugins", "drr"
 _PLUGINS, _COPIED_BY_RAY = "VLLM_PLUGINS", "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-_MOST_IDS = 128
-"""The most ids that vLLM lets a request name."""
-
 _NEVER_MADE = re.compile(r"\W*(?:reserved_special_token|reserved|unused|dummy|special)_?\d+\W*", re.IGNORECASE)
 """The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and <unused12>."""
 
@@ -83,8 +80,8 @@ def refuse(config: VllmConfig) -> None:
 
 
 def _spare_ids_of(config: VllmConfig, count: int) -> list[int]:
-    if count > _MOST_IDS:
-        raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {_MOST_IDS}")
+    if count > MOST_NAMED:
+        raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {MOST_NAMED}")
     model = config.model_config
     tokenizer = cached_tokenizer_from_config(model)
     names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}

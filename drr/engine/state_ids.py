@@ -1,9 +1,12 @@
 """How what heads in the Reasoner's engine say is read from the log-probabilities of its tokens."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+MOST_NAMED = 128
+"""The most ids that vLLM lets a request name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,11 @@ class StateIds:
     def all(self) -> list[int]:
         """What a request asks for."""
         return [self.level, *self.outputs]
+
+    def beside(self, named: Sequence[int] | None) -> list[int] | None:
+        """What a request asks for that names ids of its own; None where that would be more than vLLM allows."""
+        together = list(dict.fromkeys([*(named or ()), *self.all]))
+        return together if len(together) <= MOST_NAMED else None
 
     def read(self, told: Mapping[int, Any]) -> tuple[float, ...] | None:
         """The heads' outputs from the log-probabilities of a token's alternatives; None where those do not tell them

@@ -56,8 +56,7 @@ class VllmReasoner:
         self._generate, self._tokenizer = generate, tokenizer
         self._prompt, self._params = prompt, params
         self._judged, self._free_thinking = judged, free_thinking
-        # The engine tells a request either of ids that it names or of the likeliest ones, which the client wants here.
-        self._state_ids = state_ids if judged and not params.logprobs else None
+        self._state_ids = state_ids if judged and _may_read(params, state_ids) else None
         self._request_id, self._options = request_id, dict(options)
         self._decoder, self._decoded = TextDecoder(tokenizer, [], params.skip_special_tokens), list[int]()
         self.first_output: RequestOutput | None = None
@@ -98,6 +97,12 @@ class VllmReasoner:
             self._decoded = behind
 
 
+def _may_read(params: SamplingParams, state_ids: StateIds | None) -> bool:
+    """Whether a request can be told what heads say: the engine tells it either of ids that it names, not too many, or
+    of the likeliest ones, which a client may want."""
+    return state_ids is not None and not params.logprobs and state_ids.beside(params.logprob_token_ids) is not None
+
+
 def segment_params(
     params: SamplingParams,
     segment: Segment,
@@ -129,12 +134,15 @@ def segment_params(
     if segment.phase is Phase.THINK:
         adapted.stop, adapted.output_text_buffer_length = [], 0
         if judged and state_ids is not None:
-            adapted.logprobs, adapted.logprob_token_ids = None, state_ids.all
+            adapted.logprobs, adapted.logprob_token_ids = None, state_ids.beside(params.logprob_token_ids)
+        elif judged and params.logprob_token_ids:
+            adapted.logprobs = None  # the sampled token's comes with those that are named
         elif judged:
             adapted.logprobs = max(0, params.logprobs or 0) if params.logprobs != -1 else -1
         if free_thinking:
             adapted.structured_outputs = None
-        adapted.detokenize = params.logprobs is not None  # text is decoded here, token by token
+        wanted = params.logprobs is not None or params.logprob_token_ids is not None
+        adapted.detokenize = wanted  # the texts of alternatives: those of the tokens are decoded here, one by one
     if segment.carried and (params.presence_penalty or params.frequency_penalty):
         adapted.logit_bias = _carried_penalties(params, segment.carried)
     return adapted
@@ -161,17 +169,19 @@ def _carried_penalties(params: SamplingParams, carried: Sequence[int]) -> dict[i
 
 
 def _thinking_delta(
-    completion: CompletionOutput, decode: "TextDecoder", keep_stop: bool, state_ids: StateIds | None
+    completion: CompletionOutput, decode: "TextDecoder", keep_stop: bool, state_ids: StateIds | None = None
 ) -> Delta:
     ids = list(completion.token_ids)
     stopped = completion.finish_reason == "stop" and not keep_stop
+    spare = frozenset(state_ids.all) if state_ids is not None else frozenset()
     tokens = []
     for position, token_id in enumerate(ids):
         text = "" if stopped and position == len(ids) - 1 else decode.step(token_id)
         detail = completion.logprobs[position] if completion.logprobs else None
         states = None
         if detail and state_ids is not None:
-            states, detail = state_ids.read(detail), {token_id: detail[token_id]}
+            states = state_ids.read(detail)
+            detail = {named: told for named, told in detail.items() if named not in spare}
         logprob = detail[token_id].logprob if detail else None
         tokens.append(Token(token_id, text, logprob, detail, states=states))
     text = "".join(token.text for token in tokens)

@@ -523,6 +523,7 @@ class ThinkingLoop:
         self._move(Move.NUDGE)
         self._intake.go_on_thinking()
         for position, token_id in enumerate(self._settings.nudge_cue_ids):
+            self._pending.hear(len(self._trace), None)  # nobody generates this token
             self._inject([token_id], self._settings.nudge_cue if position == 0 else "", Part.THINKING)
             self._happened(self._intake.think())
         self._open_stream(Phase.THINK)

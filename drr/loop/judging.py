@@ -108,11 +108,10 @@ class Judge:
             pending.resolved = True
             return
         started = time.perf_counter()
-        if isinstance(self._session, StateSession):
-            pending.score = self._session.score_at_once(boundary)
+        if isinstance(self._session, StateSession) and self._score_at_once(self._session, pending, boundary):
             if pending.score is not None:
-                pending.resolved, pending.ms = True, (time.perf_counter() - started) * 1000
-                return
+                pending.ms = (time.perf_counter() - started) * 1000
+            return
         pending.task = asyncio.ensure_future(self._session.score(boundary))
 
         def scored(_: "asyncio.Future[Score]") -> None:
@@ -121,6 +120,16 @@ class Judge:
 
         pending.task.add_done_callback(scored)
         pending.timer = asyncio.get_running_loop().call_later(self._deadline, self._notify, pending)
+
+    def _score_at_once(self, session: StateSession, pending: PendingBoundary, boundary: Boundary) -> bool:
+        """Whether the boundary is resolved, by its score or because that has failed."""
+        try:
+            pending.score = session.score_at_once(boundary)
+            pending.resolved = pending.score is not None
+        except Exception as error:  # like one that is waited for: it ends no response
+            self._fail(pending, error)
+            pending.resolved = True
+        return pending.resolved
 
     def resolve(self, pending: PendingBoundary) -> None:
         """Take the boundary's score, or give it up at its deadline."""

@@ -38,6 +38,7 @@ VALUES: Mapping[str, Callable[[random.Random], Any]] = {
     "refusal": lambda rng: rng.choice(("no", "数え切れない \N{PILE OF POO}", "a\r\nb\0", '"quoted"', "x" * 2000)),
     "separator": lambda rng: rng.choice(("", "\n---\n", "\N{PILE OF POO}", "</think>", "y" * 2000)),
     "scorer": lambda rng: rng.choice([name for name in get_args(ScorerName) if name != "prm"]),
+    "dm": lambda rng: rng.choice(("", "dm", "head", "a\r\nb\0", "\N{PILE OF POO}", "z" * 2000)),
     "thinking_in": lambda rng: rng.choice(("reasoning", "content")),
     "report": lambda rng: rng.choice(("steps", "summary", "none")),
 }
@@ -86,6 +87,8 @@ def _sensible(rng: random.Random) -> dict[str, Any]:
     if rejects:
         drawn["accept"] = rng.choice((1.0, 0.9, 0.5, 0.0))
     for key in KEYS:
+        if key.name == "dm":  # a server that was started without --dm-beside has none to name
+            continue
         if mode in key.refused or key.name in drawn or rng.random() > 0.16:
             continue
         if {"stop", "shadow"} <= key.refused.keys() and not rejects:

@@ -15,6 +15,7 @@ from server.ranks import Ranks
 from server.serving import reasoning_format
 
 MODEL = ["--model", "some/model"]
+DM = str(reference.dm_folder())
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_judges_take_their_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(arguments, "on_cpu", lambda: False)
     alone, judged, remote = (
         parse_args([*MODEL, *own]).gpu_memory_utilization
-        for own in ([], ["--dm", "dm"], ["--dm", "dm", "--dm-url", "http://x"])
+        for own in ([], ["--dm", DM], ["--dm", DM, "--dm-url", "http://x"])
     )
     assert judged == pytest.approx(alone - 0.1)
     assert remote == alone

@@ -13,7 +13,7 @@ from server import endpoints, keys
 from server.keys import BY_NAME, EFFORTS, KEYS, MODES, Key, Mode, Need
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
-from server.settings import Defaults, Settings
+from server.settings import Defaults, DmDefaults, Settings
 from tests.server.test_schema import CALIBRATION as CALIBRATION_OF_400
 
 README = Path(__file__).parents[2] / "README.md"
@@ -21,7 +21,9 @@ README = Path(__file__).parents[2] / "README.md"
 RULE = Rule(0.8, 2, 0.02, -0.3)
 CERTIFICATE = Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2)
 CALIBRATION = replace(CALIBRATION_OF_400, certificates=(CERTIFICATE,), refused={}, default={"rule": RULE.to_json()})
-DEFAULTS = Defaults(mode="auto", rule=RULE, calibration=CALIBRATION)
+BESIDE_RULE = Rule(0.6, 1, 0.01, -0.2)
+BESIDE_DM = DmDefaults(BESIDE_RULE, nudge=0, nudge_below=0.35, nudge_cue="Hm,", nudge_cue_ids=(8, 9))
+DEFAULTS = Defaults(mode="auto", rule=RULE, calibration=CALIBRATION, beside={"head": BESIDE_DM})
 WITHOUT_JUDGE = Defaults(mode="off", rule=None, scorer=None)
 
 VALUES: dict[str, Any] = {
@@ -46,6 +48,7 @@ VALUES: dict[str, Any] = {
     "refusal": "Je ne sais pas.",
     "separator": "---",
     "scorer": "confidence",
+    "dm": "head",
     "thinking_in": "content",
     "report": "summary",
 }

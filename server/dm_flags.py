@@ -1,0 +1,56 @@
+"""The DMs that `--dm` and `--dm-beside` name: which they are, and whether they can be served. No vLLM in here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drr.engine.model_source import check_model
+from drr.errors import InputError
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
+from server.contradictions import check_kind
+
+
+@dataclass(frozen=True, slots=True)
+class DmFolder:
+    """A DM before it runs. `name` is what requests call it by; that of `--dm` has none."""
+
+    card: DmCard
+    path: Path
+    name: str = ""
+
+    @property
+    def head_file(self) -> Path | None:
+        """What the Reasoner's engine has to run for it."""
+        return None if self.card.kind == "text" else self.path / STATE_HEAD_NAME
+
+
+def dm_folders(given: Mapping[str, Any]) -> list[DmFolder]:
+    """The DMs that the flags in `given` ask for (by their names in the namespace), that of `--dm` first. InputError,
+    which names the flag or the file, for whatever is missing, damaged, or of a kind that cannot be served so."""
+    found = []
+    if given.get("dm"):
+        found.append(_read("--dm", Path(given["dm"])))
+        check_kind(given, found[0].card.kind)
+    for entry in given.get("dm_beside") or ():
+        name, _, folder = entry.partition("=")
+        beside = _read("--dm-beside", Path(folder), name)
+        if beside.card.kind != "head":
+            raise InputError("--dm-beside", f"{folder} is of kind {beside.card.kind}: it must be a head")
+        found.append(beside)
+    return found
+
+
+def _read(option: str, folder: Path, name: str = "") -> DmFolder:
+    if not folder.is_dir():
+        raise InputError(option, f"there is no folder {folder}")
+    dm = DmFolder(DmCard.load(folder), folder, name)
+    if dm.card.calibration is not None:
+        Calibration.from_json(dm.card.calibration)
+    load_dm_head(folder)
+    if dm.head_file is not None and not dm.head_file.is_file():
+        raise InputError(option, f"{folder} is of kind {dm.card.kind} and has no {STATE_HEAD_NAME}")
+    if dm.card.kind != "head":
+        check_model(str(folder), option)
+    return dm
