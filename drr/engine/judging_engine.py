@@ -22,9 +22,9 @@ _MOST_IDS = 128
 """The most ids that vLLM lets a request name."""
 
 _NEVER_MADE = re.compile(
-    r"\W*(?:reserved_special_token|reserved|unused|dummy|special|control|placeholder)_?\d+\W*", re.IGNORECASE
+    r"[<\[]\W*(?:reserved_special_token|reserved|unused|dummy|special|control|placeholder|pad)_?\d+\W*[>\]]", re.IGNORECASE
 )
-"""The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and <unused12>."""
+"""The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and [unused12]."""
 
 _NAMES_A_TOKEN = re.compile(r"_token_(?:ids?|index)$")
 """How settings of a model end that name token ids."""

@@ -25,7 +25,6 @@ from vllm.model_executor.models import ModelRegistry
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from drr.engine import judged_model
 from drr.engine.devices import cpu_engine_defaults, prepare_environment
 from drr.engine.judged_plugin import ARCHITECTURE_VARIABLE
 from drr.engine.judging_engine import prepare_to_judge
@@ -94,13 +93,11 @@ async def open_judged(model: Path | str, heads: Sequence[Path], **options: Any) 
 @contextlib.contextmanager
 def environment_kept() -> Iterator[None]:
     """What preparing an engine to judge leaves in this process is undone in the end."""
-    before = {name: os.environ.get(name) for name in _VARIABLES}
+    before, models = {name: os.environ.get(name) for name in _VARIABLES}, dict(ModelRegistry.models)
     try:
         yield
     finally:
-        for architecture, model in judged_model._replaced.items():
-            ModelRegistry.models[architecture] = model
-        judged_model._replaced.clear()
+        ModelRegistry.models.update(models)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
