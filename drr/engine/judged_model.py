@@ -10,6 +10,7 @@ This runs in the engine's processes. `drr.engine.judging_engine` prepares an eng
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,6 @@ LEVEL = -400.0
 knows no probability any more; and it is near enough that float32 keeps an output to 3e-5."""
 
 _LARGEST = 60.0
-
-_replaced: dict[str, Any] = {}
-"""What vLLM's registry held of an architecture before a judged class stood in for it."""
 
 
 class HeadsInLogits(nn.Module):
@@ -62,18 +60,27 @@ def _without_parameters(head: StateHead) -> StateHead:
     return head
 
 
+@dataclass(frozen=True)
+class JudgedModel:
+    """An entry of vLLM's registry that stands in for another. All that vLLM asks of models before it loads one holds for
+    the judged class as well; vLLM would have to import it in a process of its own to know that."""
+
+    plain: Any
+
+    def inspect_model_cls(self) -> Any:
+        """What the model can do."""
+        return self.plain.inspect_model_cls()
+
+    def load_model_cls(self) -> type[nn.Module]:
+        """The judged class."""
+        return judged(self.plain.load_model_cls())
+
+
 def register_judged(architecture: str) -> None:
     """Let vLLM load the judged subclass where a model of this architecture is asked for."""
-    if architecture not in _replaced:
-        _replaced[architecture] = ModelRegistry.models[architecture]
-        ModelRegistry.register_model(architecture, f"{__name__}:{architecture}")
-
-
-def __getattr__(name: str) -> Any:
-    """The judged class of an architecture: vLLM imports it by name, when it needs it."""
-    if name not in _replaced:
-        raise AttributeError(name)
-    return judged(_replaced[name].load_model_cls())
+    plain = ModelRegistry.models[architecture]
+    if not isinstance(plain, JudgedModel):
+        ModelRegistry.models[architecture] = JudgedModel(plain)
 
 
 @cache

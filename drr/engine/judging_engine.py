@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from vllm.config import VllmConfig
+from vllm.config import ParallelConfig, VllmConfig
 from vllm.tokenizers import cached_tokenizer_from_config
 
 from drr.engine.judged_model import CONFIG_KEY, register_judged
@@ -18,18 +18,26 @@ from drr.errors import InputError
 
 PLUGIN_GROUP, PLUGIN_NAME = "vllm.general_plugins", "drr"
 _PLUGINS, _COPIED_BY_RAY = "VLLM_PLUGINS", "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY"
-_NEVER_MADE = re.compile(r"\W*(?:reserved_special_token|reserved|unused|dummy|special)_?\d+\W*", re.IGNORECASE)
-"""The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and <unused12>."""
+_NEVER_MADE = re.compile(
+    r"[<\[]\W*(?:reserved_special_token|reserved|unused|dummy|special|control|placeholder|pad)_?\d+\W*[>\]]",
+    re.IGNORECASE,
+)
+"""The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and [unused12]."""
+
+_NAMES_A_TOKEN = re.compile(r"_token_(?:ids?|index)$")
+"""How settings of a model end that name token ids."""
 
 
-def spare_ids(vocabulary: Mapping[str, int], size: int, used: Collection[int], count: int) -> list[int]:
-    """`count` token ids below `size` that are never made: those without a name in the vocabulary, the highest first,
-    then those whose name says that they are held in reserve. `used` are never taken. InputError if there are too few.
+def spare_ids(vocabulary: Mapping[str, int], last: int, size: int, used: Collection[int], count: int) -> list[int]:
+    """`count` token ids below `size` that are never made: those behind `last`, the last that the tokenizer knows, from
+    the highest down, then those whose name says that they are held in reserve. `used` are never taken. InputError if
+    there are too few.
+
+    Gaps between names are left alone: vocabularies that are told as a dictionary lose tokens of equal text.
     """
-    named = {token_id: name for name, token_id in vocabulary.items()}
-    nameless = [token_id for token_id in reversed(range(size)) if token_id not in named]
-    reserved = [token_id for token_id in sorted(named, reverse=True) if _NEVER_MADE.fullmatch(named[token_id])]
-    found = [token_id for token_id in (*nameless, *reserved) if token_id < size and token_id not in used][:count]
+    behind = reversed(range(max(last, *vocabulary.values()) + 1, size))
+    reserved = sorted((token_id for name, token_id in vocabulary.items() if _NEVER_MADE.fullmatch(name)), reverse=True)
+    found = [token_id for token_id in (*behind, *reserved) if token_id < size and token_id not in used][:count]
     if len(found) < count:
         raise InputError(
             "--dm", f"a head needs {count} token ids that this Reasoner never uses, its vocabulary has {len(found)}"
@@ -62,6 +70,7 @@ def refuse(config: VllmConfig) -> None:
     model, parallel = config.model_config, config.parallel_config
     if not any(plugin.name == PLUGIN_NAME for plugin in entry_points(group=PLUGIN_GROUP)):
         raise InputError("--dm", "a head needs DRR to be installed by pip: else vLLM does not find its plugin")
+    elsewhere = "engines that other machines start do not know of it"
     for option, clashes, reason in (
         ("--speculative-config", config.speculative_config is not None, "drafts are not judged"),
         ("--enable-lora", config.lora_config is not None, "it was trained on the states of the model without adapters"),
@@ -71,6 +80,8 @@ def refuse(config: VllmConfig) -> None:
             bool(parallel.enable_batch_sharded_sampling),
             "sharded logits hold no place for it",
         ),
+        ("--nnodes", parallel.nnodes > 1, elsewhere),
+        ("--data-parallel-size-local", _has_engines_elsewhere(parallel), elsewhere),
         ("--model", model.is_encoder_decoder, "encoder-decoder models have no one state per token"),
     ):
         if clashes:
@@ -79,16 +90,23 @@ def refuse(config: VllmConfig) -> None:
         raise InputError("--additional-config", "must be a dictionary beside a DM that is a head")
 
 
+def _has_engines_elsewhere(parallel: ParallelConfig) -> bool:
+    """Whether some of the engines that answer are started by somebody else. Ray's are started from here."""
+    own = parallel.local_engines_only or parallel.data_parallel_backend == "ray"
+    return not own and parallel.data_parallel_size_local < parallel.data_parallel_size
+
+
 def _spare_ids_of(config: VllmConfig, count: int) -> list[int]:
     if count > MOST_NAMED:
         raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {MOST_NAMED}")
     model = config.model_config
     tokenizer = cached_tokenizer_from_config(model)
     names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
-    settings = {**model.hf_text_config.to_dict(), **model.try_get_generation_config()}
-    used = {token_id for name in settings if name.endswith("_token_id") for token_id in _listed(settings[name])}
+    told = (model.hf_config.to_dict(), model.hf_text_config.to_dict(), model.try_get_generation_config())
+    named = (value for settings in told for name, value in settings.items() if _NAMES_A_TOKEN.search(name))
+    used = {token_id for value in named for token_id in _listed(value)}
     used |= {token_id for token_id in tokenizer.all_special_ids if not _NEVER_MADE.fullmatch(names.get(token_id, ""))}
-    return spare_ids(tokenizer.get_vocab(), model.get_vocab_size(), used, count)
+    return spare_ids(tokenizer.get_vocab(), tokenizer.max_token_id, model.get_vocab_size(), used, count)
 
 
 def _listed(ids: Any) -> list[Any]:

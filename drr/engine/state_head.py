@@ -4,8 +4,9 @@
 safetensors file of float32 weights, a few hundred kilobytes.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -42,32 +43,44 @@ class StateHead(nn.Module):
         return logits
 
     def save(self, path: Path) -> None:
-        """Write the weights to `path`, whole or not at all."""
-        partial = path.with_suffix(".partial")
+        """Write the weights to `path`, whole or not at all. InputError where they cannot be written."""
+        partial = path.with_name(f"{path.name}.partial")
         weights = {name: weight.detach().float().contiguous() for name, weight in self.state_dict().items()}
-        save_file(weights, partial, metadata={"format": "pt", "outputs": ",".join(OUTPUTS)})
-        partial.replace(path)
+        try:
+            save_file(weights, partial, metadata={"format": "pt", "outputs": ",".join(OUTPUTS)})
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            partial.unlink(missing_ok=True)
+            raise InputError(str(path), f"cannot be written: {first_line(error)}") from error
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """The head in the file `path`. InputError if there is none, or none that this version can run."""
         weights = _read(path)
-        try:
-            hidden, size = weights["hidden.weight"].shape
-            head = cls(size, hidden)
-            head.load_state_dict(weights)
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(str(path), f"holds no state head of this version: {first_line(error)}") from error
-        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+        shape = weights["hidden.weight"].shape if "hidden.weight" in weights else ()
+        if len(shape) != 2 or not all(shape):
+            raise InputError(str(path), "holds no state head of this version: it has no hidden layer")
+        if not all(weight.is_floating_point() for weight in weights.values()):
+            raise InputError(str(path), "holds no state head of this version: its weights are no fractions")
+        head = cls(size=shape[1], hidden=shape[0])
+        wrong = _shapes(weights) ^ _shapes(head.state_dict())
+        if wrong:
+            raise InputError(str(path), f"holds no state head of this version: {min(wrong)[0]} is not as it should be")
+        head.load_state_dict({name: weight.float() for name, weight in weights.items()})
+        if not all(bool(weight.isfinite().all()) for weight in head.state_dict().values()):
             raise InputError(str(path), "holds weights that are not finite")
         return head.eval().requires_grad_(False)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, "pt") as file:
             if (file.metadata() or {}).get("outputs") != ",".join(OUTPUTS):
                 raise InputError(str(path), f"is no state head: its outputs are not {', '.join(OUTPUTS)}")
-            return {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(str(path), f"cannot be read: {first_line(error)}") from error
+
+
+def _shapes(weights: Mapping[str, torch.Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(weight.shape)) for name, weight in weights.items()}

@@ -8,6 +8,9 @@ from typing import Any
 MOST_NAMED = 128
 """The most ids that vLLM lets a request name."""
 
+_HIGHEST_LEVEL = -200.0
+"""No token's log-probability is as low as that of a level; where this one is higher, it was never written."""
+
 
 @dataclass(frozen=True, slots=True)
 class StateIds:
@@ -28,9 +31,9 @@ class StateIds:
 
     def read(self, told: Mapping[int, Any]) -> tuple[float, ...] | None:
         """The heads' outputs from the log-probabilities of a token's alternatives; None where those do not tell them
-        (they were not asked for, or a grammar has forbidden the ids)."""
+        (they were not asked for, a grammar has forbidden the ids, or no head has written there)."""
         level = told.get(self.level)
-        if level is None or not math.isfinite(level.logprob):
+        if level is None or not math.isfinite(level.logprob) or level.logprob > _HIGHEST_LEVEL:
             return None
         found = [told[token].logprob - level.logprob for token in self.outputs if token in told]
         return tuple(found) if len(found) == len(self.outputs) and all(map(math.isfinite, found)) else None

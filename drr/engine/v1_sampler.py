@@ -61,5 +61,7 @@ def gather_each(
         token_ids[where, 1 : 1 + len(ids)] = torch.tensor(ids, device=logprobs.device)
         used[where, 1:] = torch.arange(width, device=logprobs.device) < len(ids)
     found = logprobs.gather(-1, token_ids)
-    ranks = batched_count_greater_than(logprobs, found[:, :1])
+    for tensor in (logprobs, sampled_found := found[:, :1].contiguous()):
+        torch._dynamo.decorators.mark_unbacked(tensor, 0)  # or it is compiled again for batches of one
+    ranks = batched_count_greater_than(logprobs, sampled_found)
     return LogprobsTensors(token_ids.to(torch.int32), found.masked_fill(~used, float("-inf")), ranks)
