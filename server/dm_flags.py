@@ -52,5 +52,5 @@ def _read(option: str, folder: Path, name: str = "") -> DmFolder:
     if dm.head_file is not None and not dm.head_file.is_file():
         raise InputError(option, f"{folder} is of kind {dm.card.kind} and has no {STATE_HEAD_NAME}")
     if dm.card.kind != "head":
-        check_model(str(folder), option)
+        check_model(str(dm.card.classifier_in(folder)), option)
     return dm

@@ -59,7 +59,7 @@ def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, confi
     if card.kind == "text" and given(options, "reasoner"):
         raise InputError("--reasoner", f"has no effect: {card.id} has no state head")
     if card.kind != "head":
-        check_model(str(options.dm), "--dm")
+        check_model(str(card.classifier_in(options.dm)), "--dm")
     if card.kind != "text":
         from drr.engine.state_head import StateHead
 

@@ -36,7 +36,7 @@ def start_dm(
     options["dtype"] = precision or dm_precision()
     # No statistics: a second engine's would unregister the first one's metrics.
     engine = AsyncLLM.from_engine_args(
-        AsyncEngineArgs(model=str(folder), runner="pooling", disable_log_stats=True, **options)
+        AsyncEngineArgs(model=str(card.classifier_in(folder)), runner="pooling", disable_log_stats=True, **options)
     )
     limit = min(card.max_tokens, engine.model_config.max_model_len)
     head, tokenizer = load_dm_head(folder), tokenizer_of(engine)

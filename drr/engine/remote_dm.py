@@ -55,7 +55,7 @@ def remote_dm(card: DmCard, folder: Path, url: str) -> tuple[RemoteClassifier, D
     if limit < card.max_tokens:
         raise InputError("--dm-url", f"{url} reads {limit} tokens at most, the DM was trained on {card.max_tokens}")
     classifier = RemoteClassifier(url)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(card.classifier_in(folder))
     return classifier, DmScorer(card.id, classifier, tokenizer, load_dm_head(folder), card.max_tokens)
 
 

@@ -32,8 +32,9 @@ class DmCard:
     """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights, `kind` what the
     DM judges by (drr.judge.head.Kind; cards from before there were kinds are of text classifiers).
 
-    `max_tokens` is the longest input that the text classifier was trained on. `trained_on` and `metrics` are for
-    people; `calibration` (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
+    `classifier` is where the text classifier is, as a path from this DM's folder on (empty: in it), and `max_tokens` the
+    longest input that it was trained on. `trained_on` and `metrics` are for people; `calibration`
+    (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
     """
 
     id: str
@@ -51,6 +52,7 @@ class DmCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] | None = None
     kind: str = "text"
+    classifier: str = ""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -66,6 +68,10 @@ class DmCard:
     def save(self, folder: Path) -> None:
         write_whole(folder / CARD_NAME, json.dumps(asdict(self), indent=2) + "\n")
 
+    def classifier_in(self, folder: Path) -> Path:
+        """The folder of the text classifier of the DM in `folder`."""
+        return folder / self.classifier
+
     def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
         """DmMismatchError, which says why, unless this DM was made for that Reasoner, that step rule and this version's
         input rendering."""
@@ -79,6 +85,11 @@ class DmCard:
             )
         if self.step_rule != str(step_rule):
             raise DmMismatchError(f"DM {self.id} was trained on steps by {self.step_rule}, not by {step_rule}")
+
+
+def classifier_folder(folder: Path) -> Path:
+    """Where the text classifier of the DM in `folder` is, also while that DM is being made."""
+    return DmCard.load(folder).classifier_in(folder) if (folder / CARD_NAME).is_file() else folder
 
 
 def load_dm_head(folder: Path) -> FusionHead:
@@ -99,6 +110,8 @@ def dm_state(folder: Path) -> str:
     """16 hex digits that identify everything that a DM's scores and rules depend on: the weights of its classifier and
     its state head, the fusion head, and the card."""
     digest = hashlib.sha256(fingerprint(folder).encode())
+    if classifier := DmCard.load(folder).classifier:
+        digest.update(fingerprint(folder / classifier).encode())
     for name in (CARD_NAME, HEAD_NAME):
         digest.update((folder / name).read_bytes())
     return digest.hexdigest()[:16]

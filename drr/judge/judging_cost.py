@@ -38,7 +38,7 @@ def hint(card: DmCard, folder: Path, reasoner: Path) -> str | None:
     pays, or where it cannot be told."""
     if card.kind == "head" or card.calibration is None:
         return None
-    share = judging_share(parameters(folder), parameters(reasoner))
+    share = judging_share(parameters(card.classifier_in(folder)), parameters(reasoner))
     saved = float(Calibration.from_json(card.calibration).default["saved"])
     if share <= saved:
         return None

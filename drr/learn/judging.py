@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from drr.engine.state_head import StateHead
-from drr.judge.dm_folder import STATE_HEAD_NAME
+from drr.judge.dm_folder import STATE_HEAD_NAME, classifier_folder
 from drr.judge.head import JUDGE_LOGITS, FusionHead, Kind
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries, score_boundaries
@@ -30,7 +30,9 @@ class Judge:
 
     def boundaries(self, rollouts: Sequence[Rollout], name: str = "Scoring") -> Boundaries:
         """The boundaries of `rollouts` with the logits that serving would compute; `name` is that of the progress."""
-        text = None if self.kind == "head" else score_boundaries(rollouts, self.folder, self.max_tokens, name)
+        text = None
+        if self.kind != "head":
+            text = score_boundaries(rollouts, classifier_folder(self.folder), self.max_tokens, name)
         if self.kind == "text":
             assert text is not None
             return text
