@@ -22,7 +22,8 @@ _MOST_IDS = 128
 """The most ids that vLLM lets a request name."""
 
 _NEVER_MADE = re.compile(
-    r"[<\[]\W*(?:reserved_special_token|reserved|unused|dummy|special|control|placeholder|pad)_?\d+\W*[>\]]", re.IGNORECASE
+    r"[<\[]\W*(?:reserved_special_token|reserved|unused|dummy|special|control|placeholder|pad)_?\d+\W*[>\]]",
+    re.IGNORECASE,
 )
 """The names of tokens that a vocabulary holds in reserve, such as <|reserved_special_token_7|> and [unused12]."""
 
