@@ -29,7 +29,7 @@ class OutputAssembler:
         self._shows_markers = shows_markers
         self._request_id, self._prompt, self._reasoner = request_id, prompt, reasoner
         self._kind = params.output_kind
-        self._logprobs = params.logprobs is not None
+        self._logprobs = params.logprobs is not None or params.logprob_token_ids is not None
         self._open = params.n
         self._emitted: list[list[Emit]] = [[] for _ in range(params.n)]
         self._final: dict[int, CompletionOutput] = {}

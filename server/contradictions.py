@@ -67,7 +67,7 @@ def _check_values(given: Mapping[str, Any]) -> None:
             parse_cpus(flag(name), given[name])
     names = [entry.partition("=")[0] for entry in given.get("dm_beside") or ()]
     for entry, name in zip(given.get("dm_beside") or (), names, strict=True):
-        if not name or not entry.partition("=")[2] or names.count(name) > 1:
+        if not name.strip() or not entry.partition("=")[2].strip() or names.count(name) > 1:
             raise InputError("--dm-beside", f"must be NAME=FOLDER, each name once, not {entry!r}")
     if "dm_url" in given:
         check_url("--dm-url", given["dm_url"])

@@ -20,6 +20,8 @@ _CHAT = "vllm.entrypoints.openai.chat_completion"
 _MODELS = "vllm.entrypoints.openai.models.serving:OpenAIServingModels"
 _ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
 _CLIENT = "vllm.v1.engine.core_client:MPClient"
+_REGISTRY = "vllm.model_executor.models.registry"
+_SAMPLER = "vllm.v1.sample.sampler:Sampler"
 _BASIC = "vllm.entrypoints.serve.instrumentator"
 
 TOUCHED: tuple[Touch, ...] = (
@@ -68,6 +70,20 @@ TOUCHED: tuple[Touch, ...] = (
     Touch('vllm.tasks:"classify"', "the DM's task, one input"),
     Touch('vllm.tasks:"token_classify"', "the DM's task, every token of an input; the process reward model's"),
     Touch('vllm.config.pooler:"STEP"', "how process reward models are pooled"),
+    # Heads in the Reasoner's forward pass
+    Touch('vllm.plugins:"vllm.general_plugins"', "the entry points that every process of an engine loads"),
+    Touch("vllm.envs:VLLM_PLUGINS", "an environment variable that may leave DRR's plugin out"),
+    Touch("vllm.envs:VLLM_RAY_EXTRA_ENV_VARS_TO_COPY", "an environment variable: workers on Ray are told of heads"),
+    Touch(f"{_REGISTRY}:_ModelRegistry.models", "a judged class stands in for an entry"),
+    Touch(f"{_REGISTRY}:_BaseRegisteredModel.inspect_model_cls()", "what vLLM asks of an entry"),
+    Touch(f"{_REGISTRY}:_BaseRegisteredModel.load_model_cls()", "what vLLM asks of an entry"),
+    Touch(
+        "vllm.model_executor.models.interfaces_base:VllmModelForTextGeneration.compute_logits(hidden_states, /)",
+        "overridden in a class whose base is known only when vLLM runs",
+    ),
+    Touch(f"{_SAMPLER}.forward(logits, sampling_metadata, /)", "wrapped"),
+    Touch(f"{_SAMPLER}.gather_specific_token_logprobs(logprobs, logprob_token_ids, sampled, /)", "replaced"),
+    Touch("vllm.v1.sample.metadata:SamplingMetadata.max_num_logprobs", "asked of an untyped object"),
     # Reasoning parsers, by name
     Touch('vllm.reasoning:"deepseek_r1"', "for models with <think> that were started without one"),
     Touch('vllm.reasoning:"openai_gptoss"', "for models that answer in channels"),

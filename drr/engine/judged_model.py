@@ -37,7 +37,7 @@ _LARGEST = 60.0
 class HeadsInLogits(nn.Module):
     """The heads of a model. What they say is written into the logits."""
 
-    def __init__(self, heads: Sequence[StateHead], ids: Sequence[int], device: torch.device) -> None:
+    def __init__(self, heads: Sequence[StateHead], ids: Sequence[int], device: torch.device | str | None) -> None:
         super().__init__()
         self.heads = nn.ModuleList(_without_parameters(head.to(device)) for head in heads)
         self.register_buffer("ids", torch.tensor(ids, device=device), persistent=False)
@@ -62,8 +62,8 @@ def _without_parameters(head: StateHead) -> StateHead:
 
 @dataclass(frozen=True)
 class JudgedModel:
-    """An entry of vLLM's registry that stands in for another. All that vLLM asks of models before it loads one holds for
-    the judged class as well; vLLM would have to import it in a process of its own to know that."""
+    """An entry of vLLM's registry that stands in for another. What vLLM asks of a model before loading it holds for the
+    judged class as well; vLLM would have to import it in a process of its own to know that."""
 
     plain: Any
 
@@ -92,8 +92,8 @@ def judged(model_class: type[nn.Module]) -> type[nn.Module]:
             super().__init__(vllm_config=vllm_config, prefix=prefix, **more)
             told = heads_told(vllm_config)
             if told:
-                device = next(self.parameters()).device
                 heads = [StateHead.load(Path(path)) for path in told["heads"]]
+                device = vllm_config.device_config.device  # weights may be elsewhere: offloaded, or yet to be made
                 self.drr_heads = HeadsInLogits(heads, told["ids"], device)
                 mend_sampler()
 

@@ -62,11 +62,13 @@ class StateHead(nn.Module):
             raise InputError(str(path), "holds no state head of this version: it has no hidden layer")
         if not all(weight.is_floating_point() for weight in weights.values()):
             raise InputError(str(path), "holds no state head of this version: its weights are no fractions")
-        head = cls(size=shape[1], hidden=shape[0])
+        with torch.device("meta"):  # draws no random numbers, of which vLLM keeps account
+            head = cls(size=shape[1], hidden=shape[0])
         wrong = _shapes(weights) ^ _shapes(head.state_dict())
         if wrong:
             raise InputError(str(path), f"holds no state head of this version: {min(wrong)[0]} is not as it should be")
-        head.load_state_dict({name: weight.float() for name, weight in weights.items()})
+        # Assigned, not copied: vLLM makes its models under another default type.
+        head.load_state_dict({name: weight.float() for name, weight in weights.items()}, assign=True)
         if not all(bool(weight.isfinite().all()) for weight in head.state_dict().values()):
             raise InputError(str(path), "holds weights that are not finite")
         return head.eval().requires_grad_(False)

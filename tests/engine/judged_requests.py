@@ -8,15 +8,17 @@ what comes out: the engine without heads is also compared with itself. The first
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import random
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -34,6 +36,8 @@ from drr.loop.reasoner import user_prompt
 
 _VARIABLES = (ARCHITECTURE_VARIABLE, "VLLM_PLUGINS", "VLLM_RAY_EXTRA_ENV_VARS_TO_COPY")
 
+
+Result = TypeVar("Result")
 
 Asked = Sequence[tuple[Sequence[int], SamplingParams]]
 """Prompts, and what is asked of them."""
@@ -88,6 +92,15 @@ async def open_judged(model: Path | str, heads: Sequence[Path], **options: Any) 
             yield Engine(engine.generate, engine.renderer.tokenizer, ids)
         finally:
             engine.shutdown()
+
+
+def run(played: Coroutine[Any, Any, Result]) -> Result:
+    """Run what opens engines. vLLM leaves message contexts of theirs behind; they are collected here."""
+    try:
+        return asyncio.run(played)
+    finally:
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
 
 
 @contextlib.contextmanager
@@ -227,7 +240,7 @@ def main() -> None:
     prepare_environment(quiet=True)
     size = json.loads(Path(model, "config.json").read_text())["hidden_size"]
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(compare(model, count, alone, size, Path(folder)))
+        found = run(compare(model, count, alone, size, Path(folder)))
     for name, figures in found.items():
         sys.stdout.write(f"{name}: {figures}\n")
 

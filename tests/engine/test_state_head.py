@@ -54,6 +54,19 @@ def test_a_loaded_head_drops_nothing_out(tmp_path: Path) -> None:
     assert torch.equal(StateHead.load(tmp_path / "head")(states), head()(states))
 
 
+def test_loading_depends_on_nothing_that_vllm_sets(file: Path) -> None:
+    states = torch.randn(3, SIZE)
+    before = torch.get_rng_state()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        loaded = StateHead.load(file)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(torch.get_rng_state(), before), "requests without a seed would be answered differently"
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    assert torch.equal(loaded(states), head()(states))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_it_computes_in_float32_whatever_the_states_are(dtype: torch.dtype) -> None:
     states = torch.randn(2, SIZE).to(dtype)
