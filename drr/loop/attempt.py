@@ -473,7 +473,8 @@ class ThinkingLoop:
             await self._answer(end, cause)
 
     async def _reject(self, end: int) -> None:
-        if self._finish is not None and self._stage is Stage.CLOSED and self._form.turn_holds_answer:
+        ended = self._finish is not None and self._stage is Stage.CLOSED and end >= self._trace.thinking_to
+        if ended and self._form.turn_holds_answer:
             await self._requests.close()  # the whole turn is there, its answer included: it may be needed yet
             self._pending.clear()
         else:

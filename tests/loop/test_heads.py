@@ -520,6 +520,7 @@ ENDS: dict[str, tuple[str, ...]] = {
     st.sampled_from([(70,), (70, 71), (70, 71, 72)]),
 )
 @example(["a", "\n\n"] * 3, "close", FORM, "tokens:1", NUDGING.policy, {}, 8, (70, 71))
+@example([".\n\n"], "close", PLAIN, "blank_line", PolicySettings(None, max_steps=1, accept=0.4), {}, 5, (70,))
 async def test_scores_are_those_of_the_own_context_however_tokens_are_grouped(
     words: list[str],
     end: str,

@@ -100,7 +100,7 @@ def test_judges_take_their_share_of_a_gpu(monkeypatch: pytest.MonkeyPatch, capsy
     assert judged == pytest.approx(alone - 0.1)
     assert remote == alone
     with pytest.raises(SystemExit):
-        parse_args([*MODEL, "--dm", "dm", "--gpu-memory-utilization", "0.95"])
+        parse_args([*MODEL, "--dm", DM, "--gpu-memory-utilization", "0.95"])
     assert "--dm-gpu-memory-utilization" in capsys.readouterr().err
 
 
