@@ -38,7 +38,7 @@ _MODES = ("shadow", "auto")
 async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIterator[Measured]:
     """Run everything. Yields the figures as plain data, and writes a picture."""
     questions = reference_questions(Split.TEST, levels=("easy", "hard"))[: options.questions]
-    reasoner, dms = str(reference.reasoner_folder()), options.dm or [reference.dm_folder()]
+    reasoner, dms = str(reference.reasoner_folder()), options.dm or [reference.dm_folder(reference.SERVED_DM)]
     prompts = [
         {"messages": [{"role": "user", "content": question.text}], "seed": pair * _SEEDS_APART + number}
         for pair in range(options.pairs)

@@ -151,7 +151,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
-        args.dm = args.dm or str(reference.dm_folder())
+        args.dm = args.dm or str(reference.dm_folder(reference.SERVED_DM))
         args.served_model_name = args.served_model_name or [reference.MODEL_NAME]
         own_interval = reference.STREAM_INTERVAL
     if args.stream_interval is None:

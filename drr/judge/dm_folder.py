@@ -32,7 +32,7 @@ class DmCard:
     """`drr.json`: what the DM was trained for. `reasoner` is the fingerprint of the Reasoner's weights, `kind` what the
     DM judges by (drr.judge.head.Kind; cards from before there were kinds are of text classifiers).
 
-    `classifier` is where the text classifier is, as a path from this DM's folder on (empty: in it), and `max_tokens` the
+    `classifier` is where the text classifier is, as a path from this DM's folder on (empty: in it), `max_tokens` the
     longest input that it was trained on. `trained_on` and `metrics` are for people; `calibration`
     (drr.judge.calibration.Calibration as JSON) is None until `drr calibrate` has been run.
     """

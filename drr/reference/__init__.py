@@ -1,6 +1,8 @@
-"""The reference models: a tiny Reasoner and its DM, trained from nothing by the recipe in this package."""
+"""The reference models: a tiny Reasoner and its DMs, trained from nothing by the recipe in this package."""
 
 from pathlib import Path
+
+from drr.judge.head import Kind
 
 MODEL_NAME = "drr-reference"
 """The model name of the served reference Reasoner."""
@@ -9,7 +11,11 @@ STREAM_INTERVAL = 8
 """Tokens per chunk of a stream from the reference models. They generate hundreds of tokens a second, and on the same
 CPU cores a chunk costs more than a token."""
 
+SERVED_DM: Kind = "head"
+"""The kind of DM that is served where none is asked for: the one that LOG.md's measurements speak for."""
+
 _MODELS = Path(__file__).parent / "models"
+_DM_FOLDERS: dict[Kind, str] = {"text": "dm", "head": "dm-head", "fused": "dm-fused"}
 
 
 def reasoner_folder() -> Path:
@@ -17,6 +23,6 @@ def reasoner_folder() -> Path:
     return _MODELS / "reasoner"
 
 
-def dm_folder() -> Path:
-    """The shipped DM: a Hugging Face folder with `drr.json` and `head.json`."""
-    return _MODELS / "dm"
+def dm_folder(kind: Kind = "text") -> Path:
+    """The shipped DM of this kind: a folder with `drr.json` and `head.json`, and what the DM judges by."""
+    return _MODELS / _DM_FOLDERS[kind]

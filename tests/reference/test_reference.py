@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from drr import reference
+from drr.engine.state_head import StateHead
 from drr.errors import InputError
-from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, classifier_folder, fingerprint, load_dm_head
 from drr.judge.dm_input import DmInput
+from drr.judge.head import Kind
 from drr.loop.features import FEATURE_NAMES
 from drr.loop.steps import StepRule
 from drr.reference.build import build
@@ -35,10 +37,23 @@ def test_the_models_are_small_plain_bf16_folders() -> None:
     assert size < 20 << 20
 
 
-def test_the_dm_was_made_for_this_reasoner() -> None:
-    card = DmCard.load(reference.dm_folder())
+@pytest.mark.parametrize("kind", ["text", "head", "fused"])
+def test_the_dms_were_made_for_this_reasoner(kind: Kind) -> None:
+    folder = reference.dm_folder(kind)
+    card = DmCard.load(folder)
     card.check(fingerprint(reference.reasoner_folder()), StepRule())
-    assert 0 < card.threshold < 1
+    assert card.kind == load_dm_head(folder).kind == kind
+    assert 0 < card.threshold <= 1
+    assert card.calibration is not None
+
+
+@pytest.mark.parametrize("kind", ["head", "fused"])
+def test_what_a_head_adds_is_small_and_fits_the_reasoner(kind: Kind) -> None:
+    folder = reference.dm_folder(kind)
+    assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 2 << 20
+    config = AutoConfig.from_pretrained(reference.reasoner_folder())
+    assert StateHead.load(folder / STATE_HEAD_NAME).size == config.hidden_size
+    assert classifier_folder(folder).resolve() == (folder if kind == "head" else reference.dm_folder("text")).resolve()
 
 
 def test_the_fused_dm_beats_both_of_its_parts() -> None:

@@ -24,16 +24,18 @@ from drr.engine.open_reasoner import open_server
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
 from drr.judge.scorer_card import ScorerCard
-from drr.learn.boundaries import score_boundaries
 from drr.learn.distill import distill, draw_seed
 from drr.learn.distill_config import DistillConfig
 from drr.learn.fusion import probabilities
-from drr.learn.records import read_rollouts
+from drr.learn.judging import Judge
+from drr.learn.records import Manifest, read_rollouts
+from drr.learn.states import read_states
 from drr.loop.rule import Rule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from tests.server.running import MESSAGES, MODEL, Server, start, stop
 
+SERVED_DM = reference.dm_folder(reference.SERVED_DM)
 NEVER = {"threshold": 1.0, "hopeless": 0.0, "min_gain": -1.0}
 """A rule that ends no thinking early."""
 
@@ -318,7 +320,7 @@ def test_a_certified_risk_is_honoured(server: Server) -> None:
     risk, settings = response.drr["risk"], response.drr["settings"]
     assert (risk["max_lost_correct"], risk["confidence"], risk["holds"]) == (0.05, 0.95, True)
     assert risk["certified"] <= 0.05
-    certificates = DmCard.load(reference.dm_folder()).calibration["certificates"]  # type: ignore[index]
+    certificates = DmCard.load(SERVED_DM).calibration["certificates"]  # type: ignore[index]
     rule = next(own["rule"] for own in certificates if own["max_lost_correct"] == risk["certified"])
     assert {name: settings[name] for name in rule} == rule
     hotter = server.ask(drr={"max_lost_correct": 0.05}, temperature=1.2)
@@ -350,10 +352,11 @@ async def test_served_scores_are_those_of_the_behaviour_records(server: Server, 
         await distill(reasoner, asked, tmp_path, config)
     rollouts = read_rollouts(tmp_path)
     assert len(rollouts) == 6
-    card = DmCard.load(reference.dm_folder())
-    data = score_boundaries(rollouts, reference.dm_folder(), card.max_tokens)
+    card = DmCard.load(SERVED_DM)
+    states = read_states(tmp_path, Manifest.load(tmp_path), folder)
+    data = Judge(card.kind, SERVED_DM, card.max_tokens, states).boundaries(rollouts)
     assert data.featured.all()
-    recorded = by_rollout(probabilities(load_dm_head(reference.dm_folder()), data), data, len(rollouts))
+    recorded = by_rollout(probabilities(load_dm_head(SERVED_DM), data), data, len(rollouts))
     same = 0
     for rollout, expected in zip(rollouts, recorded, strict=True):
         seed = draw_seed(config.seed, rollout.question, f"{rollout.sample}")
@@ -395,9 +398,13 @@ async def test_disconnected_clients_leave_nothing_running(server: Server) -> Non
     assert left == 0
 
 
-async def test_answers_outlive_the_dm(tmp_path: Path) -> None:
-    server = await asyncio.to_thread(start, tmp_path / "log")
+async def test_answers_outlive_the_classifier_of_a_fused_dm(tmp_path: Path) -> None:
+    pair = ("--model", str(reference.reasoner_folder()), "--dm", str(reference.dm_folder("fused")))
+    server = await asyncio.to_thread(start, tmp_path / "log", *pair, "--served-model-name", MODEL)
     try:
+        judged = await asyncio.to_thread(functools.partial(server.ask, drr={"mode": "shadow"}))
+        assert judged.drr["judge"]["failed"] == 0
+        assert all(step["p_now"] is not None for step in judged.drr["steps"])
         children = psutil.Process(server.process.pid).children(recursive=True)
         engines = sorted((c for c in children if "EngineCore" in " ".join(c.cmdline())), key=lambda c: c.create_time())
         assert len(engines) == 2, "the DM's engine is started first, then the Reasoner's"

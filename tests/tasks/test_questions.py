@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from drr import reference
 from drr.judge.dm_folder import read_trained_on
+from drr.judge.head import Kind
 from drr.learn.records import question_key
 from drr.reference.pretrain import training_documents
 from drr.reference.traces import LATE_MIXTURE
@@ -199,9 +200,10 @@ def test_first_spellings_are_equal_for_equal_questions_only() -> None:
     assert first_spellings(["A  b", "c", "a B", "C", "d"]) == ["A  b", "c", "A  b", "c", "d"]
 
 
-def test_the_shipped_dm_was_trained_on_reference_questions_by_the_same_keys() -> None:
+@pytest.mark.parametrize("kind", ["text", "head", "fused"])
+def test_the_shipped_dms_were_trained_on_reference_questions_by_the_same_keys(kind: Kind) -> None:
     asked = [*reference_questions(Split.TRAIN), *reference_questions(Split.CALIBRATION)]
-    assert read_trained_on(reference.dm_folder()) <= {question_key(question.text) for question in asked}
+    assert read_trained_on(reference.dm_folder(kind)) <= {question_key(question.text) for question in asked}
 
 
 def test_reference_questions_are_fixed_and_balanced() -> None:
