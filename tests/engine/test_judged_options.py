@@ -34,8 +34,6 @@ def own_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     "options",
     [
         {"tensor_parallel_size": 2},
-        # Not eager: vLLM warms such engines up, without which a later stage on a CPU has no place for what it receives.
-        {"pipeline_parallel_size": 2, "enforce_eager": False},
         {"data_parallel_size": 2},
     ],
     ids=lambda options: next(iter(options)),
