@@ -80,6 +80,7 @@ def refuse(config: VllmConfig) -> None:
             bool(parallel.enable_batch_sharded_sampling),
             "sharded logits hold no place for it",
         ),
+        ("--pipeline-parallel-size", parallel.pipeline_parallel_size > 1, "its outputs were never checked there"),
         ("--nnodes", parallel.nnodes > 1, elsewhere),
         ("--data-parallel-size-local", _has_engines_elsewhere(parallel), elsewhere),
         ("--model", model.is_encoder_decoder, "encoder-decoder models have no one state per token"),

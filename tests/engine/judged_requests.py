@@ -95,11 +95,11 @@ async def open_judged(model: Path | str, heads: Sequence[Path], **options: Any) 
 
 
 def run(played: Coroutine[Any, Any, Result]) -> Result:
-    """Run what opens engines. vLLM leaves message contexts of theirs behind; they are collected here."""
-    try:
-        return asyncio.run(played)
-    finally:
-        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+    """Run what opens engines. vLLM leaves message contexts of theirs to the collector, which would complain of them."""
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        try:
+            return asyncio.run(played)
+        finally:
             gc.collect()
 
 

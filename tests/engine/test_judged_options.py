@@ -32,7 +32,10 @@ def own_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"tensor_parallel_size": 2}, {"pipeline_parallel_size": 2}, {"data_parallel_size": 2}],
+    [
+        {"tensor_parallel_size": 2},
+        {"data_parallel_size": 2},
+    ],
     ids=lambda options: next(iter(options)),
 )
 def test_ways_to_run_in_parallel(options: dict[str, Any], heads: list[Path], own_workers: None) -> None:

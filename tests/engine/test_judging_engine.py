@@ -158,6 +158,7 @@ DRAFTS = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3
     [
         ("--speculative-config", {"speculative_config": DRAFTS}),
         ("--enable-lora", {"enable_lora": True}),
+        ("--pipeline-parallel-size", {"pipeline_parallel_size": 2}),
         ("--logprobs-mode", {"logprobs_mode": "processed_logprobs"}),
         ("--logprobs-mode", {"logprobs_mode": "processed_logits"}),
     ],
