@@ -4,7 +4,8 @@ vLLM hands a model's last hidden states to its `compute_logits`. The subclass ru
 what they say into the columns of spare token ids, which no tokenizer makes: into the first one a level so low that
 nothing is ever sampled there, into the others that level plus an output. A request reads them by asking for the
 log-probabilities of those ids (`SamplingParams.logprob_token_ids`): their differences are the outputs. All other logits
-are left as they are.
+are left as they are, and one more spare id, the heir, gets what the model gave to the ones that are written over: the
+probabilities of all tokens stay what they were.
 
 This runs in the engine's processes. `drr.engine.judging_engine` prepares an engine for it.
 """
@@ -24,8 +25,8 @@ from drr.engine.state_head import StateHead
 from drr.engine.v1_sampler import mend_sampler
 
 CONFIG_KEY = "drr"
-"""Where an engine's configuration (`additional_config`) tells of its heads: `heads`, their files, and `ids`, the spare
-token ids: one for the level, and two for each head."""
+"""Where an engine's configuration (`additional_config`) tells of its heads: `heads`, their files, `ids`, the spare
+token ids (one for the level, and two for each head), and `heir`."""
 
 LEVEL = -400.0
 """The logit that outputs are added to. Even divided by a temperature of 4 it is 100 below every token's, where float32
@@ -37,14 +38,21 @@ _LARGEST = 60.0
 class HeadsInLogits(nn.Module):
     """The heads of a model. What they say is written into the logits."""
 
-    def __init__(self, heads: Sequence[StateHead], ids: Sequence[int], device: torch.device | str | None) -> None:
+    def __init__(
+        self, heads: Sequence[StateHead], ids: Sequence[int], heir: int, device: torch.device | str | None
+    ) -> None:
+        """`heir` is another spare id: it gets the probability that the model gives to `ids`, so that what it gives to
+        all others stays what it is."""
         super().__init__()
         self.heads = nn.ModuleList(_without_parameters(head.to(device)) for head in heads)
         self.register_buffer("ids", torch.tensor(ids, device=device), persistent=False)
+        self.register_buffer("all_ids", torch.tensor([heir, *ids], device=device), persistent=False)
+        self._heir = heir
 
     def write(self, states: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The logits [N, vocabulary], float32, with what the heads say of the states [N, size] in the spare columns."""
         logits = logits.float()  # 16 bits cannot tell -400 from -399; samplers compute in float32 anyway
+        logits[:, self._heir] = logits[:, self.get_buffer("all_ids")].logsumexp(dim=-1)
         said = torch.cat([head(states) for head in self.heads], dim=-1).clamp(-_LARGEST, _LARGEST) + LEVEL
         logits[:, self.get_buffer("ids")] = torch.cat([torch.full_like(said[:, :1], LEVEL), said], dim=-1)
         return logits
@@ -94,7 +102,7 @@ def judged(model_class: type[nn.Module]) -> type[nn.Module]:
             if told:
                 heads = [StateHead.load(Path(path)) for path in told["heads"]]
                 device = vllm_config.device_config.device  # weights may be elsewhere: offloaded, or yet to be made
-                self.drr_heads = HeadsInLogits(heads, told["ids"], device)
+                self.drr_heads = HeadsInLogits(heads, told["ids"], told["heir"], device)
                 mend_sampler()
 
         def compute_logits(self, hidden_states: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor | None:

@@ -55,9 +55,13 @@ def prepare_to_judge(config: VllmConfig, heads: Sequence[Path]) -> StateIds:
     for path in heads:
         if (read := StateHead.load(path).size) != size:
             raise InputError("--dm", f"{path} reads states of {read} numbers, this Reasoner's have {size}")
-    ids = _spare_ids_of(config, 1 + len(OUTPUTS) * len(heads))
+    heir, *ids = _spare_ids_of(config, 2 + len(OUTPUTS) * len(heads))
     architecture = config.model_config.architecture
-    config.additional_config[CONFIG_KEY] = {"heads": [str(path.resolve()) for path in heads], "ids": ids}
+    config.additional_config[CONFIG_KEY] = {
+        "heads": [str(path.resolve()) for path in heads],
+        "ids": ids,
+        "heir": heir,
+    }
     os.environ[ARCHITECTURE_VARIABLE] = architecture
     for variable, name in ((_PLUGINS, PLUGIN_NAME), (_COPIED_BY_RAY, ARCHITECTURE_VARIABLE)):
         _add_to(variable, name)
@@ -98,8 +102,8 @@ def _has_engines_elsewhere(parallel: ParallelConfig) -> bool:
 
 
 def _spare_ids_of(config: VllmConfig, count: int) -> list[int]:
-    if count > MOST_NAMED:
-        raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {MOST_NAMED}")
+    if count > MOST_NAMED + 1:  # the heir's is not asked for
+        raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {MOST_NAMED + 1}")
     model = config.model_config
     tokenizer = cached_tokenizer_from_config(model)
     names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}

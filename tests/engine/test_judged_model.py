@@ -44,11 +44,11 @@ def head(seed: int = 0, size: int = 8) -> StateHead:
     return made.eval()
 
 
-IDS = StateIds(19, (18, 17, 3, 16))
+IDS, HEIR = StateIds(19, (18, 17, 3, 16)), 15
 
 
 def written(logits: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    return HeadsInLogits([head(0), head(1)], IDS.all, torch.device("cpu")).write(states, logits)
+    return HeadsInLogits([head(0), head(1)], IDS.all, HEIR, torch.device("cpu")).write(states, logits)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
@@ -65,22 +65,31 @@ def test_outputs_are_read_back_whatever_the_logits_are_kept_in(dtype: torch.dtyp
 def test_the_other_logits_are_left_as_they_were() -> None:
     logits = torch.randn(5, 20)
     found = written(logits.clone(), torch.randn(5, 8))
-    others = [token for token in range(20) if token not in IDS.all]
+    others = [token for token in range(20) if token not in (*IDS.all, HEIR)]
     assert torch.equal(found[:, others], logits[:, others])
     assert set(found[:, IDS.level].tolist()) == {LEVEL}
+
+
+def test_the_probability_of_the_others_stays_what_it_was() -> None:
+    logits = torch.randn(5, 20) * 3
+    found = written(logits.clone(), torch.randn(5, 8))
+    others = [token for token in range(20) if token not in (*IDS.all, HEIR)]
+    assert torch.allclose(found.log_softmax(-1)[:, others], logits.log_softmax(-1)[:, others], atol=1e-6)
+    before = logits.softmax(-1)[:, [*IDS.all, HEIR]].sum(-1)
+    assert torch.allclose(found.softmax(-1)[:, HEIR], before)
 
 
 def test_no_output_is_large_enough_to_be_sampled() -> None:
     wild = head()
     nn.init.constant_(wild.out.bias, 1e6)
-    found = HeadsInLogits([wild], IDS.all[:3], torch.device("cpu")).write(torch.randn(2, 8), torch.randn(2, 20))
+    found = HeadsInLogits([wild], IDS.all[:3], HEIR, torch.device("cpu")).write(torch.randn(2, 8), torch.randn(2, 20))
     assert found[:, list(IDS.outputs[:2])].max() < -300
     hottest = (found / 2.0).softmax(-1)  # vLLM's highest temperature
     assert hottest[:, IDS.all[:3]].max() == 0.0
 
 
 def test_vllm_neither_looks_for_the_heads_weights_nor_fills_them_with_noise() -> None:
-    heads = HeadsInLogits([head()], IDS.all[:3], torch.device("cpu"))
+    heads = HeadsInLogits([head()], IDS.all[:3], HEIR, torch.device("cpu"))
     assert not list(heads.parameters())
     assert not heads.state_dict()
 
@@ -114,7 +123,7 @@ def test_a_model_whose_engine_has_no_heads_is_as_it_was(unmended: None) -> None:
 
 def test_a_process_that_holds_no_logits_writes_none(unmended: None, tmp_path: Path) -> None:
     head().save(tmp_path / "head")
-    told = {"heads": [str(tmp_path / "head")], "ids": IDS.all[:3]}
+    told = {"heads": [str(tmp_path / "head")], "ids": IDS.all[:3], "heir": HEIR}
     model = judged(Plain)(vllm_config=config(**{CONFIG_KEY: told}))
     assert (model.compute_logits(torch.ones(2, 8))[:, IDS.level] == LEVEL).all()
     model.logits = None
@@ -272,6 +281,8 @@ def test_everyone_in_a_batch_is_told_what_they_asked_for(played: Played) -> None
             continue
         assert completion.logprobs is not None
         logits = reference_states(output) @ by_transformers(MODEL).lm_head.weight.detach().T
+        heir = played.ids.level + 1  # the highest of the spare ids
+        logits[:, heir] = logits[:, [heir, *played.ids.all]].logsumexp(-1)
         logits[:, played.ids.all] = -math.inf
         for token, position, row in zip(completion.token_ids, completion.logprobs, logits.log_softmax(-1), strict=True):
             count = wish.get("logprobs")

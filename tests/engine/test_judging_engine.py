@@ -124,7 +124,7 @@ def test_a_full_vocabulary_is_refused_in_one_sentence(tmp_path: Path) -> None:
     config = config_of(tiny(tmp_path / "full", "causal"))
     with pytest.raises(InputError) as refused:
         prepare_to_judge(config, [saved(tmp_path / "head", size=32)])
-    assert str(refused.value) == ("--dm: a head needs 3 token ids that this Reasoner never uses, its vocabulary has 0")
+    assert str(refused.value) == ("--dm: a head needs 4 token ids that this Reasoner never uses, its vocabulary has 0")
 
 
 @pytest.mark.parametrize("setting", ["pad_token_id", "image_token_id", "image_token_index", "forced_token_ids"])
@@ -239,7 +239,7 @@ def test_heads_of_another_size_are_refused(config: VllmConfig, head: Path, tmp_p
 
 
 def test_no_more_heads_than_a_request_can_name(config: VllmConfig, head: Path) -> None:
-    with pytest.raises(InputError, match="129 numbers cannot be read from one engine, at most 128"):
+    with pytest.raises(InputError, match="130 numbers cannot be read from one engine, at most 129"):
         prepare_to_judge(config, [head] * 64)
 
 
@@ -257,7 +257,9 @@ def test_the_processes_are_told(head: Path, monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.chdir(tmp_path)
     config = config_of(additional_config={"other": 1})
     ids = prepare_to_judge(config, [Path("head.safetensors")])
-    assert heads_told(config) == {"heads": [str(head)], "ids": ids.all}
+    told = heads_told(config)
+    assert told == {"heads": [str(head)], "ids": ids.all, "heir": told["heir"]}
+    assert told["heir"] not in ids.all
     assert config.additional_config["other"] == 1
     assert set(config.additional_config) == {"other", CONFIG_KEY}
     assert os.environ[ARCHITECTURE_VARIABLE] == "Qwen2ForCausalLM"
