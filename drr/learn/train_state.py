@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from drr.engine.state_head import OUTPUTS, StateHead
 from drr.learn.boundaries import Boundaries, flatten
-from drr.learn.dm_metrics import phase_masks
 from drr.learn.fusion import rollout_weights
 from drr.learn.records import Rollout
 from drr.learn.state_config import StateConfig
@@ -25,14 +24,12 @@ from drr.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class _Lessons:
-    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N];
-    P pairs [P, 2] of a right and a wrong boundary at the same question and in the same place of their attempts."""
+    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N]."""
 
     states: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
     question: NDArray[np.int64]
-    pairs: NDArray[np.int64]
 
 
 class _Members(nn.Module):
@@ -97,13 +94,9 @@ def train_state_head(
     with Progress("State head", config.epochs) as progress:
         for epoch in range(1, config.epochs + 1):
             members.train()
-            for rows, pairs in _batches(train, rng, config.questions):
+            for rows in _batches(train, rng, config.questions):
                 optimizer.zero_grad()
-                logits = members(train.states[rows])
-                loss = _loss(logits, train, rows, drawn[train.question[rows]])
-                if config.ranking and len(pairs):
-                    now = logits[:, :, 0]
-                    loss = loss + config.ranking * functional.softplus(now[pairs[:, 1]] - now[pairs[:, 0]]).mean()
+                loss = _loss(members(train.states[rows]), train, rows, drawn[train.question[rows]])
                 torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
@@ -147,35 +140,14 @@ def _lessons(rollouts: Sequence[Rollout], states: BoundaryStates) -> _Lessons:
         torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32),
         torch.tensor(np.stack([weights * data.known, weights], axis=1), dtype=torch.float32),
         question,
-        _pairs(data, question),
     )
 
 
-def _pairs(data: Boundaries, question: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[P, 2] pairs of a right and a wrong boundary of attempts at the same question: where both first state an answer,
-    or where both end."""
-    masks, pairs = phase_masks(data), [np.zeros((0, 2), dtype=np.int64)]
-    for phase in ("first", "last"):
-        rows = np.flatnonzero(masks[phase] & data.known)
-        for number in np.unique(question[rows]):
-            own = rows[question[rows] == number]
-            right, wrong = own[data.now[own]], own[~data.now[own]]
-            pairs.append(np.stack(np.meshgrid(right, wrong), axis=-1).reshape(-1, 2))
-    return np.concatenate(pairs)
-
-
-def _batches(
-    data: _Lessons, rng: np.random.Generator, questions: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows of so many questions, and their pairs as places among these rows: every question once, shuffled."""
+def _batches(data: _Lessons, rng: np.random.Generator, questions: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of so many questions at a time: every question once, shuffled."""
     order = rng.permutation(int(data.question.max()) + 1)
-    pair_question = data.question[data.pairs[:, 0]]
-    place = np.zeros(len(data.question), dtype=np.int64)
     for start in range(0, len(order), questions):
-        chosen = order[start : start + questions]
-        rows = np.flatnonzero(np.isin(data.question, chosen))
-        place[rows] = np.arange(len(rows))
-        yield rows, place[data.pairs[np.isin(pair_question, chosen)]]
+        yield np.flatnonzero(np.isin(data.question, order[start : start + questions]))
 
 
 def _loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: torch.Tensor) -> torch.Tensor:
