@@ -70,7 +70,7 @@ BASES: dict[str, list[list[str]]] = {
 
 ALWAYS: dict[str, set[str]] = {
     "distill": {"questions", "out", "reasoner", "recorded", "step_rule", "grader"},
-    "train": {"data", "out", "kind", "seed"},
+    "train": {"data", "out", "kind", "seed", "train_share"},
     "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
     "eval": {"questions", "out", "report", "grader"},
