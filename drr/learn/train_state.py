@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from drr.engine.state_head import OUTPUTS, StateHead
+from drr.errors import InputError
 from drr.learn.boundaries import Boundaries, flatten
 from drr.learn.fusion import rollout_weights
 from drr.learn.records import Rollout
@@ -73,7 +74,7 @@ def train_state_head(
     """A head trained on the rollouts' boundaries, and the figures of its training.
 
     Training ends early once the loss on `held_back` (rollouts of other questions) has not fallen for `config.patience`
-    epochs, and the best state is kept. The same arguments give the same head.
+    epochs, and the best state is kept. The same arguments give the same head. InputError if the loss is never a number.
     """
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -82,24 +83,9 @@ def train_state_head(
     train.states.sub_(mean).div_(scale)
     held.states.sub_(mean).div_(scale)
     members = _Members(train.states.shape[1], config)
-    count = int(train.question.max()) + 1
-    drawn = torch.tensor(
-        np.stack([np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)], axis=1),
-        dtype=torch.float32,
-    )
-    batches = -(-count // config.questions)
-    optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches * config.epochs)
     best, best_loss, best_epoch, epoch = None, float("inf"), 0, 0
     with Progress("State head", config.epochs) as progress:
-        for epoch in range(1, config.epochs + 1):
-            members.train()
-            for rows in _batches(train, rng, config.questions):
-                optimizer.zero_grad()
-                loss = _loss(members(train.states[rows]), train, rows, drawn[train.question[rows]])
-                torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
+        for epoch in _epochs(members, train, config, rng):
             held_loss = _held_loss(members, held)
             if held_loss < best_loss:
                 best, best_loss, best_epoch = members.averaged(mean, scale), held_loss, epoch
@@ -107,7 +93,8 @@ def train_state_head(
             if epoch - best_epoch >= config.patience:
                 break
         seconds = progress.seconds
-    assert best is not None
+    if best is None:
+        raise InputError("records", "teach nothing: the loss of the state head is no number")
     figures = {
         "parameters": sum(parameter.numel() for parameter in best.parameters()),
         "rollouts": len(rollouts),
@@ -118,6 +105,25 @@ def train_state_head(
         "seconds": round(seconds),
     }
     return best, figures
+
+
+def _epochs(members: _Members, train: _Lessons, config: StateConfig, rng: np.random.Generator) -> Iterator[int]:
+    """Train the members, each on a bootstrap sample of the questions; yields the number of every epoch that is done."""
+    count = int(train.question.max()) + 1
+    samples = [np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)]
+    drawn = torch.tensor(np.stack(samples, axis=1), dtype=torch.float32)
+    steps = -(-count // config.questions) * config.epochs
+    optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for epoch in range(1, config.epochs + 1):
+        members.train()
+        for rows in _batches(train, rng, config.questions):
+            optimizer.zero_grad()
+            loss = _loss(members(train.states[rows]), train, rows, drawn[train.question[rows]])
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        yield epoch
 
 
 def state_logits(head: StateHead, rollouts: Sequence[Rollout], states: BoundaryStates) -> Boundaries:
