@@ -39,9 +39,8 @@ def config_from(config: type[Config], options: argparse.Namespace, **more: Any) 
 
 
 def given(options: argparse.Namespace, name: str) -> bool:
-    """Whether the user gave an option."""
-    value = getattr(options, name, None)
-    return value is not None and value is not False
+    """Whether the user gave an option. One that turns a setting off is given, too: its value is False."""
+    return getattr(options, name, None) is not None
 
 
 def needed(options: argparse.Namespace, name: str, reason: str) -> None:

@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from drr.engine.state_head import OUTPUTS, StateHead
+from drr.errors import InputError
 from drr.learn.boundaries import Boundaries, flatten
-from drr.learn.dm_metrics import phase_masks
 from drr.learn.fusion import rollout_weights
 from drr.learn.records import Rollout
 from drr.learn.state_config import StateConfig
@@ -25,14 +25,12 @@ from drr.progress import Progress
 
 @dataclass(frozen=True, slots=True)
 class _Lessons:
-    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N];
-    P pairs [P, 2] of a right and a wrong boundary at the same question and in the same place of their attempts."""
+    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N]."""
 
     states: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
     question: NDArray[np.int64]
-    pairs: NDArray[np.int64]
 
 
 class _Members(nn.Module):
@@ -76,7 +74,7 @@ def train_state_head(
     """A head trained on the rollouts' boundaries, and the figures of its training.
 
     Training ends early once the loss on `held_back` (rollouts of other questions) has not fallen for `config.patience`
-    epochs, and the best state is kept. The same arguments give the same head.
+    epochs, and the best state is kept. The same arguments give the same head. InputError if the loss is never a number.
     """
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -85,28 +83,9 @@ def train_state_head(
     train.states.sub_(mean).div_(scale)
     held.states.sub_(mean).div_(scale)
     members = _Members(train.states.shape[1], config)
-    count = int(train.question.max()) + 1
-    drawn = torch.tensor(
-        np.stack([np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)], axis=1),
-        dtype=torch.float32,
-    )
-    batches = -(-count // config.questions)
-    optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches * config.epochs)
     best, best_loss, best_epoch, epoch = None, float("inf"), 0, 0
     with Progress("State head", config.epochs) as progress:
-        for epoch in range(1, config.epochs + 1):
-            members.train()
-            for rows, pairs in _batches(train, rng, config.questions):
-                optimizer.zero_grad()
-                logits = members(train.states[rows])
-                loss = _loss(logits, train, rows, drawn[train.question[rows]])
-                if config.ranking and len(pairs):
-                    now = logits[:, :, 0]
-                    loss = loss + config.ranking * functional.softplus(now[pairs[:, 1]] - now[pairs[:, 0]]).mean()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
+        for epoch in _epochs(members, train, config, rng):
             held_loss = _held_loss(members, held)
             if held_loss < best_loss:
                 best, best_loss, best_epoch = members.averaged(mean, scale), held_loss, epoch
@@ -114,7 +93,8 @@ def train_state_head(
             if epoch - best_epoch >= config.patience:
                 break
         seconds = progress.seconds
-    assert best is not None
+    if best is None:
+        raise InputError("records", "teach nothing: the loss of the state head is no number")
     figures = {
         "parameters": sum(parameter.numel() for parameter in best.parameters()),
         "rollouts": len(rollouts),
@@ -125,6 +105,25 @@ def train_state_head(
         "seconds": round(seconds),
     }
     return best, figures
+
+
+def _epochs(members: _Members, train: _Lessons, config: StateConfig, rng: np.random.Generator) -> Iterator[int]:
+    """Train the members, each on a bootstrap sample of the questions; yields the number of every epoch that is done."""
+    count = int(train.question.max()) + 1
+    samples = [np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)]
+    drawn = torch.tensor(np.stack(samples, axis=1), dtype=torch.float32)
+    steps = -(-count // config.questions) * config.epochs
+    optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for epoch in range(1, config.epochs + 1):
+        members.train()
+        for rows in _batches(train, rng, config.questions):
+            optimizer.zero_grad()
+            loss = _loss(members(train.states[rows]), train, rows, drawn[train.question[rows]])
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()
+        yield epoch
 
 
 def state_logits(head: StateHead, rollouts: Sequence[Rollout], states: BoundaryStates) -> Boundaries:
@@ -147,35 +146,14 @@ def _lessons(rollouts: Sequence[Rollout], states: BoundaryStates) -> _Lessons:
         torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32),
         torch.tensor(np.stack([weights * data.known, weights], axis=1), dtype=torch.float32),
         question,
-        _pairs(data, question),
     )
 
 
-def _pairs(data: Boundaries, question: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[P, 2] pairs of a right and a wrong boundary of attempts at the same question: where both first state an answer,
-    or where both end."""
-    masks, pairs = phase_masks(data), [np.zeros((0, 2), dtype=np.int64)]
-    for phase in ("first", "last"):
-        rows = np.flatnonzero(masks[phase] & data.known)
-        for number in np.unique(question[rows]):
-            own = rows[question[rows] == number]
-            right, wrong = own[data.now[own]], own[~data.now[own]]
-            pairs.append(np.stack(np.meshgrid(right, wrong), axis=-1).reshape(-1, 2))
-    return np.concatenate(pairs)
-
-
-def _batches(
-    data: _Lessons, rng: np.random.Generator, questions: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The rows of so many questions, and their pairs as places among these rows: every question once, shuffled."""
+def _batches(data: _Lessons, rng: np.random.Generator, questions: int) -> Iterator[NDArray[np.int64]]:
+    """The rows of so many questions at a time: every question once, shuffled."""
     order = rng.permutation(int(data.question.max()) + 1)
-    pair_question = data.question[data.pairs[:, 0]]
-    place = np.zeros(len(data.question), dtype=np.int64)
     for start in range(0, len(order), questions):
-        chosen = order[start : start + questions]
-        rows = np.flatnonzero(np.isin(data.question, chosen))
-        place[rows] = np.arange(len(rows))
-        yield rows, place[data.pairs[np.isin(pair_question, chosen)]]
+        yield np.flatnonzero(np.isin(data.question, order[start : start + questions]))
 
 
 def _loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,13 @@ BASES: dict[str, list[list[str]]] = {
         ["arithmetic:10", "--out", "o", "--reasoner", "r"],
         ["reference:test", "--out", "o", "--reasoner", "r"],
     ],
-    "train": [LEAST["train"]],
+    "train": [
+        LEAST["train"],
+        ["--data", "d", "--out", "o"],
+        ["--data", "d", "--out", "o", "--kind", "head", "--reasoner", "r"],
+        ["--data", "d", "--out", "o", "--kind", "fused", "--reasoner", "r", "--backbone", "b"],
+        ["--data", "d", "--out", "o", "--kind", "fused", "--text-dm", "t"],
+    ],
     "calibrate": [
         LEAST["calibrate"],
         ["--data", "d", "--scorer", "logprob", "--out", "o"],
@@ -64,8 +70,8 @@ BASES: dict[str, list[list[str]]] = {
 
 ALWAYS: dict[str, set[str]] = {
     "distill": {"questions", "out", "reasoner", "recorded", "step_rule", "grader"},
-    "train": {action.dest for action in parser_of("train")._actions} - {"help"},
-    "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points"},
+    "train": {"data", "out", "kind", "seed", "train_share"},
+    "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
     "eval": {"questions", "out", "report", "grader"},
     "reference build": {"out", "quick", "seed"},
@@ -123,7 +129,15 @@ def test_what_has_no_effect_is_refused_by_name(command: str, base: list[str]) ->
             with pytest.raises(InputError) as error:
                 refuse_useless(command, options)
             assert error.value.where == action.option_strings[0]
-        elif action.dest not in ("dm", "scorer", "report", "recorded", "server"):  # these choose the way of use
+        elif action.dest not in (
+            "dm",
+            "scorer",
+            "report",
+            "recorded",
+            "server",
+            "kind",
+            "text_dm",
+        ):  # these choose the way of use
             refuse_useless(command, options)
 
 

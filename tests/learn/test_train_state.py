@@ -1,0 +1,100 @@
+"""The state head: it learns what states tell, is one plain head however many were averaged, and is repeatable."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from drr.engine.state_head import StateHead
+from drr.errors import InputError
+from drr.learn import train_state
+from drr.learn.dm_metrics import auroc
+from drr.learn.records import Rollout
+from drr.learn.state_config import StateConfig
+from drr.learn.states import BoundaryStates
+from drr.learn.train_state import state_logits, train_state_head
+from tests.fakes import rollout_of
+
+SIZE = 16
+CONFIG = StateConfig(epochs=12, hidden=4, members=3, learning_rate=2e-2)
+
+
+def lessons(count: int, seed: int, noise: float = 0.5) -> tuple[list[Rollout], BoundaryStates]:
+    """Attempts, four at a question, whose states tell `now` and `later` from two directions of their space."""
+    rng = np.random.default_rng(seed)
+    rollouts, by_key = [], {}
+    for number in range(count):
+        rollout = rollout_of(["so\n\n", "So the answer is 3.\n\n", "again\n\n"])
+        rollout.question, rollout.later = f"question {seed}/{number // 4}", bool(rng.random() < 0.5)
+        rollout.now = [bool(flag) for flag in rng.random(3) < 0.5]
+        rollout.prompt_ids, rollout.thought_ids = [seed, number], list(range(9))
+        state = rng.normal(0, 1.0, (3, SIZE))
+        state[:, 3] = 2 * np.asarray(rollout.now) - 1 + rng.normal(0, noise, 3)
+        state[:, 7] = 2 * rollout.later - 1 + rng.normal(0, noise, 3)
+        by_key[train_state_key(rollout)] = torch.tensor(state, dtype=torch.float32)
+        rollouts.append(rollout)
+    return rollouts, BoundaryStates(by_key)
+
+
+def train_state_key(rollout: Rollout) -> bytes:
+    from drr.learn.states import _key
+
+    return _key(rollout)
+
+
+def test_a_head_learns_both_labels_from_states() -> None:
+    (train, states), (held, held_states), (test, test_states) = (lessons(240, 1), lessons(80, 2), lessons(200, 3))
+    head, figures = train_state_head(train, held, states.joined(held_states), CONFIG)
+    data = state_logits(head, test, test_states)
+    assert data.kind == "head"
+    assert auroc(data.logits[:, 0], data.now) > 0.9  # type: ignore[operator]
+    assert auroc(data.logits[:, 1], data.later) > 0.9  # type: ignore[operator]
+    assert figures["boundaries"] == 3 * 240
+    assert figures["parameters"] == 2 * SIZE + 3 * 4 * (SIZE + 1) + 2 * (3 * 4 + 1)
+
+
+def test_training_is_repeatable_and_seeded() -> None:
+    (train, states), (held, held_states) = lessons(80, 1), lessons(40, 2)
+    heads = [
+        train_state_head(train, held, states.joined(held_states), replace(CONFIG, epochs=2, seed=seed))[0]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(heads[0].hidden.weight, heads[1].hidden.weight)
+    assert not torch.equal(heads[0].hidden.weight, heads[2].hidden.weight)
+
+
+def test_the_average_of_the_members_is_one_head() -> None:
+    torch.manual_seed(0)
+    members = train_state._Members(SIZE, CONFIG).eval()
+    states, mean, scale = torch.randn(5, SIZE) * 3 + 1, torch.randn(SIZE), torch.rand(SIZE) + 0.5
+    normed = functional.layer_norm(states, (SIZE,))
+    expected = members((normed - mean) / scale).mean(1)
+    head = members.averaged(mean, scale)
+    assert isinstance(head, StateHead)
+    assert torch.allclose(head(states), expected, atol=1e-5)
+
+
+def test_training_ends_early_when_nothing_is_gained() -> None:
+    (train, states), (held, held_states) = lessons(120, 1), lessons(60, 2)
+    for rollout in held:
+        rollout.now, rollout.later = [not now for now in rollout.now], not rollout.later
+    _, figures = train_state_head(train, held, states.joined(held_states), replace(CONFIG, patience=2))
+    assert figures["epochs"] == figures["best_epoch"] + 2 < CONFIG.epochs
+
+
+def test_ungraded_boundaries_teach_nothing_about_now() -> None:
+    (train, states), (held, held_states) = lessons(80, 1), lessons(40, 2)
+    changed = [replace(rollout, now=[None, *rollout.now[1:]]) for rollout in train]
+    opposite = train_state._lessons(changed, states)
+    assert opposite.weights[::3, 0].sum() == 0
+    assert opposite.weights[::3, 1].sum() == len(train)
+    head, _ = train_state_head(changed, held, states.joined(held_states), replace(CONFIG, epochs=1))
+    assert all(bool(weight.isfinite().all()) for weight in head.state_dict().values())
+
+
+@pytest.mark.parametrize(("option", "value"), [("epochs", 0), ("learning_rate", -1.0), ("patience", 0), ("seed", -1)])
+def test_settings_out_of_range_are_named(option: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"--{option.replace('_', '-')}"):
+        StateConfig(**{option: value})  # type: ignore[arg-type]
