@@ -1,9 +1,10 @@
 """A whole DM from behaviour records: all steps after the text classifier."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,18 @@ def copy_classifier(source: Path, data: TrainingData, manifest: Manifest, folder
         reason = f"was trained on {len(seen)} of the questions that would measure the new DM: give its --train-share"
         raise InputError(option, f"{source} {reason}")
     folder.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.name not in _OWN_FILES:
-            shutil.copyfile(path, folder / path.name)
+    for path in _classifier_files(source):
+        shutil.copyfile(path, folder / path.name)
     return Trained(classifier, None, frozenset(trained_on))
+
+
+def share_classifier(folder: Path, source: Path) -> None:
+    """Let the DM in `folder` use the text classifier in `source`, a folder beside it, instead of its copy of that."""
+    for path in _classifier_files(source):
+        (folder / path.name).unlink(missing_ok=True)
+    (folder / _INDEX_NAME).unlink(missing_ok=True)
+    replace(DmCard.load(folder), classifier=os.path.relpath(source, folder)).save(folder)
+
+
+def _classifier_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in _OWN_FILES]

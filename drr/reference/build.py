@@ -28,7 +28,15 @@ from drr.learn.state_config import StateConfig
 from drr.learn.states import BoundaryStates, read_states
 from drr.learn.train import train_text_classifier
 from drr.learn.train_config import TrainConfig
-from drr.learn.train_dm import Trained, add_state_head, copy_classifier, finish_dm, index_classifier, measure
+from drr.learn.train_dm import (
+    Trained,
+    add_state_head,
+    copy_classifier,
+    finish_dm,
+    index_classifier,
+    measure,
+    share_classifier,
+)
 from drr.learn.train_folder import forget_training
 from drr.learn.train_split import TrainingData, split_for_training
 from drr.reference.card import write_reasoner_card
@@ -196,6 +204,7 @@ def _fused_dm(out: Path, seed: int) -> dict[str, Any]:
     index_classifier(folder)
     figures = DmCard.load(out / "dm-head").trained_on["state_head"]
     _finish(out, "dm-fused", replace(trained, state_head=figures), seed)
+    share_classifier(folder, out / "dm")
     return {}
 
 

@@ -32,6 +32,7 @@ def test_a_build_makes_a_head_and_a_fused_dm_after_the_text_dm(tmp_path: Path) -
     build._finish_dm(tmp_path, 0)
     assert build._head_dm(tmp_path, 0)["boundaries"] > 0
     build._fused_dm(tmp_path, 0)
+    assert not (tmp_path / "dm-fused" / "model.safetensors").exists(), "the classifier is that of the other DM"
     parts = {
         "dm": {"text", "behaviour", "fused", "baselines"},
         "dm-head": {"state", "behaviour", "head", "baselines"},
