@@ -40,7 +40,8 @@ from drr.tasks.sources import load_questions
 
 _JUDGED = {"drr": {"mode": "shadow", "report": "summary"}}
 _LOADS = ((10, 1), (10, 8), (10, 16), (10, 48), (100, 4))
-STEPWISE, HALFWAY = "step by step", "DRR, stopped half-way"
+_OFF = {"drr": {"mode": "off"}}
+OFF, STEPWISE, HALFWAY = "DRR, off", "step by step", "DRR, stopped half-way"
 JUDGES = ("head", "text")
 _FEWEST = 2
 _SHORT = 20
@@ -90,7 +91,7 @@ async def measure(options: argparse.Namespace, cores: Cores | None) -> AsyncIter
             first = found.drr[judges[0]]
             targets = [
                 Target(RAW, found.raw, str(reasoner)),
-                Target("DRR, off", first, str(reasoner), {"drr": {"mode": "off"}, **cache_salt("off")}),
+                *([] if options.no_off else [Target(OFF, first, str(reasoner), {**_OFF, **cache_salt("off")})]),
                 *(
                     Target(judged_by(judge), url, str(reasoner), {**_JUDGED, **cache_salt("shadow")})
                     for judge, url in found.drr.items()
@@ -254,6 +255,7 @@ def main() -> int:
     parser.add_argument("--size", choices=sorted(PAIRS), default="small", help="of the models (default small)")
     parser.add_argument("--step-tokens", type=int, default=40)
     parser.add_argument("--judge", choices=JUDGES, action="append", help="repeatable (default: head)")
+    parser.add_argument("--no-off", action="store_true", help="leave mode off out")
     parser.add_argument("--no-stepwise", action="store_true", help="leave judging step by step out")
     parser.add_argument(
         "--stepwise-from", type=int, default=1, metavar="CLIENTS", help="leave step by step out where there are fewer"
