@@ -128,7 +128,7 @@ def _made_as(dtype: torch.dtype) -> Iterator[None]:
 
 def _config(size: Size, tokenizer: PreTrainedTokenizerFast, **more: object) -> Qwen2Config:
     return Qwen2Config(
-        vocab_size=len(tokenizer),
+        vocab_size=_vocabulary(tokenizer),
         hidden_size=size.hidden,
         num_hidden_layers=size.layers,
         num_attention_heads=size.heads,
@@ -142,12 +142,18 @@ def _config(size: Size, tokenizer: PreTrainedTokenizerFast, **more: object) -> Q
     )
 
 
+def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The next multiple of 64, as real models have it: heads are read through ids that no token has."""
+    return -(-(len(tokenizer) + 1) // 64) * 64
+
+
 def _unwanted(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Special tokens and thinking markers, and tokens that are parts of a character: decoded and encoded again, one of
+    """Special tokens and thinking markers, ids that no token has, and tokens that are parts of a character: decoded and encoded again, one of
     these can become three tokens."""
     return [
         *tokenizer.added_tokens_decoder,
         *(token for token in range(len(tokenizer)) if not tokenizer.decode([token]).isascii()),
+        *range(len(tokenizer), _vocabulary(tokenizer)),
     ]
 
 
