@@ -148,8 +148,8 @@ def _vocabulary(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def _unwanted(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """Special tokens and thinking markers, ids that no token has, and tokens that are parts of a character: decoded and encoded again, one of
-    these can become three tokens."""
+    """Special tokens and thinking markers, ids that no token has, and tokens that are parts of a character: decoded and
+    encoded again, one of these can become three tokens."""
     return [
         *tokenizer.added_tokens_decoder,
         *(token for token in range(len(tokenizer)) if not tokenizer.decode([token]).isascii()),
