@@ -15,7 +15,7 @@ SERVED_DM: Kind = "head"
 """The kind of DM that is served where none is asked for: the one that LOG.md's measurements speak for."""
 
 _MODELS = Path(__file__).parent / "models"
-_DM_FOLDERS: dict[Kind, str] = {"text": "dm", "head": "dm-head", "fused": "dm-fused"}
+_DM_FOLDERS: dict[Kind, str] = {"text": "dm", "head": "dm-head"}
 
 
 def reasoner_folder() -> Path:
@@ -24,5 +24,5 @@ def reasoner_folder() -> Path:
 
 
 def dm_folder(kind: Kind = "text") -> Path:
-    """The shipped DM of this kind: a folder with `drr.json` and `head.json`, and what the DM judges by."""
+    """The shipped DM of this kind (text or head): a folder with `drr.json` and `head.json`, and what the DM judges by."""
     return _MODELS / _DM_FOLDERS[kind]

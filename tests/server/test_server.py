@@ -5,10 +5,12 @@ import functools
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ from drr import reference
 from drr.certify.calibrate import by_rollout
 from drr.engine.open_reasoner import open_server
 from drr.judge.calibration import Calibration, Certificate
-from drr.judge.dm_folder import DmCard, fingerprint, load_dm_head
+from drr.judge.dm_folder import HEAD_NAME, STATE_HEAD_NAME, DmCard, fingerprint, load_dm_head
+from drr.judge.head import save_head
 from drr.judge.scorer_card import ScorerCard
 from drr.learn.distill import distill, draw_seed
 from drr.learn.distill_config import DistillConfig
@@ -398,8 +401,24 @@ async def test_disconnected_clients_leave_nothing_running(server: Server) -> Non
     assert left == 0
 
 
+def fused_dm(folder: Path) -> Path:
+    """The shipped text DM and head in one; what fuses them reads the text as the text DM does, and no state."""
+    folder.mkdir()
+    text = reference.dm_folder("text")
+    card = replace(DmCard.load(text), kind="fused", classifier=str(text), calibration=None)
+    card.save(folder)
+    shutil.copyfile(reference.dm_folder("head") / STATE_HEAD_NAME, folder / STATE_HEAD_NAME)
+    head = load_dm_head(text)
+    unread = {name: np.insert(getattr(head, name), [2, 2], value, axis=-1) for name, value in _UNREAD.items()}
+    save_head(replace(head, kind="fused", **unread), folder / HEAD_NAME)
+    return folder
+
+
+_UNREAD = {"mean": 0.0, "scale": 1.0, "hidden": 0.0, "judge_weight": 0.0}
+
+
 async def test_answers_outlive_the_classifier_of_a_fused_dm(tmp_path: Path) -> None:
-    pair = ("--model", str(reference.reasoner_folder()), "--dm", str(reference.dm_folder("fused")))
+    pair = ("--model", str(reference.reasoner_folder()), "--dm", str(fused_dm(tmp_path / "fused")))
     server = await asyncio.to_thread(start, tmp_path / "log", *pair, "--served-model-name", MODEL)
     try:
         judged = await asyncio.to_thread(functools.partial(server.ask, drr={"mode": "shadow"}))
