@@ -6,21 +6,25 @@ import struct
 from pathlib import Path
 
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard
 
 _READ_PER_TOKEN = 1.42
 """Tokens that a causal classifier computes for each token of thinking, the question included (docs/scaling.md)."""
 
 
 def parameters(folder: Path) -> int:
-    """How many parameters the safetensors files of a model folder hold; 0 where it has none."""
-    return sum(_parameters_in(path) for path in folder.glob("*.safetensors"))
+    """How many parameters the safetensors files of a model folder hold, a state head left out; 0 where there are none
+    that can be read."""
+    return sum(_parameters_in(path) for path in folder.glob("*.safetensors") if path.name != STATE_HEAD_NAME)
 
 
 def _parameters_in(path: Path) -> int:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        entries = json.loads(file.read(length))
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            entries = json.loads(file.read(length))
+    except (OSError, struct.error, ValueError):
+        return 0  # whoever loads it will say what is wrong
     return sum(math.prod(entry["shape"]) for name, entry in entries.items() if name != "__metadata__")
 
 

@@ -45,7 +45,9 @@ class Allowance:
     def room(self, used: Used) -> int:
         """How many tokens may follow, those kept free for the answer included."""
         reserve = self._settings.max_tokens - self._thinking_room  # which is there, whatever was cut away
-        room = max(self._settings.max_tokens - self._others.generated - used.generated, reserve - used.answered)
+        probed = self._others.probed + used.probed
+        left = self._settings.max_tokens - self._others.generated - used.generated
+        room = max(left, reserve - used.answered) - probed
         if self._settings.context_limit is not None:
             room = min(room, self._settings.context_limit - self._prompt_tokens - used.output)
         return room
@@ -73,8 +75,8 @@ class Allowance:
         return StopCause.CONTEXT_LENGTH if fills_context else StopCause.ANSWER_RESERVE
 
     def _thinking_left(self, used: Used) -> int:
-        left = self._thinking_room - self._others.generated - used.generated
-        return left if self.share is None else min(left, self.share.generated - used.generated)
+        left = self._thinking_room - self._others.generated - self._others.probed - used.generated - used.probed
+        return left if self.share is None else min(left, self.share.generated - used.generated - used.probed)
 
     def _thoughts_left(self, used: Used) -> int | None:
         limit = self._settings.max_thinking_tokens

@@ -81,6 +81,8 @@ class ThinkingLoop:
         )
         self._mailbox = self._requests.mailbox
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
+        if self._judge.reads_states and probe is not None:  # it asks only where no token tells, and for one each time
+            self._requests.probed = lambda: probe.tokens
         self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
         self._stage = Stage.UNDECIDED
         self._before_answer = False

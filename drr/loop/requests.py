@@ -4,7 +4,7 @@ It knows neither steps nor verdicts; what a request brings goes into the loop's 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from drr.loop.allowance import Allowance, Share
@@ -39,6 +39,8 @@ class EngineRequests:
         self.mailbox: asyncio.Queue[Message] = asyncio.Queue()
         self.cut = False
         """Whether the thinking was ended from outside."""
+        self.probed: Callable[[], int] = lambda: 0
+        """How many tokens have been generated beside the output that count against its limits."""
         self._cuts = self._wasted = self._sure = 0
         self._prompt_ids, self._trace, self._outcome, self._settings = list(prompt_ids), trace, outcome, settings
         self._stream = SegmentStream(reasoner, self.mailbox.put_nowait)
@@ -53,7 +55,12 @@ class EngineRequests:
         """How far the attempt has come, or had come with the first `end` tokens of its output."""
         used = self._trace.used(end)
         set_aside = max(self._cuts * self._settings.lookahead, self._outcome.discarded_tokens)
-        return replace(used, generated=used.generated + set_aside, answered=used.answered + self._wasted)
+        return replace(
+            used,
+            generated=used.generated + set_aside,
+            answered=used.answered + self._wasted,
+            probed=self.probed(),
+        )
 
     def set_aside(self, *, of_answer: bool = False) -> None:
         """The output is cut back, or a stream given up whose rest is of no use: set aside for what the engine has

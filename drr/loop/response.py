@@ -70,9 +70,10 @@ class Spent:
 
     generated: int = 0
     thought: int = 0
+    probed: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(self.generated + other.generated, self.thought + other.thought)
+        return Spent(self.generated + other.generated, self.thought + other.thought, self.probed + other.probed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +83,15 @@ class Used:
 
     Limits must not depend on how long verdicts take. So what an attempt has used is what is kept of it, and for each
     time that it was cut the `lookahead` of LoopSettings, which stands for what the engine had generated meanwhile. Only
-    where that was more does it count as it was, so that `max_tokens` holds in any case.
+    where that was more does it count as it was, so that `max_tokens` holds in any case. `probed` are tokens by which
+    heads in the engine were asked, where none of the output told what they say.
     """
 
     output: int
     generated: int
     thought: int
     answered: int = 0
+    probed: int = 0
 
 
 @dataclass(slots=True)

@@ -170,6 +170,7 @@ class RethinkLoop:
         used = chosen.loop.used
         chosen.others.generated = self._spent.generated - used.generated
         chosen.others.thought = self._spent.thought - used.thought
+        chosen.others.probed = self._spent.probed - used.probed
         async with contextlib.aclosing(chosen.loop.answer(self._exhausted())) as answer:
             async for event in answer:
                 if isinstance(event, Finished):
@@ -222,7 +223,7 @@ class RethinkLoop:
         """What is left to think with."""
         limit = self._settings.max_thinking_tokens
         thought = None if limit is None else limit - self._spent.thought
-        return Share(self._settings.thinking_room - self._spent.generated, thought)
+        return Share(self._settings.thinking_room - self._spent.generated - self._spent.probed, thought)
 
     def _attempt(self, number: int, behind: _Attempt | None, size: int) -> _Attempt:
         """Attempt `number`, one of `size` at the same time."""
@@ -368,7 +369,7 @@ class RethinkLoop:
 
 
 def _spent(used: Used) -> Spent:
-    return Spent(used.generated, used.thought)
+    return Spent(used.generated, used.thought, used.probed)
 
 
 def _belief(attempt: _Attempt) -> float:

@@ -24,5 +24,5 @@ def reasoner_folder() -> Path:
 
 
 def dm_folder(kind: Kind = "text") -> Path:
-    """The shipped DM of this kind (text or head): a folder with `drr.json` and `head.json`, and what the DM judges by."""
+    """The shipped DM of this kind (text or head): a folder with `drr.json`, `head.json` and what the DM judges by."""
     return _MODELS / _DM_FOLDERS[kind]

@@ -157,7 +157,7 @@ def test_half_of_a_small_max_tokens_is_thought_with(server: Server, tokens: int)
 def test_who_judged_is_named(server: Server) -> None:
     by_dm = post(server, messages=EASY).json()["drr"]["judge"]
     by_probe = post(server, messages=EASY, drr={"scorer": "stated"}).json()["drr"]["judge"]
-    assert (by_dm["scorer"], by_dm["id"]) == ("dm", "drr-reference-dm")
+    assert (by_dm["scorer"], by_dm["id"]) == ("dm", "drr-reference-dm-head")
     assert (by_probe["scorer"], by_probe["id"]) == ("stated", "stated")
     assert post(server, messages=EASY, drr={"mode": "off"}).json()["drr"]["judge"] is None
 
@@ -167,13 +167,13 @@ def test_the_header_has_the_short_account(server: Server) -> None:
     drr = response.json()["drr"]
     assert response.headers["x-drr-outcome"] == (
         f"cause={drr['stop_cause']}, thinking={drr['thinking_tokens']}, answer={drr['answer_tokens']}, "
-        f'discarded={drr["discarded_tokens"]}, probe=0, attempts=1, mode=auto, judge="drr-reference-dm", '
+        f'discarded={drr["discarded_tokens"]}, probe=0, attempts=1, mode=auto, judge="drr-reference-dm-head", '
         f"risk=0.05, holds=?{int(drr['risk']['holds'])}"
     )
     several = post(server, messages=EASY, n=2, drr={"max_steps": 1, "threshold": 1.0}).headers["x-drr-outcome"]
     assert several.startswith("cause=(max_steps max_steps), ")
     streamed = post(server, messages=EASY, stream=True).headers["x-drr-outcome"]
-    assert streamed == 'mode=auto, judge="drr-reference-dm", account=last-chunk'
+    assert streamed == 'mode=auto, judge="drr-reference-dm-head", account=last-chunk'
     named = httpx.post(
         f"{server.url}/v1/chat/completions",
         json={"model": MODEL, "messages": EASY},

@@ -124,6 +124,7 @@ VALUES = {
     "dm_url": "http://127.0.0.1:9",
     "dm_cpus": "0",
     "dm_nice": "3",
+    "dm_dtype": "bfloat16",
     "dm_gpu_memory_utilization": "0.2",
     "dm_kv_cache_memory_bytes": "1000000",
 }
@@ -205,6 +206,6 @@ async def test_a_started_dm_has_the_scorer_of_its_kind(
     assert second.text is None
     assert [dm.name for dm in dms] == ["", "a"]
     await warm_up(dms)
-    assert classify.asked == 1, "the classifier is warmed up, a head needs none"
-    assert caplog.text == ""
+    assert classify.asked >= 2, "the classifier is warmed up, by one boundary and by several; a head needs none"
+    assert "warmed up" not in caplog.text
     assert [dm.dead for dm in dms] == [False, False]

@@ -141,7 +141,7 @@ def test_whole_answers_carry_the_account(server: Server) -> None:
     assert sum(step["tokens"] for step in drr["steps"]) == drr["thinking_tokens"]
     assert message.reasoning.count("\n\n") == 2
     assert message.content.strip().startswith("The answer is")
-    assert drr["judge"]["id"] == "drr-reference-dm"
+    assert drr["judge"]["id"] == DmCard.load(SERVED_DM).id
     details = response.usage.completion_tokens_details
     assert details.reasoning_tokens == drr["thinking_tokens"] + drr["discarded_tokens"]
     assert response.usage.completion_tokens > details.reasoning_tokens
@@ -251,7 +251,8 @@ def test_log_probabilities_cover_every_visible_token(server: Server) -> None:
     response = server.ask(logprobs=True, top_logprobs=2, drr={"threshold": 0.0, "min_steps": 2})
     entries = response.choices[0].logprobs.content
     drr = response.drr
-    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"]
+    probed = response.usage.completion_tokens_details.probe_tokens
+    assert len(entries) == response.usage.completion_tokens - drr["discarded_tokens"] - probed
     assert all(entry.top_logprobs and entry.logprob > -9999 for entry in entries), "put-in tokens were never sampled"
     assert "".join(entry.token for entry in entries[: drr["thinking_tokens"]]) == response.choices[0].message.reasoning
 

@@ -53,7 +53,7 @@ def test_only_the_widest_requests_would_show_a_spare_id(name: str, count: int | 
 
 
 def whole_vocabulary() -> dict[int, Logprob]:
-    return {token: Logprob(-5.0) for token in (1, 2, *IDS.all)}
+    return {token: Logprob(-5.0) for token in (1, 2)} | {token: Logprob(-400.0) for token in IDS.all}
 
 
 async def one_output(**_: Any) -> AsyncGenerator[RequestOutput, None]:
