@@ -21,7 +21,8 @@ from drr.loop.steps import StepRule
 from server import metrics
 from server.arguments import usual_options
 from server.chat import DrrChat
-from server.engines import Models, weights_of
+from server.engines import Models
+from server.judges import weights_of
 from server.keys import EFFORTS
 from server.middleware import GuardOptions
 from server.openapi import describe

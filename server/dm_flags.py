@@ -23,7 +23,7 @@ class DmFolder:
     @property
     def head_file(self) -> Path | None:
         """What the Reasoner's engine has to run for it."""
-        return None if self.card.kind == "text" else self.path / STATE_HEAD_NAME
+        return self.card.state_head_in(self.path)
 
 
 def dm_folders(given: Mapping[str, Any]) -> list[DmFolder]:

@@ -47,7 +47,7 @@ class ThinkingEngine(AsyncLLM):
         if self.drr is not None and self.drr.state_ids is not None:
             check_params(params, self.drr.state_ids)
         if plan is None or not self._loops(plan):
-            return self._plain(prompt, params, request_id, options)
+            return self._raw(prompt, params, request_id, **options)
         stream = self._think(plan, prompt, params, request_id, options)
         plan.account.looped, plan.account.stream = True, stream
         return stream
@@ -69,11 +69,6 @@ class ThinkingEngine(AsyncLLM):
     def _loops(self, plan: ResponsePlan) -> bool:
         """Whether the loop makes this response; else it is plain vLLM."""
         return self.drr is not None and self.drr.form is not None and not plan.settings.beam_search
-
-    def _plain(
-        self, prompt: Any, params: SamplingParams, request_id: str, options: Mapping[str, Any]
-    ) -> AsyncGenerator[RequestOutput, None]:
-        return self._raw(prompt, params, request_id, **options)
 
     def _raw(
         self, prompt: Any, params: SamplingParams, request_id: str, **options: Any

@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from drr.engine.devices import engine_on, on_cpu, parse_cpus
 from drr.engine.judging_engine import prepare_to_judge
 from drr.engine.open_prm import start_prm
@@ -132,11 +130,3 @@ def _start_reasoner(
     )
     assert isinstance(engine, engine_class)
     return engine, state_ids
-
-
-def weights_of(args: argparse.Namespace, engine: AsyncLLM) -> Path:
-    """The folder of a started Reasoner's weights."""
-    if Path(args.model).is_dir():
-        return Path(args.model)
-    config = engine.model_config
-    return Path(snapshot_download(config.model, revision=config.revision, local_files_only=True))

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub import snapshot_download
+
 from drr.engine.devices import dm_precision, give_way
-from drr.engine.open_dm import start_dm
+from drr.engine.open_dm import scorer_of, start_dm
 from drr.engine.remote_dm import RemoteClassifier, remote_dm
-from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint, load_dm_head
+from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint
 from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
@@ -87,20 +89,28 @@ def check_dms(dms: Sequence[DmFolder], reasoner: Path, rule: StepRule, args: arg
             logger.warning("%s; served all the same, as asked", error)
 
 
-def check_downloaded(dms: Sequence[DmFolder], weights: Path, rule: StepRule, args: argparse.Namespace) -> None:
-    """The same for a Reasoner named by a hub's id: its weights are in this folder only once its engine has started."""
-    if not Path(args.model).is_dir():
-        check_dms(dms, weights, rule, args)
+def check_downloaded(dms: Sequence[DmFolder], engine: AsyncLLM, rule: StepRule, args: argparse.Namespace) -> None:
+    """The same for a Reasoner named by a hub's id: its weights are here only once its engine has started. Without DMs
+    nothing is looked for: vLLM also loads models that are in no hub's cache."""
+    if dms and not Path(args.model).is_dir():
+        check_dms(dms, weights_of(args, engine), rule, args)
+
+
+def weights_of(args: argparse.Namespace, engine: AsyncLLM) -> Path:
+    """The folder of a started Reasoner's weights."""
+    if Path(args.model).is_dir():
+        return Path(args.model)
+    config = engine.model_config
+    return Path(snapshot_download(config.model, revision=config.revision, local_files_only=True))
 
 
 def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
     """Start what this DM needs beside the Reasoner; `place` is the number of its head among the engine's, if it has
     one."""
     if folder.card.kind == "head":
-        return Dm(folder.card, StateScorer(folder.card.id, load_dm_head(folder.path), place), name=folder.name)
+        return Dm(folder.card, scorer_of(folder.card, folder.path, None, place), name=folder.name)
     dm = _start_text(folder, args)
-    if folder.card.kind == "fused":
-        dm.scorer = StateScorer(folder.card.id, load_dm_head(folder.path), place, dm.text)
+    dm.scorer = scorer_of(folder.card, folder.path, dm.text, place)
     return dm
 
 

@@ -22,7 +22,7 @@ from server.app import make_app
 from server.arguments import parse_args
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
-from server.engines import Models, start_models, weights_of
+from server.engines import Models, start_models
 from server.errors import StartupError
 from server.judges import Dm, check_downloaded, read_dms
 from server.vllm_api import get_uvicorn_log_config, serve_http, setup_server
@@ -40,7 +40,7 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     try:
         await _start(models, dms, args, engine_class)
         assert models.reasoner is not None
-        check_downloaded(dms, weights_of(args, models.reasoner), rule, args)
+        check_downloaded(dms, models.reasoner, rule, args)
         app = await make_app(args, models, form, rule)
         print(_invitation(args, listen_address, models.dms, form), flush=True)
         shutdown = await _serve_http(app, args, sock)

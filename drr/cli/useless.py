@@ -44,13 +44,9 @@ _SAMPLING = ("rollouts", "extra_rollouts", "temperature", "top_p", "top_k", "max
 _MODELS = ("reasoner", "dm", "prm", "calibration")
 _CHOSEN = ("scorer", "attempts", "strategy", "limit", "question_column", "answer_column")
 _FORMAT = ("reasoning_parser", "answer_cue")
-_NO_OPTIONS = (
-    "seed",
-    "warmup",
-    "weight_decay",
-    "evaluations_per_epoch",
-)  # the first is for every kind, the others are no options
-_TEXT_TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name not in _NO_OPTIONS)
+_FIXED = ("warmup", "weight_decay", "evaluations_per_epoch")
+"""Settings of the text classifier's training that no option sets."""
+_TEXT_TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name not in ("seed", *_FIXED))
 
 USELESS: dict[str, tuple[Useless, ...]] = {
     "distill": (

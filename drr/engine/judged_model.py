@@ -45,16 +45,15 @@ class HeadsInLogits(nn.Module):
         all others stays what it is."""
         super().__init__()
         self.heads = nn.ModuleList(_without_parameters(head.to(device)) for head in heads)
-        self.register_buffer("ids", torch.tensor(ids, device=device), persistent=False)
-        self.register_buffer("all_ids", torch.tensor([heir, *ids], device=device), persistent=False)
-        self._heir = heir
+        self.register_buffer("columns", torch.tensor([heir, *ids], device=device), persistent=False)
 
     def write(self, states: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The logits [N, vocabulary], float32, with what the heads say of the states [N, size] in the spare columns."""
         logits = logits.float()  # 16 bits cannot tell -400 from -399; samplers compute in float32 anyway
-        logits[:, self._heir] = logits[:, self.get_buffer("all_ids")].logsumexp(dim=-1)
+        columns = self.get_buffer("columns")
+        inherited = logits[:, columns].logsumexp(dim=-1, keepdim=True)
         said = torch.cat([head(states) for head in self.heads], dim=-1).clamp(-_LARGEST, _LARGEST) + LEVEL
-        logits[:, self.get_buffer("ids")] = torch.cat([torch.full_like(said[:, :1], LEVEL), said], dim=-1)
+        logits[:, columns] = torch.cat([inherited, torch.full_like(inherited, LEVEL), said], dim=-1)
         return logits
 
 

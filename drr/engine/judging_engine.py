@@ -106,12 +106,13 @@ def _spare_ids_of(config: VllmConfig, count: int) -> list[int]:
         raise InputError("--dm", f"{count} numbers cannot be read from one engine, at most {MOST_NAMED + 1}")
     model = config.model_config
     tokenizer = cached_tokenizer_from_config(model)
-    names = {token_id: name for name, token_id in tokenizer.get_vocab().items()}
+    vocabulary = tokenizer.get_vocab()
+    names = {token_id: name for name, token_id in vocabulary.items()}
     told = (model.hf_config.to_dict(), model.hf_text_config.to_dict(), model.try_get_generation_config())
     named = (value for settings in told for name, value in settings.items() if _NAMES_A_TOKEN.search(name))
     used = {token_id for value in named for token_id in _listed(value)}
     used |= {token_id for token_id in tokenizer.all_special_ids if not _NEVER_MADE.fullmatch(names.get(token_id, ""))}
-    return spare_ids(tokenizer.get_vocab(), tokenizer.max_token_id, model.get_vocab_size(), used, count)
+    return spare_ids(vocabulary, tokenizer.max_token_id, model.get_vocab_size(), used, count)
 
 
 def _listed(ids: Any) -> list[Any]:

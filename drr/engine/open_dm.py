@@ -11,7 +11,7 @@ from drr.engine.classifier import LocalClassifier, tokenizer_of
 from drr.engine.defaults import DM_GPU_SHARE
 from drr.engine.devices import CPU_DM_KV_CACHE_BYTES, cpu_engine_defaults, dm_precision
 from drr.engine.starting import starting
-from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
+from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
 
@@ -45,22 +45,31 @@ def start_dm(
     return engine, DmScorer(card.id, classifier, tokenizer, head, limit, on_death, on_tokens)
 
 
+def scorer_of(card: DmCard, folder: Path, text: DmScorer | None, place: int = 0) -> DmScorer | StateScorer:
+    """The scorer of the DM in `folder`. `text` is the one on its classifier, None where it has none; `place` is the
+    number of its head among the Reasoner's engine's, where it has one."""
+    if text is not None and card.kind == "text":
+        return text
+    return StateScorer(card.id, load_dm_head(folder), place, text)
+
+
 @contextlib.asynccontextmanager
 async def open_dm(folder: Path) -> AsyncIterator[DmScorer | StateScorer]:
     """A scorer on the DM in `folder`, for evaluation. If it has a head, the Reasoner's engine has to run that
     (`heads_of`)."""
     card = DmCard.load(folder)
     if card.kind == "head":
-        yield StateScorer(card.id, load_dm_head(folder))
+        yield scorer_of(card, folder, None)
         return
     with starting("--dm", str(folder)):
-        engine, scorer = start_dm(card, folder)
+        engine, text = start_dm(card, folder)
     try:
-        yield scorer if card.kind == "text" else StateScorer(card.id, load_dm_head(folder), text=scorer)
+        yield scorer_of(card, folder, text)
     finally:
         engine.shutdown()
 
 
 def heads_of(folder: Path | None) -> list[Path]:
     """The files of the state heads that the Reasoner's engine has to run for the DM in `folder`."""
-    return [] if folder is None or DmCard.load(folder).kind == "text" else [folder / STATE_HEAD_NAME]
+    head = None if folder is None else DmCard.load(folder).state_head_in(folder)
+    return [] if head is None else [head]

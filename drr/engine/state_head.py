@@ -23,12 +23,11 @@ OUTPUTS = ("now", "later")
 class StateHead(nn.Module):
     """Layer norm, one hidden layer, two logits. Everything is float32, whatever the Reasoner computes in."""
 
-    def __init__(self, size: int, hidden: int, dropout: float = 0.0) -> None:
-        """`size` is that of the Reasoner's hidden state; `dropout` acts in training only."""
+    def __init__(self, size: int, hidden: int) -> None:
+        """`size` is that of the Reasoner's hidden state, `hidden` the number of hidden units."""
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.hidden = nn.Linear(size, hidden)
-        self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, len(OUTPUTS))
 
     @property
@@ -38,8 +37,8 @@ class StateHead(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """States [..., size] -> logits [..., 2], in the order of OUTPUTS."""
-        inner = functional.gelu(self.hidden(self.dropout(self.norm(states.float()))))
-        logits: torch.Tensor = self.out(self.dropout(inner))
+        inner = functional.gelu(self.hidden(self.norm(states.float())))
+        logits: torch.Tensor = self.out(inner)
         return logits
 
     def save(self, path: Path) -> None:

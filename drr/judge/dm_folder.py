@@ -72,6 +72,10 @@ class DmCard:
         """The folder of the text classifier of the DM in `folder`."""
         return folder / self.classifier
 
+    def state_head_in(self, folder: Path) -> Path | None:
+        """The file that the Reasoner's engine has to run for the DM in `folder`; None where it judges by text alone."""
+        return None if self.kind == "text" else folder / STATE_HEAD_NAME
+
     def check(self, reasoner_fingerprint: str, step_rule: StepRule) -> None:
         """DmMismatchError, which says why, unless this DM was made for that Reasoner, that step rule and this version's
         input rendering."""

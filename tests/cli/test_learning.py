@@ -29,6 +29,10 @@ ASKED = questions(9, Split.TRAIN, 240)
 pytestmark = pytest.mark.timeout(1200)  # trains a DM; minutes where others use the cores
 
 
+def training(records: Path, backbone: Path | str, out: Path, *more: str) -> list[str]:
+    return ["train", "--data", str(records), "--kind", "text", "--backbone", str(backbone), "--out", str(out), *more]
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learning") / "records"
@@ -39,20 +43,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(records: Path) -> Path:
     backbone, out = tiny(records.parent / "backbone", "causal"), records.parent / "dm"
-    arguments = [
-        "train",
-        "--data",
-        str(records),
-        "--kind",
-        "text",
-        "--backbone",
-        str(backbone),
-        "--out",
-        str(out),
-        "--epochs",
-        "1",
-    ]
-    assert main(arguments) == 0
+    assert main(training(records, backbone, out, "--epochs", "1")) == 0
     return out
 
 
@@ -73,7 +64,7 @@ def test_training_leaves_a_dm_with_its_figures(trained: Path, records: Path) -> 
 
 def test_a_finished_dm_is_not_trained_over(trained: Path, records: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (trained / "checkpoints").exists()
-    assert main(["train", "--data", str(records), "--kind", "text", "--backbone", "b", "--out", str(trained)]) == 2
+    assert main(training(records, "b", trained)) == 2
     assert "holds a finished DM" in capsys.readouterr().err
     assert DmCard.load(trained).metrics
 
@@ -84,20 +75,7 @@ def test_a_finished_dm_is_not_trained_over(trained: Path, records: Path, capsys:
 def test_training_options_out_of_range_are_named(
     records: Path, tmp_path: Path, option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [
-        "train",
-        "--data",
-        str(records),
-        "--kind",
-        "text",
-        "--backbone",
-        "b",
-        "--out",
-        str(tmp_path / "dm"),
-        option,
-        value,
-    ]
-    assert main(arguments) == 2
+    assert main(training(records, "b", tmp_path / "dm", option, value)) == 2
     assert option in capsys.readouterr().err
 
 

@@ -17,9 +17,9 @@ SIZE, HIDDEN = 8, 5
 METADATA = {"format": "pt", "outputs": "now,later"}
 
 
-def head(dropout: float = 0.0) -> StateHead:
+def head() -> StateHead:
     torch.manual_seed(0)
-    made = StateHead(SIZE, HIDDEN, dropout)
+    made = StateHead(SIZE, HIDDEN)
     for weight in made.parameters():
         nn.init.normal_(weight)
     return made
@@ -46,12 +46,6 @@ def test_what_it_says_is_a_norm_a_layer_and_two_logits() -> None:
     normed = (state - state.mean()) / (state.var(unbiased=False) + 1e-5).sqrt()
     inner = functional.gelu(made.hidden.weight @ (normed * made.norm.weight + made.norm.bias) + made.hidden.bias)
     torch.testing.assert_close(made(state), made.out.weight @ inner + made.out.bias)
-
-
-def test_a_loaded_head_drops_nothing_out(tmp_path: Path) -> None:
-    head(dropout=0.5).save(tmp_path / "head")
-    states = torch.randn(4, SIZE)
-    assert torch.equal(StateHead.load(tmp_path / "head")(states), head()(states))
 
 
 def test_loading_depends_on_nothing_that_vllm_sets(file: Path) -> None:

@@ -16,11 +16,12 @@ from drr.loop.judging import Judge, PendingBoundary
 from drr.loop.policy import PolicySettings, Score, StopCause, Verdict
 from drr.loop.probing import Probe
 from drr.loop.reasoner import Segment
-from drr.loop.response import Emit, Finished, LoopSettings, Outcome, Rejected, StepReport
+from drr.loop.response import Emit, LoopSettings, StepReport
 from drr.loop.rethink import RethinkLoop, RethinkSettings
 from drr.loop.scoring import Boundary
 from drr.loop.steps import StepRule
 from tests.fakes import CLOSE, FORM, OPEN, PROMPT, FakeHead, FakeHeadSession, FakeProbe, FakeReasoner, told
+from tests.loop.shown import Shown, shown
 
 WHOLE = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n", "</think>", "The", " end", "")
 SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=0.0)
@@ -37,51 +38,6 @@ TEXT = TextMarkers(
     skip_ids=(6, 7, 8),
     decode=lambda ids: "",
 )
-
-
-@dataclass
-class Shown:
-    """What a loop put out: `parts` by what they are for, and how many tokens of it were generated. A rejected attempt
-    has no `finish`."""
-
-    parts: list[tuple[Part, str]]
-    steps: list[StepReport]
-    outcome: Outcome
-    finish: tuple[str, int | str | None] | None
-    generated: int
-
-    @property
-    def text(self) -> str:
-        return "".join(text for _, text in self.parts)
-
-    @property
-    def decided(self) -> object:
-        """All of it that must not depend on how the engine groups its tokens."""
-        steps = [replace(step, ms=None) for step in self.steps]
-        outcome = self.outcome
-        counts = (outcome.stop_cause, outcome.thinking_tokens, outcome.answer_tokens, outcome.nudges)
-        return (self.parts, steps, self.finish, counts, outcome.late, outcome.failed)
-
-
-async def shown(loop: ThinkingLoop | RethinkLoop) -> Shown:
-    parts, steps, generated = list[tuple[Part, str]](), list[StepReport](), 0
-    outcome: Outcome | None = None
-    finish = None
-    async for event in loop.run():
-        if isinstance(event, Emit):
-            generated += sum(not token.injected for token in event.tokens)
-            if parts and parts[-1][0] is event.part:
-                parts[-1] = (event.part, parts[-1][1] + event.text)
-            else:
-                parts.append((event.part, event.text))
-        elif isinstance(event, StepReport):
-            steps.append(event)
-        elif isinstance(event, Finished):
-            outcome, finish = event.outcome, (event.finish_reason, event.stop_reason)
-        elif isinstance(event, Rejected) and isinstance(loop, ThinkingLoop):
-            outcome = loop.outcome
-    assert outcome is not None
-    return Shown(parts, steps, outcome, finish, generated)
 
 
 @dataclass
@@ -111,7 +67,7 @@ async def play(
     reasoner = FakeReasoner(words, rethought=rethought, group=group, at_once=group > 1, tells=tells)
     head, probe = FakeHead(scores), probe or FakeProbe(form)
     loop = ThinkingLoop(reasoner, head, form, StepRule.parse(rule), settings, prompt, "question", probe=probe)
-    found = await asyncio.wait_for(shown(loop), 20)
+    found = await asyncio.wait_for(shown(loop, may_be_rejected=True), 20)
     outcome = found.outcome
     if found.finish is not None:
         assert outcome.generated_tokens == found.generated + outcome.discarded_tokens
@@ -129,7 +85,7 @@ async def play(
 async def test_scores_come_with_the_tokens_and_are_never_late(group: int) -> None:
     played = await play(WHOLE, [0.1], group=group)
     found = played.found
-    assert found.text == "ab\n\ncd\n\ne\n\n</think>The end"
+    assert found.text() == "ab\n\ncd\n\ne\n\n</think>The end"
     assert [(step.tokens, step.p_now, step.late) for step in found.steps] == [
         (3, 0.1, False),
         (3, 0.1, False),
@@ -144,7 +100,7 @@ async def test_scores_come_with_the_tokens_and_are_never_late(group: int) -> Non
 @pytest.mark.parametrize("group", [1, 3, 8])
 async def test_a_stop_cuts_back_to_the_boundary(group: int) -> None:
     played = await play(WHOLE, [0.1, 0.95], group=group)
-    assert played.found.text == "ab\n\ncd\n\n</think>The answer is 4"
+    assert played.found.text() == "ab\n\ncd\n\n</think>The answer is 4"
     assert played.found.outcome.stop_cause is StopCause.SURE
     assert played.reasoner.segments[-1].ids[-1] == CLOSE
     assert played.probe.asked == []
@@ -200,7 +156,7 @@ ROOM_FOR_A_STEP = replace(PATIENT, max_tokens=6, answer_tokens=5)
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_close_by_a_marker(group: int, rule: str) -> None:
     played = await play(("a.", " b", "\n\n", "Wait", " c.", "</think>", "The", " end", ""), group=group, rule=rule)
-    assert played.found.text == "a. b\n\nWait c.</think>The end"
+    assert played.found.text() == "a. b\n\nWait c.</think>The end"
     assert sum(step.tokens for step in played.found.steps) == 5
     assert played.probe.asked == []
 
@@ -221,7 +177,7 @@ async def test_a_chain_that_ends_with_its_turn(group: int, rule: str) -> None:
     played = await play(
         ("a", "b", "\n\n", "c", "\n\n", "So it is 4.", ""), form=PLAIN, prompt=(PROMPT,), group=group, rule=rule
     )
-    assert played.found.text == "ab\n\nc\n\nSo it is 4."
+    assert played.found.text() == "ab\n\nc\n\nSo it is 4."
     assert len(played.reasoner.segments) == 1
     assert played.probe.asked == []
     assert played.found.steps[-1].p_now == 0.1
@@ -231,7 +187,7 @@ async def test_a_chain_that_ends_with_its_turn(group: int, rule: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 async def test_a_turn_that_ends_in_the_middle_of_marked_thinking(group: int, rule: str) -> None:
     played = await play(("a", "b", "\n\n", "c.", ""), group=group, rule=rule)
-    assert played.found.text == "ab\n\nc.</think>The answer is 4"
+    assert played.found.text() == "ab\n\nc.</think>The answer is 4"
     assert played.found.outcome.stop_cause is StopCause.NATURAL
     assert played.probe.asked == [], "the end of the turn came behind the last boundary"
 
@@ -299,7 +255,7 @@ async def test_thinking_without_an_answers_reserve_that_is_cut_off() -> None:
 async def test_a_probe_that_fails_stops_nothing(trouble: dict[str, Any]) -> None:
     probe = FakeProbe(**trouble)
     played = await play(WHOLE, [0.95], ROOM_FOR_A_STEP, probe=probe)
-    assert played.found.text == "ab\n\n</think>The answer is 4"
+    assert played.found.text() == "ab\n\n</think>The answer is 4"
     assert played.found.outcome.stop_cause is StopCause.ANSWER_RESERVE
     assert (played.found.outcome.failed, played.found.outcome.late) == (1, 0)
     assert [(step.p_now, step.verdict) for step in played.found.steps] == [(None, Verdict.CONTINUE)]
@@ -308,7 +264,7 @@ async def test_a_probe_that_fails_stops_nothing(trouble: dict[str, Any]) -> None
 @pytest.mark.parametrize("group", [1, 8])
 async def test_where_no_token_tells_anything_every_boundary_is_asked_for(group: int) -> None:
     played = await play(WHOLE, [0.1], PATIENT, tells=False, group=group)
-    assert played.found.text == "".join(WHOLE)
+    assert played.found.text() == "".join(WHOLE)
     assert len(played.probe.asked) == played.found.outcome.probe_tokens == 3
     assert [step.p_now for step in played.found.steps] == [0.1, 0.1, 0.1]
 
@@ -318,7 +274,7 @@ async def test_where_nobody_can_be_asked_thinking_goes_on(group: int) -> None:
     reasoner = FakeReasoner(WHOLE, group=group)
     loop = ThinkingLoop(reasoner, FakeHead([0.95]), FORM, StepRule(), PATIENT, (PROMPT, OPEN), "question")
     found = await asyncio.wait_for(shown(loop), 20)
-    assert found.text == "".join(WHOLE)
+    assert found.text() == "".join(WHOLE)
     assert found.outcome.failed == 3
 
 
@@ -339,7 +295,7 @@ async def test_a_head_that_fails_at_once_stops_nothing(acts: bool) -> None:
     reasoner, given_settings = FakeReasoner(WHOLE, tells=True), replace(SETTINGS, policy=PolicySettings(acts=acts))
     loop = ThinkingLoop(reasoner, BrokenHead(), FORM, StepRule(), given_settings, (PROMPT, OPEN), "question")
     found = await asyncio.wait_for(shown(loop), 20)
-    assert found.text == "".join(WHOLE)
+    assert found.text() == "".join(WHOLE)
     assert found.outcome.failed == 3
     assert [(step.p_now, step.ms) for step in found.steps] == [(None, None)] * 3
 
@@ -370,7 +326,7 @@ NUDGING = replace(
 async def test_a_refused_close_goes_on_behind_the_cue(rule: str, group: int) -> None:
     probe = FakeProbe()
     played = await play(WHOLE, [0.1], replace(NUDGING, deadline=30.0), rule=rule, group=group, probe=probe)
-    assert played.found.text == "ab\n\ncd\n\ne\n\nWait,more\n\n</think>again"
+    assert played.found.text() == "ab\n\ncd\n\ne\n\nWait,more\n\n</think>again"
     assert played.found.outcome.nudges == 1
     asked = [ids for ids in probe.asked if ids[-1] in (70, 71)]
     assert len(asked) <= 1, "only behind a token of the cue that another follows does no token tell anything"
@@ -385,7 +341,7 @@ async def test_a_boundary_inside_the_cue_does_not_hold_the_thinking_up() -> None
         WHOLE, [0.1] * 5 + [0.95], replace(NUDGING, deadline=30.0), rule="tokens:1", rethought=rethought
     )
     assert played.found.outcome.stop_cause is StopCause.SURE
-    assert played.found.text == "ab\n\ncd\n\ne\n\nWait,</think>The answer is 4"
+    assert played.found.text() == "ab\n\ncd\n\ne\n\nWait,</think>The answer is 4"
     assert played.found.outcome.discarded_tokens < len(rethought)
 
 
@@ -449,7 +405,7 @@ async def test_a_rejected_attempt_is_made_again(kind: str, group: int) -> None:
     settings = RethinkSettings(1, kind, separator="--")  # type: ignore[arg-type]
     loop, reasoners, probes = rethinking([WHOLE, SECOND], TwoMinds(), settings, group=group)
     found = await asyncio.wait_for(shown(loop), 20)
-    assert found.text.endswith("x\n\ny</think>Two")
+    assert found.text().endswith("x\n\ny</think>Two")
     assert [attempt.p_now for attempt in found.outcome.attempts] == [0.2, 0.9]
     assert [reasoner.running for reasoner in reasoners] == [0, 0]
     assert [probe.asked for probe in probes] == [[], []]
@@ -461,7 +417,7 @@ async def test_attempts_at_the_same_time(group: int) -> None:
     scripts = [WHOLE, SECOND, WHOLE]
     loop, reasoners, _ = rethinking(scripts, TwoMinds(), RethinkSettings(2, parallel=3), group=group)
     found = await asyncio.wait_for(shown(loop), 20)
-    assert found.text == "x\n\ny</think>Two"
+    assert found.text() == "x\n\ny</think>Two"
     assert [reasoner.running for reasoner in reasoners] == [0, 0, 0]
     assert found.outcome.failed == 0
 
@@ -472,7 +428,7 @@ async def test_where_no_attempt_is_believed_there_is_an_honest_refusal(group: in
     loop, reasoners, _ = rethinking([WHOLE, WHOLE], TwoMinds(), settings, group=group)
     found = await asyncio.wait_for(shown(loop), 20)
     assert found.outcome.stop_cause is StopCause.ABSTAINED
-    assert found.text.endswith("I do not know.")
+    assert found.text().endswith("I do not know.")
     assert [reasoner.running for reasoner in reasoners] == [0, 0]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,45 +13,14 @@ from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import Channels, MarkerTokens, Part, PlainChain, ReasoningFormat, TextMarkers
 from drr.loop.policy import PolicySettings, StopCause, Verdict
 from drr.loop.reasoner import Phase
-from drr.loop.response import Emit, Finished, LoopSettings, Outcome, StepReport
+from drr.loop.response import LoopSettings
 from drr.loop.rethink import RethinkLoop, RethinkSettings
 from drr.loop.steps import StepRule
 from tests.fakes import PROMPT, FakeReasoner, FakeScorer, Vocabulary
+from tests.loop.shown import Shown, shown
 
 SETTINGS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=30.0)
 CUE = "\n\nThe answer is"
-
-
-@dataclass
-class Shown:
-    """What a loop put out, part by part."""
-
-    parts: list[tuple[Part, str]]
-    steps: list[StepReport]
-    outcome: Outcome
-    finish: tuple[str, int | str | None]
-    generated: int
-
-    def text(self, *parts: Part) -> str:
-        return "".join(text for part, text in self.parts if part in parts)
-
-
-async def shown(loop: ThinkingLoop | RethinkLoop) -> Shown:
-    parts, steps, generated = list[tuple[Part, str]](), list[StepReport](), 0
-    finished: Finished | None = None
-    async for event in loop.run():
-        if isinstance(event, Emit):
-            generated += sum(not token.injected for token in event.tokens)
-            if parts and parts[-1][0] is event.part:
-                parts[-1] = (event.part, parts[-1][1] + event.text)
-            else:
-                parts.append((event.part, event.text))
-        elif isinstance(event, StepReport):
-            steps.append(event)
-        elif isinstance(event, Finished):
-            finished = event
-    assert finished is not None
-    return Shown(parts, steps, finished.outcome, (finished.finish_reason, finished.stop_reason), generated)
 
 
 def loop_of(

@@ -5,6 +5,7 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from server.contradictions import NOT_REMOTE, flag
 from server.dm_flags import DmFolder
 from server.early import check_early
 from server.errors import StartupError
-from server.judges import Dm, read_dms, start_judge, warm_up
+from server.judges import Dm, check_downloaded, read_dms, start_judge, warm_up
 from tests.head_dms import make_dm
 
 DM, MODEL = str(reference.dm_folder()), str(reference.reasoner_folder())
@@ -153,9 +154,9 @@ def test_a_head_takes_no_share_of_a_gpu(
 # What is started --------------------------------------------------------------------------------------------
 
 
-def served(dm: str, *beside: str) -> argparse.Namespace:
+def served(dm: str, *beside: str, model: str = MODEL) -> argparse.Namespace:
     args = own_parser().parse_args(["--dm", dm, *(part for entry in beside for part in ("--dm-beside", entry))])
-    args.model = MODEL
+    args.model = model
     return args
 
 
@@ -180,6 +181,27 @@ def test_every_dm_must_be_of_this_reasoner(tmp_path: Path, caplog: pytest.LogCap
     assert len(read_dms(args, RULE)) == 2
     assert "served all the same" in caplog.text
     assert fingerprint(reference.reasoner_folder()) == DmCard.load(reference.dm_folder()).reasoner
+
+
+def test_the_weights_of_a_hubs_id_are_looked_for_only_where_a_dm_is_checked_against_them(
+    head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def snapshot(model: str, **options: Any) -> str:
+        asked.append((model, options))
+        return str(reference.reasoner_folder())
+
+    monkeypatch.setattr(judges, "snapshot_download", snapshot)
+    engine: Any = SimpleNamespace(model_config=SimpleNamespace(model="some/model", revision="v1"))
+    args = served(DM, model="some/model")
+    check_downloaded([], engine, RULE, args)
+    assert asked == [], "a model from elsewhere than a hub has no folder there, and needs none"
+    check_downloaded(read_dms(args, RULE), engine, RULE, args)
+    assert asked == [("some/model", {"revision": "v1", "local_files_only": True})]
+    stranger = make_dm(tmp_path / "stranger", "head", reasoner="0123456789abcdef", reasoner_name="another")
+    with pytest.raises(StartupError, match="trained on the behaviour of another, not of this Reasoner"):
+        check_downloaded(read_dms(served(str(stranger), model="some/model"), RULE), engine, RULE, args)
 
 
 async def test_a_started_dm_has_the_scorer_of_its_kind(

@@ -5,13 +5,13 @@ the score is there at once, and cannot be late. Only where no such token tells i
 request that wants the likeliest tokens itself) the engine is asked, by a request of one token.
 """
 
-from drr.judge.head import FusionHead
+from drr.judge.head import JUDGE_LOGITS, FusionHead
 from drr.judge.scorers.dm import DmScorer, DmSession
 from drr.loop.policy import Score
 from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary
 
-_OUTPUTS = 2
+_OUTPUTS = len(JUDGE_LOGITS["head"])
 
 
 class StateScorer:
