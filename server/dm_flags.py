@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drr.engine.model_source import check_model
+from drr.engine.dm_files import check_dm
 from drr.errors import InputError
-from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
+from drr.judge.dm_folder import DmCard
 from server.contradictions import check_kind
 
 
@@ -43,14 +42,4 @@ def dm_folders(given: Mapping[str, Any]) -> list[DmFolder]:
 
 
 def _read(option: str, folder: Path, name: str = "") -> DmFolder:
-    if not folder.is_dir():
-        raise InputError(option, f"there is no folder {folder}")
-    dm = DmFolder(DmCard.load(folder), folder, name)
-    if dm.card.calibration is not None:
-        Calibration.from_json(dm.card.calibration)
-    load_dm_head(folder)
-    if dm.head_file is not None and not dm.head_file.is_file():
-        raise InputError(option, f"{folder} is of kind {dm.card.kind} and has no {STATE_HEAD_NAME}")
-    if dm.card.kind != "head":
-        check_model(str(dm.card.classifier_in(folder)), option)
-    return dm
+    return DmFolder(check_dm(folder, option), folder, name)

@@ -11,10 +11,11 @@ from drr.checks import check_out_folder, check_range
 from drr.cli.common import complete_records
 from drr.cli.parser import config_from, given, needed
 from drr.cli.useless import refuse_useless
+from drr.engine.dm_files import check_dm
 from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, read_trained_on
 from drr.learn.records import Manifest, Rollout, read_rollouts
 
 
@@ -54,12 +55,10 @@ def check(options: argparse.Namespace) -> CalibrateConfig:
 
 def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, config: CalibrateConfig) -> None:
     _check_match(card, manifest, options)
-    load_dm_head(options.dm)
+    check_dm(options.dm, "--dm")
     trained_on = read_trained_on(options.dm)
     if card.kind == "text" and given(options, "reasoner"):
         raise InputError("--reasoner", f"has no effect: {card.id} has no state head")
-    if card.kind != "head":
-        check_model(str(card.classifier_in(options.dm)), "--dm")
     if card.kind != "text":
         from drr.engine.state_head import StateHead
 

@@ -16,13 +16,14 @@ from drr.cli.over_limits import show_over_limits
 from drr.cli.parser import config_from, needed
 from drr.cli.useless import refuse_useless
 from drr.engine.devices import prepare_environment
+from drr.engine.dm_files import check_dm
 from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.strategies import ATTEMPTS, FULL, Strategy, all_strategies
 from drr.evaluate.strategy_names import select_strategies
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard, load_dm_head
+from drr.judge.dm_folder import DmCard
 from drr.judge.scorer_card import ScorerCard, load_cards
 from drr.judge.scorers.registry import ScorerName
 from drr.learn.distill_folder import questions_key
@@ -219,8 +220,7 @@ async def _evaluate(
     _tell_other_sampling(judges.calibrations(), config.temperature)
     check_model(options.reasoner, "--reasoner")
     if options.dm is not None:
-        check_model(str(options.dm), "--dm")
-        load_dm_head(options.dm)
+        check_dm(options.dm, "--dm")
     if options.prm is not None:
         check_model(options.prm, "--prm")
     prepare_environment(quiet=True)

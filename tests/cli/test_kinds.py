@@ -1,7 +1,10 @@
 """The commands for DMs with a state head: what they need, what they leave, and what has no effect for a kind."""
 
 import json
+import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +13,16 @@ from transformers import AutoModelForSequenceClassification
 from vllm.model_executor.model_loader.weight_utils import filter_duplicate_safetensors_files
 
 from drr.cli.main import main
+from drr.engine.dm_files import check_dm
 from drr.engine.state_head import StateHead
 from drr.errors import InputError
+from drr.evaluate.run import read_outcomes
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
 from drr.learn.distill_config import DistillConfig
 from drr.learn.dm_card import PLOT_NAMES
 from drr.learn.states import STATES_NAME
+from drr.reference import SERVED_DM, dm_folder, reasoner_folder
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from tests.state_records import claim, records_of_tiny_reasoner, without_ids
@@ -110,6 +116,29 @@ def test_dms_with_a_state_head_are_calibrated(
     assert "## Calibration" in (dm / "README.md").read_text()
     assert main(["inspect", str(dm)]) == 0
     assert "state" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["head", "text", "fused"])
+def test_a_dm_of_any_kind_has_all_its_files(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    dm = request.getfixturevalue(kind)
+    assert check_dm(dm, "--dm").kind == kind
+    for name in {"head.json", STATE_HEAD_NAME, "config.json"} & {path.name for path in dm.iterdir()}:
+        damaged = tmp_path / name
+        shutil.copytree(dm, damaged, ignore=shutil.ignore_patterns(name))
+        with pytest.raises(InputError, match=name):
+            check_dm(damaged, "--dm")
+
+
+def test_strategies_are_compared_with_a_head(tmp_path: Path) -> None:
+    models = ["--reasoner", str(reasoner_folder()), "--dm", str(dm_folder(SERVED_DM))]
+    chosen = ["--strategy", "dm, default", "--scorer", "logprob", "--max-tokens", "200"]
+    command = ["eval", "arithmetic:6:5:test", *models, *chosen, "--out", str(tmp_path / "out")]
+    # In a process of its own: vLLM leaves sockets behind that only its end closes.
+    done = subprocess.run([sys.executable, "-m", "drr.cli", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes = {found.name: found.rows for found in read_outcomes(tmp_path / "out")}
+    assert not any(math.isnan(row.p_now) for row in outcomes["dm, default"]), "the head said something of every answer"
+    assert not any(row.unscored for row in outcomes["dm, default"])
 
 
 def test_a_backbone_makes_a_fused_dm_of_its_own(

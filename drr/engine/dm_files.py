@@ -1,0 +1,25 @@
+"""Whether a DM's folder holds everything that its kind needs, told before anything is loaded."""
+
+from pathlib import Path
+
+from drr.engine.model_source import check_model
+from drr.errors import InputError
+from drr.judge.calibration import Calibration
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
+
+
+def check_dm(folder: Path, option: str) -> DmCard:
+    """The card of the DM in `folder`. InputError, which names `option` or the file, for whatever is missing or
+    damaged."""
+    if not folder.is_dir():
+        raise InputError(option, f"there is no folder {folder}")
+    card = DmCard.load(folder)
+    if card.calibration is not None:
+        Calibration.from_json(card.calibration)
+    load_dm_head(folder)
+    state_head = card.state_head_in(folder)
+    if state_head is not None and not state_head.is_file():
+        raise InputError(option, f"{folder} is of kind {card.kind} and has no {STATE_HEAD_NAME}")
+    if card.kind != "head":
+        check_model(str(card.classifier_in(folder)), option)
+    return card
