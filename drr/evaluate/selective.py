@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from drr.learn.arrays import Reals
+from drr.learn.arrays import Flags, Reals
 
 _BOOTSTRAPS = 2_000
 
@@ -62,3 +62,21 @@ def areas(judges: Sequence[Judged], seed: int = 0) -> list[dict[str, Any]]:
 
 def _interval(drawn: Reals) -> list[float]:
     return [round(float(edge), 4) for edge in np.quantile(drawn, (0.025, 0.975))]
+
+
+def confusion(judge: Judged, level: float) -> dict[str, Any]:
+    """What a judge confirms whose belief must reach `level`: the shares of right answers and of wrong ones that are
+    confirmed, and the share of all answers whose verdict is true. A share of nothing is None."""
+    right = judge.right.astype(bool)
+    confirmed = judge.belief >= level
+    return {
+        "judge": judge.name,
+        "level": level,
+        "true_confirmed": _share(confirmed[right]),
+        "false_confirmed": _share(confirmed[~right]),
+        "true_verdicts": _share(confirmed == right),
+    }
+
+
+def _share(flags: Flags) -> float | None:
+    return round(float(flags.mean()), 4) if len(flags) else None

@@ -15,6 +15,7 @@ _OPPONENTS = (
     "nudge",
     "rethink: self_critique",
     "rethink: critique",
+    "in context, rethink: critique",
     "stop + rethink: self_critique",
     "rethink: logprob",
     "stop + rethink: logprob",
@@ -117,6 +118,17 @@ def coverage(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     return _markdown(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
+
+
+def verdicts(rows: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table of what every judge confirms."""
+    shares = ("true_confirmed", "false_confirmed", "true_verdicts")
+    cells = [[row["judge"], f"{row['level']:g}", *(_percent(row[share]) for share in shares)] for row in rows]
+    return _markdown(["judge", "level", "right answers confirmed", "wrong ones confirmed", "true verdicts"], cells)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
 
 
 def _gain_at(row: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 from drr.evaluate.plots import draw_coverage, draw_pareto
 from drr.evaluate.report import ALL, SUBGROUP, at_equal_tokens, figures, groups_of, judged, strategy_arrays
 from drr.evaluate.run import read_outcomes
-from drr.evaluate.selective import areas
+from drr.evaluate.selective import areas, confusion
 from drr.evaluate.strategies import FULL
-from drr.evaluate.tables import coverage, equal_tokens, every_strategy, stoppers
+from drr.evaluate.tables import coverage, equal_tokens, every_strategy, stoppers, verdicts
 from drr.files import write_whole
+from drr.judge.scorers.registry import ACCEPTS, LEAST_ACCEPTED
 from drr.tasks.grading_pool import Grading
 
 RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
@@ -34,6 +35,7 @@ def write_report(out: Path, grading: Grading) -> dict[str, Any]:
         "groups": {name: figures(group) for name, group in groups.items()},
         "equal_tokens": {name: at_equal_tokens(group, _CONTENDERS) for name, group in groups.items()},
         "selective": areas(judges) if judges else [],
+        "verdicts": [confusion(judge, ACCEPTS.get(judge.name, LEAST_ACCEPTED)) for judge in judges],
         "over_limits": list(dict.fromkeys(over_limits)),
     }
     write_whole(out / RESULTS_NAME, json.dumps(results, indent=1) + "\n")
@@ -82,5 +84,10 @@ def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") ->
             "belief: mean accuracy over all shares answered (area under the accuracy-coverage curve; the plain "
             f"accuracy is {100 * full['accuracy']:.1f} %).\n\n{coverage(results['selective'])}\n\n"
             f"![accuracy against coverage]({pictures}{COVERAGE_NAME})"
+        )
+    if results.get("verdicts"):
+        parts.append(
+            "### Who confirms what\n\nOne full answer to every question is confirmed where the judge's belief reaches "
+            "the level at which attempts are accepted unless it was calibrated.\n\n" + verdicts(results["verdicts"])
         )
     return "\n\n".join(parts)

@@ -28,8 +28,9 @@ from drr.evaluate.report import (
     strategy_arrays,
 )
 from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
-from drr.evaluate.selective import Judged, areas, coverage_curve
+from drr.evaluate.selective import Judged, areas, confusion, coverage_curve
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
+from drr.evaluate.tables import verdicts
 from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.scorer_card import ScorerCard
@@ -204,6 +205,14 @@ def test_a_calibrated_judge_brings_its_rules_and_thinking_again() -> None:
     assert (greedy.greedy, greedy.policy) == (True, both.policy)
 
 
+def test_a_critique_is_also_followed_by_an_attempt_that_sees_the_rejected_one() -> None:
+    by_name = {strategy.name: strategy for strategy in all_strategies(["critique", "entropy"], {}, (2,))}
+    seen = by_name["in context, rethink: critique, 2"].rethink
+    assert seen is not None
+    assert (seen.kind, seen.max_rethinks) == ("in_context", 1)
+    assert "in context, rethink: entropy, 2" not in by_name
+
+
 def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(tmp_path, FakeEngine(ASKED))
     command = ["eval", "arithmetic:10:3:test", "--out", str(tmp_path), "--report"]
@@ -217,6 +226,7 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000
     text = (tmp_path / REPORT_NAME).read_text()
     assert "| confidence | " in text
+    assert "### Who confirms what" in text
     assert "Every strategy: all questions" in text
 
 
@@ -345,6 +355,15 @@ def test_selective_answering() -> None:
     assert one["against_first_interval"] == [0, 0]
     assert other["against_first_interval"][1] < 0
     assert one["interval"][0] < one["area"] < one["interval"][1]
+
+
+def test_what_a_judge_confirms_is_told_apart_by_what_is_right() -> None:
+    right = np.asarray([1.0, 1.0, 1.0, 0.0])
+    found = confusion(Judged("judge", np.asarray([0.9, 0.5, 0.4, 0.6]), right), 0.5)
+    assert (found["true_confirmed"], found["false_confirmed"], found["true_verdicts"]) == (0.6667, 1.0, 0.5)
+    none_wrong = confusion(Judged("judge", np.ones(2), np.ones(2)), 0.5)
+    assert (none_wrong["true_confirmed"], none_wrong["false_confirmed"]) == (1.0, None)
+    assert "| judge | 0.5 | 100.0 % | - | 100.0 % |" in verdicts([none_wrong])
 
 
 def test_judges_are_compared_on_full_answers() -> None:
