@@ -2,10 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
+WORKERS ?= 2
 VLLM ?= 0.32.0 0.33.0
 COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/clients tests/server
 
-.PHONY: help install serve test check check-vllm coverage test-slow check-savings evidence evidence-report reference
+.PHONY: help install serve test check check-vllm coverage test-slow check-savings evidence evidence-report evidence-real reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +17,8 @@ install: ## Make the virtual environment (does nothing when it is there)
 serve: install ## Serve the reference models on port 8000; ARGS="--model ... --dm ..." for others
 	@$(BIN)/drr serve $(ARGS)
 
-test: install check ## Lint, type-check and run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: install check ## Lint, type-check and run the tests, WORKERS files at a time (each may start an engine or two)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: install check-vllm ## Lint and type-check, and look up what is used of vLLM in the versions that are supported
 	$(BIN)/ruff check .
@@ -47,6 +48,9 @@ evidence: install ## Compare strategies on the reference test questions, then wr
 
 evidence-report: install ## Write the README's tables and pictures from the recorded outcomes
 	$(BIN)/python -m benchmarks.evidence --report $(ARGS)
+
+evidence-real: install ## The same on a real model and real questions (many hours); ARGS="--reasoner ... --set ...", ARGS=--report
+	$(BIN)/python -m benchmarks.real $(ARGS)
 
 reference: install ## Build the reference Reasoner and DM from nothing (some hours on two cores)
 	$(BIN)/drr reference build $(ARGS)

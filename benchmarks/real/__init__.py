@@ -1,0 +1,1 @@
+"""The evidence on real models and real questions: `python -m benchmarks.real`."""

@@ -1,0 +1,181 @@
+"""`docs/evidence.md`: its sections on a real model, made from what a run recorded, and from nothing else."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.readme import check_section, write_section
+from benchmarks.real.sampling import Sampled, read_sampling
+from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
+from drr.errors import InputError
+from drr.evaluate.tables import every_strategy
+from drr.evaluate.write import summary, write_report
+from drr.files import read_json_object, write_whole
+from drr.judge.dm_folder import DmCard
+from drr.tasks.grading_pool import Grading
+
+COMMAND = "python -m benchmarks.real --report"
+SETTINGS_NAME, SAMPLING_NAME, PLAN_NAME = "settings.json", "sampling.json", "plan.json"
+DMS_NAME, OUTCOMES_NAME = "dms.json", "outcomes"
+SKILL_NAME, TRACES_NAME = "skill.json", "traces.json"
+
+
+def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
+    """Copy what a report needs from a run's folder into `out`: settings, sampling, the figures of the DMs in `dms` (by
+    kind) with the trials of their promises, and the outcomes. None of it holds a question's text."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = read_json_object(work / SETTINGS_NAME)
+    # Where a model or a file lies says nothing to a reader.
+    settings["reasoner"] = Path(settings["reasoner"]).name
+    settings["sets"] = [one["name"] for one in settings["sets"]]
+    if (work / PLAN_NAME).exists():
+        settings["sizes"]["train"] = read_json_object(work / PLAN_NAME)["train"]
+    write_whole(out / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
+    for name in (SAMPLING_NAME, SKILL_NAME, TRACES_NAME):
+        if (work / name).exists():
+            shutil.copyfile(work / name, out / name)
+    found = {kind: _figures(folder) for kind, folder in dms.items()}
+    if found:
+        write_whole(out / DMS_NAME, json.dumps(found, indent=1) + "\n")
+    (out / OUTCOMES_NAME).mkdir(exist_ok=True)
+    for path in (work / OUTCOMES_NAME).glob("*.parquet"):
+        shutil.copyfile(path, out / OUTCOMES_NAME / path.name)
+
+
+def _figures(folder: Path) -> dict[str, Any]:
+    card = DmCard.load(folder)
+    promise = folder / "promise.json"
+    return {
+        "trained_on": card.trained_on,
+        "calibration": card.calibration,
+        "promise": json.loads(promise.read_text()) if promise.exists() else None,
+    }
+
+
+def report(out: Path, page: Path) -> None:
+    """Write the sections of `page` from the figures that `out` holds, with their pictures. A page that is not there is
+    begun, with the sections one below the other. InputError if `out` holds nothing, or if the page lacks a section."""
+    if not (out / SETTINGS_NAME).exists():
+        raise InputError(str(out), "holds no evidence: run python -m benchmarks.real")
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(page, _new_page())
+    made = {name: section(out, _link(out, page)) for name, section in SECTIONS.items()}
+    try:
+        for name in made:
+            check_section(page, name)
+    except ValueError as error:
+        raise InputError(str(page), str(error)) from error
+    for name, text in made.items():
+        write_section(page, name, COMMAND, text)
+
+
+def _new_page() -> str:
+    parts = [
+        f"## {name.removeprefix('real ').capitalize()}\n\n<!-- {name}: written by {COMMAND} -->\n<!-- end of {name} -->\n"
+        for name in SECTIONS
+    ]
+    return "\n".join(["# Evidence\n", *parts])
+
+
+def _link(out: Path, page: Path) -> str:
+    """What leads from the page to the folder `out`, as the beginning of a link."""
+    return f"{os.path.relpath(out, page.parent)}/"
+
+
+def _setup(out: Path, _: str) -> str:
+    settings = read_json_object(out / SETTINGS_NAME)
+    sizes = settings["sizes"]
+    lines = [
+        f"Reasoner: {Path(settings['reasoner']).name}. Sets: {', '.join(settings['sets'])}; of each "
+        f"{sizes['test']} questions to test, {sizes['validation']} to choose the sampling, {sizes['calibration']} to "
+        f"calibrate and {sizes['train']} to train. Behind each question stands: *{settings['instruction']}*",
+    ]
+    if (out / SAMPLING_NAME).exists():
+        found = read_sampling(out / SAMPLING_NAME)
+        lines += [
+            "",
+            f"Temperature {found.chosen:g} was chosen on the questions for that:",
+            "",
+            *_sampling_table(found.tried),
+        ]
+    return "\n".join(lines)
+
+
+def _sampling_table(tried: Sequence[Sampled]) -> list[str]:
+    sets = sorted(tried[0].by_set)
+    lines = [
+        f"| temperature | right | any of several | {' | '.join(sets)} | tokens | cut off |",
+        f"|{' --- |' * (len(sets) + 5)}",
+    ]
+    for one in tried:
+        temperature = f"{one.temperature:g}" if one.temperature else "greedy"
+        right = f"{100 * one.accuracy:.1f} % (standard error {100 * one.error:.1f})"
+        shares = [one.any_right, *(one.by_set[name] for name in sets)]
+        cells = [temperature, right, *(f"{100 * share:.1f} %" for share in shares), f"{one.tokens:.0f}"]
+        lines.append(f"| {' | '.join(cells)} | {100 * one.cut:.0f} % |")
+    return lines
+
+
+def _outcomes(out: Path, link: str) -> str:
+    folder = out / OUTCOMES_NAME
+    if not any(folder.glob("*.parquet")):
+        return _NOT_YET
+    with Grading("auto") as grading:
+        results = write_report(folder, grading)
+    groups = results["groups"]
+    tables = [f"### {name}\n\n{every_strategy(rows)}" for name, rows in groups.items()]
+    return "\n\n".join([summary(results, list(groups), f"{link}{OUTCOMES_NAME}/"), *tables])
+
+
+def _promise(out: Path, _: str) -> str:
+    if not (out / DMS_NAME).exists():
+        return _NOT_YET
+    lines = [
+        "| DM | risk | certified rule saves | lost | splits within | splits with a rule | saved, mean of splits |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind, figures in read_json_object(out / DMS_NAME).items():
+        if figures["calibration"] is None or figures["promise"] is None:
+            continue
+        certified = {one["max_lost_correct"]: one for one in figures["calibration"]["certificates"]}
+        for trial in figures["promise"]:
+            risk = trial["max_lost_correct"]
+            rule = certified.get(risk)
+            own = f"{100 * rule['saved']:.1f} % | {rule['lost']} of {rule['right']}" if rule else "no rule | "
+            lines.append(
+                f"| {kind} | {100 * risk:g} % | {own} | {trial['within']} of {trial['splits']} | {trial['certified']} "
+                f"| {100 * trial['mean_saved']:.1f} % |"
+            )
+    return "\n".join(lines)
+
+
+def _skill(out: Path, _: str) -> str:
+    if not (out / SKILL_NAME).exists():
+        return _NOT_YET
+    found = read_json_object(out / SKILL_NAME)
+    parts = {
+        "Parts of a DM, on the same boundaries": parts_table(found["parts"]),
+        "On a set that it never saw": transfer_table(found["transfer"]),
+        "How many questions does it take?": curve_table(found["curve"]),
+    }
+    return "\n\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
+
+
+def _traces(out: Path, _: str) -> str:
+    if not (out / TRACES_NAME).exists():
+        return _NOT_YET
+    return traces_table(read_json_object(out / TRACES_NAME)["traces"])
+
+
+_NOT_YET = "Not recorded yet."
+SECTIONS: dict[str, Callable[[Path, str], str]] = {
+    "real setup": _setup,
+    "real outcomes": _outcomes,
+    "real promise": _promise,
+    "real skill": _skill,
+    "real traces": _traces,
+}

@@ -1,0 +1,282 @@
+"""The stages of the evidence on a real model, each continued where it was stopped."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.real.plan import plan
+from benchmarks.real.questions import INSTRUCTION, USES, QuestionSet, Use, write_questions
+from benchmarks.real.report import (
+    OUTCOMES_NAME,
+    PLAN_NAME,
+    SAMPLING_NAME,
+    SETTINGS_NAME,
+    SKILL_NAME,
+    TRACES_NAME,
+    publish,
+)
+from benchmarks.real.sampling import Sampling, choose_sampling
+from benchmarks.real.skill import Attempts, learning_curve, parts, transfer
+from benchmarks.real.traces import measure_traces
+from drr.certify.promise import PROMISE_NAME
+from drr.certify.scorer_names import asking
+from drr.errors import InputError
+from drr.evaluate.eval_config import EvalConfig
+from drr.evaluate.strategies import FULL
+from drr.files import check_same_settings, read_json_object, write_whole
+from drr.judge.dm_folder import CARD_NAME
+from drr.judge.scorers.registry import ScorerName
+from drr.learn.train import is_causal
+
+MAX_TOKENS, ANSWER_TOKENS = 400, 48
+ROLLOUTS: Mapping[Use, tuple[int, int]] = {"calibration": (2, 0), "train": (4, 4), "test": (4, 0)}
+"""By use, attempts at every question, and more where outcomes are mixed."""
+
+KINDS = ("head", "text", "fused")
+TEXT_TRAINING = ("--epochs", 1, "--learning-rate", 5e-5, "--ranking", 1)
+ENCODER_TRAINING = ("--boundaries-per-rollout", 2)
+"""An encoder reads the whole text again at every boundary."""
+
+SPLITS = 100
+"""Random splits of the calibration questions on which the promise is tested."""
+
+CALIBRATED: tuple[ScorerName, ...] = ("logprob", "confidence", "entropy", "answer_probe", "self_critique")
+"""Scorers without training that are calibrated like the DM."""
+
+SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "critique")
+ATTEMPTS = (2, 4, 8)
+STRATEGIES: tuple[tuple[str, ...], ...] = (
+    (FULL, "samples", "greedy"),
+    ("stop: dm", "rethink: dm", "stop + rethink: dm", "greedy, stop + rethink: dm"),
+    ("judged by", "rethink: self_critique, 4", "rethink: critique, 4", "in context, rethink: critique, 2"),
+    ("rethink: logprob, 4", "rethink: confidence, 4", "oracle stop", "first stated answer"),
+    tuple(f"{name}, {rule}" for name in CALIBRATED for rule in ("default", "5 % lost")),
+    ("budget",),
+)
+"""What is compared, in the order in which it is run."""
+
+_CLOSE = "</think>"
+"""What ends the thinking in recorded traces that have any."""
+
+_RISKS = ("--risk", 0.01, "--risk", 0.02, "--risk", 0.05, "--risk", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Questions of each set, by use."""
+
+    test: int = 150
+    validation: int = 40
+    calibration: int = 150
+    train: int = 250
+
+    def by_use(self) -> dict[Use, int]:
+        return {use: getattr(self, use) for use in USES}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run works, and with which Reasoner."""
+
+    reasoner: str
+    work: Path
+    out: Path
+
+    @property
+    def questions(self) -> Path:
+        return self.work / "questions"
+
+    def records(self, use: Use) -> Path:
+        return self.work / "records" / use
+
+    @property
+    def calibrations(self) -> Path:
+        return self.work / "calibrations"
+
+    def dm(self, kind: str) -> Path:
+        return self.work / "dms" / kind
+
+
+def run(
+    reasoner: str,
+    sets: Sequence[QuestionSet],
+    sizes: Sizes,
+    work: Path,
+    out: Path,
+    only: Sequence[str] | None = None,
+    backbone: str | None = None,
+    hours: float | None = None,
+    traces: Sequence[Path] = (),
+) -> None:
+    """Run the stages (those named in `only`, or all). Text classifiers grow from `backbone`; without it there are none.
+    With `hours`, no more questions train than these leave time for. `traces` are files of recorded solutions.
+    InputError if `work` was begun with something else."""
+    place = Place(reasoner, work, out)
+    stages: dict[str, Callable[[], None]] = {
+        "questions": partial(_questions, place, sets, sizes, hours),
+        "sampling": partial(_sampling, place),
+        "plan": partial(_plan, place, sets, sizes, hours),
+        **{f"records-{use}": partial(_records, place, use) for use in ROLLOUTS},
+        "dms": partial(_dms, place, backbone),
+        "calibrations": partial(_calibrations, place),
+        "skill": partial(_skill, place),
+        "traces": partial(_traces, place, backbone, traces),
+        "outcomes": partial(_outcomes, place),
+        "publish": partial(_publish, place),
+    }
+    unknown = [name for name in only or () if name not in stages]
+    if unknown:
+        raise InputError("--stage", f"{unknown[0]!r} is none of {', '.join(stages)}")
+    for name, stage in stages.items():
+        if not only or name in only:
+            Console().rule(name)
+            stage()
+
+
+def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> None:
+    place.questions.mkdir(parents=True, exist_ok=True)
+    settings: dict[str, Any] = {
+        "sets": [asdict(one) for one in sets],
+        "sizes": asdict(sizes),
+        "hours": hours,
+        "instruction": INSTRUCTION,
+        "reasoner": place.reasoner,
+    }
+    path = place.work / SETTINGS_NAME
+    if path.exists():
+        check_same_settings(place.work, read_json_object(path), json.loads(json.dumps(settings)))
+        return
+    write_questions(sets, sizes.by_use(), place.questions)
+    write_whole(path, json.dumps(settings, indent=1) + "\n")
+
+
+def _plan(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> None:
+    """Say how long everything will take, and leave out the training questions for which there is no time."""
+    path = place.work / PLAN_NAME
+    if not path.exists():
+        found = plan(_chosen(place), len(sets), sizes.by_use(), ROLLOUTS, hours)
+        write_questions(sets, {**sizes.by_use(), "train": found.train}, place.questions)
+        write_whole(path, json.dumps(asdict(found), indent=1) + "\n")
+    told = read_json_object(path)
+    stages = ", ".join(f"{stage} {spent:.1f} h" for stage, spent in told["hours"].items())
+    line = f"{told['train']} questions of each set train; at this speed: {stages}"
+    Console().print(line, highlight=False, soft_wrap=True)
+
+
+def config() -> EvalConfig:
+    """How every answer is sampled, but for the temperature."""
+    return EvalConfig(max_tokens=MAX_TOKENS, answer_tokens=ANSWER_TOKENS, concurrency=96)
+
+
+def _sampling(place: Place) -> None:
+    found = _chosen(place)
+    for one in found.tried:
+        name = f"temperature {one.temperature:g}" if one.temperature else "greedy"
+        line = f"{name}: {100 * one.accuracy:.1f} % (+-{100 * one.error:.1f}), any {100 * one.any_right:.1f} %"
+        Console().print(f"{line}, {one.tokens:.0f} tokens, {100 * one.cut:.0f} % cut; {one.by_set}", highlight=False)
+    Console().print(f"chosen: {found.chosen:g}; {found.tokens_per_second:.0f} tokens a second", highlight=False)
+
+
+def _chosen(place: Place) -> Sampling:
+    questions = place.questions / "validation.jsonl"
+    return choose_sampling(place.reasoner, questions, place.work / SAMPLING_NAME, config())
+
+
+def _records(place: Place, use: Use) -> None:
+    first, more = ROLLOUTS[use]
+    settings = replace(config(), temperature=_chosen(place).chosen)
+    _drr(
+        *("distill", place.questions / f"{use}.jsonl", "--reasoner", place.reasoner, "--out", place.records(use)),
+        *("--rollouts", first, "--extra-rollouts", more, "--temperature", f"{settings.temperature:g}"),
+        *("--max-tokens", settings.max_tokens, "--answer-tokens", settings.answer_tokens),
+    )
+
+
+def _dms(place: Place, backbone: str | None) -> None:
+    """Train a DM of every kind. All training questions train: others calibrate and test."""
+    common = ["--data", place.records("train"), "--train-share", 1]
+    reasoner: list[object] = ["--reasoner", place.reasoner]
+    kinds: dict[str, list[object]] = {"head": reasoner}
+    if backbone is not None:
+        kinds["text"] = ["--backbone", backbone, *_training(backbone)]
+        kinds["fused"] = [*reasoner, "--text-dm", place.dm("text")]
+    for kind, own in kinds.items():
+        if not (place.dm(kind) / CARD_NAME).exists():
+            _drr("train", "--kind", kind, *common, *own, "--out", place.dm(kind))
+
+
+def _training(backbone: str) -> tuple[object, ...]:
+    return TEXT_TRAINING if is_causal(backbone) else (*TEXT_TRAINING, *ENCODER_TRAINING)
+
+
+def _calibrations(place: Place) -> None:
+    """Certify rules of every DM, and of the scorers that stop by rules, on the same questions."""
+    data, reasoner = ["--data", place.records("calibration")], ["--reasoner", place.reasoner]
+    for kind in KINDS:
+        folder = place.dm(kind)
+        if (folder / CARD_NAME).exists() and not (folder / PROMISE_NAME).exists():
+            own = [] if kind == "text" else reasoner
+            _drr("calibrate", "--dm", folder, *data, *own, *_RISKS, "--check", SPLITS)
+    for name in CALIBRATED:
+        if not (place.calibrations / f"{name}.json").exists():
+            own = reasoner if asking([name]) else []
+            _drr("calibrate", "--scorer", name, *data, *own, *_RISKS, "--out", place.calibrations)
+
+
+def _outcomes(place: Place) -> None:
+    """Answer the test questions in every way, the most telling ways first."""
+    models = ["--reasoner", place.reasoner, "--dm", place.dm("head"), "--calibration", place.calibrations]
+    scorers = [part for name in SCORERS for part in ("--scorer", name)]
+    settings = replace(config(), temperature=_chosen(place).chosen)
+    limits = ["--temperature", f"{settings.temperature:g}", "--max-tokens", settings.max_tokens]
+    counts = [part for count in ATTEMPTS for part in ("--attempts", count)]
+    asked = ["eval", place.questions / "test.jsonl", *models, *scorers, *limits, *counts]
+    asked += ["--concurrency", settings.concurrency, "--out", place.work / OUTCOMES_NAME]
+    for group in STRATEGIES:
+        _drr(*asked, *[part for name in group for part in ("--strategy", name)])
+
+
+def _skill(place: Place) -> None:
+    """Measure where the DMs' skill comes from, on the test questions' records."""
+    path = place.work / SKILL_NAME
+    if path.exists():
+        return
+    train, test = (Attempts.load(place.records(use), place.reasoner) for use in ("train", "test"))
+    text = place.dm("text") if (place.dm("text") / CARD_NAME).exists() else None
+    found = {
+        "parts": parts(train, test, text_dm=text, reasoner=place.reasoner),
+        "transfer": transfer(train, test),
+        "curve": learning_curve(train, test),
+    }
+    write_whole(path, json.dumps(found, indent=1) + "\n")
+
+
+def _traces(place: Place, backbone: str | None, sources: Sequence[Path]) -> None:
+    """Train text DMs on recorded solutions, and measure them."""
+    if not sources:
+        return
+    if backbone is None:
+        raise InputError("--traces", "needs --backbone: recorded solutions train text classifiers only")
+    training = list(map(str, _training(backbone)))
+    found = [
+        measure_traces(source, backbone, place.work / "traces" / source.stem, close=_CLOSE, training=training)
+        for source in sources
+    ]
+    write_whole(place.work / TRACES_NAME, json.dumps({"traces": found}, indent=1) + "\n")
+
+
+def _publish(place: Place) -> None:
+    made = {kind: place.dm(kind) for kind in KINDS if (place.dm(kind) / CARD_NAME).exists()}
+    publish(place.work, place.out, made)
+
+
+def _drr(*arguments: object) -> None:
+    # Each command runs in a process of its own, because an engine frees all its memory only when its process ends.
+    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)
