@@ -40,7 +40,7 @@ from drr.tasks.reference_suite import reference_questions
 
 _BOOTSTRAPS = 10_000
 _BUDGET_SEARCH = (1, 512)
-_RISKS = (0.01, 0.05)
+_RISKS = (0.01, 0.02, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
