@@ -74,10 +74,9 @@ def report(out: Path, page: Path) -> None:
 
 
 def _new_page() -> str:
-    parts = [
-        f"## {name.removeprefix('real ').capitalize()}\n\n<!-- {name}: written by {COMMAND} -->\n<!-- end of {name} -->\n"
-        for name in SECTIONS
-    ]
+    titles = {name: name.removeprefix("real ").capitalize() for name in SECTIONS}
+    marks = {name: f"<!-- {name}: written by {COMMAND} -->\n<!-- end of {name} -->" for name in SECTIONS}
+    parts = [f"## {title}\n\n{marks[name]}\n" for name, title in titles.items()]
     return "\n".join(["# Evidence\n", *parts])
 
 
