@@ -236,6 +236,7 @@ def _outcomes(place: Place) -> None:
     scorers = [part for name in SCORERS for part in ("--scorer", name)]
     settings = replace(config(), temperature=_chosen(place).chosen)
     limits = ["--temperature", f"{settings.temperature:g}", "--max-tokens", settings.max_tokens]
+    limits += ["--answer-tokens", settings.answer_tokens]
     counts = [part for count in ATTEMPTS for part in ("--attempts", count)]
     asked = ["eval", place.questions / "test.jsonl", *models, *scorers, *limits, *counts]
     asked += ["--concurrency", settings.concurrency, "--out", place.work / OUTCOMES_NAME]

@@ -160,6 +160,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grader", help=f"{_GRADER}; default: auto")
     setting("--temperature")
     setting("--max-tokens", meaning="of one attempt")
+    setting("--answer-tokens", meaning="of them for the answer; as it will be served")
     setting("--seed")
     setting("--step-rule", meaning="as it will be served")
     setting("--concurrency", meaning="questions under way at once")

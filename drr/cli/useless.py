@@ -42,6 +42,7 @@ _COLUMNS = Useless(_made, ("question_column", "answer_column"), "is for files an
 
 _SAMPLING = ("rollouts", "extra_rollouts", "temperature", "top_p", "top_k", "max_tokens", "answer_tokens", "seed")
 _MODELS = ("reasoner", "dm", "prm", "calibration")
+_ANSWERING = ("temperature", "max_tokens", "answer_tokens", "seed", "step_rule", "concurrency")
 _CHOSEN = ("scorer", "attempts", "strategy", "limit", "question_column", "answer_column")
 _FORMAT = ("reasoning_parser", "answer_cue")
 _FIXED = ("warmup", "weight_decay", "evaluations_per_epoch")
@@ -77,7 +78,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
     "eval": (
         Useless(
             _has("report"),
-            (*_MODELS, *_FORMAT, *_CHOSEN, "temperature", "max_tokens", "seed", "step_rule", "concurrency"),
+            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING),
             "is not for --report: nothing is run",
         ),
         _COLUMNS,

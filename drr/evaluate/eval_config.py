@@ -22,5 +22,6 @@ class EvalConfig:
     def __post_init__(self) -> None:
         check_range("--temperature", self.temperature, above=0, most=2)
         check_range("--max-tokens", self.max_tokens, least=16)
+        check_range("--answer-tokens", self.answer_tokens, least=1)
         check_range("--concurrency", self.concurrency, least=1)
         check_range("--seed", self.seed, least=0, most=LARGEST_SEED)

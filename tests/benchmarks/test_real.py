@@ -144,6 +144,9 @@ def test_every_stage_hands_the_next_what_it_made(tmp_path: Path, commands: list[
     assert all(command[command.index("--temperature") + 1] == "0.5" for command in by_command["distill"])
     assert [command[command.index("--kind") + 1] for command in by_command["train"]] == list(stages.KINDS)
     assert "--boundaries-per-rollout" in by_command["train"][1]
+    sampled_alike = [command for command in commands if command[0] in ("distill", "eval")]
+    for option in ("--temperature", "--max-tokens", "--answer-tokens"):
+        assert len({command[command.index(option) + 1] for command in sampled_alike}) == 1
 
 
 def test_a_causal_backbone_is_told_nothing_that_is_for_encoders(tmp_path: Path, commands: list[list[str]]) -> None:

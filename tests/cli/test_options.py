@@ -173,7 +173,13 @@ OUT_OF_RANGE = {
         *(("--risk", "0"), ("--risk", "nan"), ("--max-lost-points", "-1"), ("--check", "-1")),
     ],
     "eval": [
-        *(("--limit", "0"), ("--temperature", "0"), ("--temperature", "nan"), ("--max-tokens", "15")),
+        *(
+            ("--limit", "0"),
+            ("--temperature", "0"),
+            ("--temperature", "nan"),
+            ("--max-tokens", "15"),
+            ("--answer-tokens", "0"),
+        ),
         *(("--seed", "-2"), ("--concurrency", "0"), ("--attempts", "1"), ("--step-rule", "paragraph")),
     ],
 }
