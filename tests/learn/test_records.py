@@ -163,7 +163,7 @@ def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "questions.jsonl": GOOD_JSONL,
         "questions.csv": text.encode("utf-16"),
         "questions.json": json.dumps({"data": rows}).encode(),
-        "questions.gz": gzip.compress(GOOD_JSONL),
+        "questions.gz": gzip.compress(GOOD_JSONL, mtime=0),
     }
 
 
