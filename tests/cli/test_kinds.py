@@ -207,6 +207,6 @@ def test_a_state_head_that_is_lost_is_missed(
     shutil.copytree(head, tmp_path / "dm")
     (tmp_path / "dm" / STATE_HEAD_NAME).unlink()
     assert main(["calibrate", "--dm", str(tmp_path / "dm"), "--data", str(made[1]), "--risk", "0.1"]) == 2
-    assert f"{STATE_HEAD_NAME}: cannot be read" in capsys.readouterr().err
+    assert f"has no {STATE_HEAD_NAME}" in capsys.readouterr().err
     with pytest.raises(InputError):
         StateHead.load(tmp_path / "dm" / STATE_HEAD_NAME)
