@@ -12,13 +12,12 @@ With `--report`: tables and pictures are made again from the recorded outcomes a
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.launch import run_drr
 from benchmarks.readme import check_section, write_section
 from drr import reference
 from drr.certify.scorer_names import asking
@@ -80,11 +79,11 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     reasoner, records = reference.reasoner_folder(), work / "records"
     settings = _begin(work, limit)
     limits = ["--rollouts", "2", "--extra-rollouts", "0", "--limit", CALIBRATION_QUESTIONS]
-    _drr("distill", "reference:calibration", "--reasoner", reasoner, "--out", records, *limits)
+    run_drr("distill", "reference:calibration", "--reasoner", reasoner, "--out", records, *limits)
     dm, calibrations = work / "dm", work / "calibrations"
     if not dm.exists():
         shutil.copytree(reference.dm_folder(), work / "dm.partial", dirs_exist_ok=True)
-        _drr("calibrate", "--dm", work / "dm.partial", "--data", records, "--max-lost-points", MAX_LOST_POINTS)
+        run_drr("calibrate", "--dm", work / "dm.partial", "--data", records, "--max-lost-points", MAX_LOST_POINTS)
         (work / "dm.partial").rename(dm)
     sources = ["--data", records, "--out", calibrations, "--max-lost-points", MAX_LOST_POINTS]
     asked = {name: ["--reasoner", reasoner] if asking([name]) else [] for name in SCORERS}
@@ -94,7 +93,7 @@ def run(work: Path, out: Path, limit: int | None, jobs: int) -> None:
     scorers = [part for name in _JUDGES for part in ("--scorer", name)]
     limit_option = [] if limit is None else ["--limit", limit]
     compare = ["eval", _TEST, *models, *scorers, *limit_option, "--out", work / "outcomes"]
-    _drr(*compare, "--strategy", FULL)  # first and alone, because every job below includes it
+    run_drr(*compare, "--strategy", FULL)  # first and alone, because every job below includes it
     names = _names(dm, calibrations)
     shares = [[part for name in names[job::jobs] for part in ("--strategy", name)] for job in range(jobs)]
     _side_by_side([[*compare, *share] for share in shares if share], jobs)
@@ -143,12 +142,7 @@ def _begin(work: Path, limit: int | None) -> dict[str, Any]:
 
 def _side_by_side(commands: Sequence[Sequence[object]], jobs: int) -> None:
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda command: _drr(*command), commands))
-
-
-def _drr(*arguments: object) -> None:
-    # Each command runs in a process of its own, because an engine frees all its memory only when its process ends.
-    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)
+        list(pool.map(lambda command: run_drr(*command), commands))
 
 
 def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) -> str:

@@ -1,8 +1,9 @@
-"""Start a server for a benchmark and stop it afterwards."""
+"""Commands and servers that benchmarks run."""
 
 import asyncio
 import contextlib
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,6 +16,12 @@ _START_SECONDS = 300.0
 DRR_SERVE = ("drr.cli", "serve")
 VLLM_SERVE = ("vllm.entrypoints.launchers.api_server.entry",)
 """vLLM's own server, as a module, because vLLM's CPU build comes without the `vllm` command."""
+
+
+def run_drr(*arguments: object) -> None:
+    """Run a `drr` command; CalledProcessError if it fails. It has a process of its own, because an engine frees all its
+    memory only when its process ends."""
+    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)
 
 
 @contextlib.asynccontextmanager

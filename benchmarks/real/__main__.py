@@ -13,7 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.real.questions import sets_of
+from benchmarks.real.questions import USES, sets_of
 from benchmarks.real.report import report
 from benchmarks.real.run import Sizes, run
 from drr.checks import check_range
@@ -37,7 +37,7 @@ def main() -> int:
         "CommonsenseQA and StrategyQA from the Hugging Face hub)",
     )
     sizes = Sizes()
-    for name in ("test", "validation", "calibration", "train"):
+    for name in USES:
         parser.add_argument(
             f"--{name}",
             type=int,
@@ -63,9 +63,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.report:
         report(options.out, options.page)
         return 0
-    wanted = Sizes(options.test, options.validation, options.calibration, options.train)
-    for name in ("test", "validation", "calibration", "train"):
-        check_range(f"--{name}", getattr(wanted, name), least=20)
+    for use in USES:
+        check_range(f"--{use}", getattr(options, use), least=20)
+    wanted = Sizes(**{use: getattr(options, use) for use in USES})
     if options.hours is not None:
         check_range("--hours", options.hours, above=0)
     prepare_environment(quiet=True)
@@ -78,6 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         options.stage,
         options.backbone,
         options.hours,
+        options.traces,
     )
     report(options.out, options.page)
     return 0

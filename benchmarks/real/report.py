@@ -10,8 +10,9 @@ from typing import Any
 from benchmarks.readme import check_section, write_section
 from benchmarks.real.sampling import Sampled, read_sampling
 from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
+from drr.certify.promise import PROMISE_NAME
 from drr.errors import InputError
-from drr.evaluate.tables import every_strategy
+from drr.evaluate.tables import every_strategy, markdown_table
 from drr.evaluate.write import summary, write_report
 from drr.files import read_json_object, write_whole
 from drr.judge.dm_folder import DmCard
@@ -47,7 +48,7 @@ def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
 
 def _figures(folder: Path) -> dict[str, Any]:
     card = DmCard.load(folder)
-    promise = folder / "promise.json"
+    promise = folder / PROMISE_NAME
     return {
         "trained_on": card.trained_on,
         "calibration": card.calibration,
@@ -99,24 +100,21 @@ def _setup(out: Path, _: str) -> str:
             "",
             f"Temperature {found.chosen:g} was chosen on the questions for that:",
             "",
-            *_sampling_table(found.tried),
+            _sampling_table(found.tried),
         ]
     return "\n".join(lines)
 
 
-def _sampling_table(tried: Sequence[Sampled]) -> list[str]:
+def _sampling_table(tried: Sequence[Sampled]) -> str:
     sets = sorted(tried[0].by_set)
-    lines = [
-        f"| temperature | right | any of several | {' | '.join(sets)} | tokens | cut off |",
-        f"|{' --- |' * (len(sets) + 5)}",
-    ]
+    rows = []
     for one in tried:
         temperature = f"{one.temperature:g}" if one.temperature else "greedy"
         right = f"{100 * one.accuracy:.1f} % (standard error {100 * one.error:.1f})"
         shares = [one.any_right, *(one.by_set[name] for name in sets)]
-        cells = [temperature, right, *(f"{100 * share:.1f} %" for share in shares), f"{one.tokens:.0f}"]
-        lines.append(f"| {' | '.join(cells)} | {100 * one.cut:.0f} % |")
-    return lines
+        percents = [f"{100 * share:.1f} %" for share in shares]
+        rows.append([temperature, right, *percents, f"{one.tokens:.0f}", f"{100 * one.cut:.0f} %"])
+    return markdown_table(["temperature", "right", "any of several", *sets, "tokens", "cut off"], rows)
 
 
 def _outcomes(out: Path, link: str) -> str:
@@ -133,10 +131,7 @@ def _outcomes(out: Path, link: str) -> str:
 def _promise(out: Path, _: str) -> str:
     if not (out / DMS_NAME).exists():
         return _NOT_YET
-    lines = [
-        "| DM | risk | certified rule saves | lost | splits within | splits with a rule | saved, mean of splits |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     for kind, figures in read_json_object(out / DMS_NAME).items():
         if figures["calibration"] is None or figures["promise"] is None:
             continue
@@ -144,12 +139,19 @@ def _promise(out: Path, _: str) -> str:
         for trial in figures["promise"]:
             risk = trial["max_lost_correct"]
             rule = certified.get(risk)
-            own = f"{100 * rule['saved']:.1f} % | {rule['lost']} of {rule['right']}" if rule else "no rule | "
-            lines.append(
-                f"| {kind} | {100 * risk:g} % | {own} | {trial['within']} of {trial['splits']} | {trial['certified']} "
-                f"| {100 * trial['mean_saved']:.1f} % |"
-            )
-    return "\n".join(lines)
+            own = [f"{100 * rule['saved']:.1f} %", f"{rule['lost']} of {rule['right']}"] if rule else ["no rule", ""]
+            splits = [f"{trial['within']} of {trial['splits']}", f"{trial['certified']}"]
+            rows.append([kind, f"{100 * risk:g} %", *own, *splits, f"{100 * trial['mean_saved']:.1f} %"])
+    head = [
+        "DM",
+        "risk",
+        "certified rule saves",
+        "lost",
+        "splits within",
+        "splits with a rule",
+        "saved, mean of splits",
+    ]
+    return markdown_table(head, rows)
 
 
 def _skill(out: Path, _: str) -> str:

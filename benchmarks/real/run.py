@@ -1,16 +1,15 @@
 """The stages of the evidence on a real model, each continued where it was stopped."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from benchmarks.launch import run_drr
 from benchmarks.real.plan import plan
 from benchmarks.real.questions import INSTRUCTION, USES, QuestionSet, Use, write_questions
 from benchmarks.real.report import (
@@ -51,7 +50,6 @@ CALIBRATED: tuple[ScorerName, ...] = ("logprob", "confidence", "entropy", "answe
 """Scorers without training that are calibrated like the DM."""
 
 SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "critique")
-ATTEMPTS = (2, 4, 8)
 STRATEGIES: tuple[tuple[str, ...], ...] = (
     (FULL, "samples", "greedy"),
     ("stop: dm", "rethink: dm", "stop + rethink: dm", "greedy, stop + rethink: dm"),
@@ -191,11 +189,18 @@ def _chosen(place: Place) -> Sampling:
 
 def _records(place: Place, use: Use) -> None:
     first, more = ROLLOUTS[use]
-    settings = replace(config(), temperature=_chosen(place).chosen)
-    _drr(
+    run_drr(
         *("distill", place.questions / f"{use}.jsonl", "--reasoner", place.reasoner, "--out", place.records(use)),
-        *("--rollouts", first, "--extra-rollouts", more, "--temperature", f"{settings.temperature:g}"),
-        *("--max-tokens", settings.max_tokens, "--answer-tokens", settings.answer_tokens),
+        *("--rollouts", first, "--extra-rollouts", more, *_as_sampled(place)),
+    )
+
+
+def _as_sampled(place: Place) -> tuple[object, ...]:
+    """The options that make every command sample as was chosen."""
+    settings = config()
+    return (
+        *("--temperature", f"{_chosen(place).chosen:g}", "--max-tokens", settings.max_tokens),
+        *("--answer-tokens", settings.answer_tokens, "--concurrency", settings.concurrency),
     )
 
 
@@ -209,7 +214,7 @@ def _dms(place: Place, backbone: str | None) -> None:
         kinds["fused"] = [*reasoner, "--text-dm", place.dm("text")]
     for kind, own in kinds.items():
         if not (place.dm(kind) / CARD_NAME).exists():
-            _drr("train", "--kind", kind, *common, *own, "--out", place.dm(kind))
+            run_drr("train", "--kind", kind, *common, *own, "--out", place.dm(kind))
 
 
 def _training(backbone: str) -> tuple[object, ...]:
@@ -223,25 +228,21 @@ def _calibrations(place: Place) -> None:
         folder = place.dm(kind)
         if (folder / CARD_NAME).exists() and not (folder / PROMISE_NAME).exists():
             own = [] if kind == "text" else reasoner
-            _drr("calibrate", "--dm", folder, *data, *own, *_RISKS, "--check", SPLITS)
+            run_drr("calibrate", "--dm", folder, *data, *own, *_RISKS, "--check", SPLITS)
     for name in CALIBRATED:
         if not (place.calibrations / f"{name}.json").exists():
             own = reasoner if asking([name]) else []
-            _drr("calibrate", "--scorer", name, *data, *own, *_RISKS, "--out", place.calibrations)
+            run_drr("calibrate", "--scorer", name, *data, *own, *_RISKS, "--out", place.calibrations)
 
 
 def _outcomes(place: Place) -> None:
     """Answer the test questions in every way, the most telling ways first."""
     models = ["--reasoner", place.reasoner, "--dm", place.dm("head"), "--calibration", place.calibrations]
     scorers = [part for name in SCORERS for part in ("--scorer", name)]
-    settings = replace(config(), temperature=_chosen(place).chosen)
-    limits = ["--temperature", f"{settings.temperature:g}", "--max-tokens", settings.max_tokens]
-    limits += ["--answer-tokens", settings.answer_tokens]
-    counts = [part for count in ATTEMPTS for part in ("--attempts", count)]
-    asked = ["eval", place.questions / "test.jsonl", *models, *scorers, *limits, *counts]
-    asked += ["--concurrency", settings.concurrency, "--out", place.work / OUTCOMES_NAME]
+    asked = ["eval", place.questions / "test.jsonl", *models, *scorers, *_as_sampled(place)]
+    asked += ["--out", place.work / OUTCOMES_NAME]
     for group in STRATEGIES:
-        _drr(*asked, *[part for name in group for part in ("--strategy", name)])
+        run_drr(*asked, *[part for name in group for part in ("--strategy", name)])
 
 
 def _skill(place: Place) -> None:
@@ -276,8 +277,3 @@ def _traces(place: Place, backbone: str | None, sources: Sequence[Path]) -> None
 def _publish(place: Place) -> None:
     made = {kind: place.dm(kind) for kind in KINDS if (place.dm(kind) / CARD_NAME).exists()}
     publish(place.work, place.out, made)
-
-
-def _drr(*arguments: object) -> None:
-    # Each command runs in a process of its own, because an engine frees all its memory only when its process ends.
-    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)

@@ -9,22 +9,26 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from drr.engine.open_reasoner import OpenReasoner, open_engine
 from drr.evaluate.eval_config import EvalConfig
+from drr.evaluate.report import by_question
 from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
-from drr.evaluate.strategies import GREEDY, Strategy
+from drr.evaluate.strategies import GREEDY, SAMPLES, Strategy
 from drr.files import read_json_object, write_whole
+from drr.loop.policy import StopCause
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
 from drr.tasks.sources import load_questions
 
 TEMPERATURES = (0.3, 0.6, 0.9)
-SAMPLES = 2
+ATTEMPTS = 2
+
+_CUT = (StopCause.MAX_TOKENS, StopCause.CONTEXT_LENGTH, StopCause.ANSWER_RESERVE)
+"""What ends an attempt for want of room: the loop says which limit it met first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,17 @@ def choose(tried: Sequence[Sampled]) -> float:
 
 def sampled(temperature: float, rows: Sequence[Row]) -> Sampled:
     """The figures of the answers at one temperature."""
-    ordered = sorted(rows, key=lambda row: row.question)
-    by_question = [list(group) for _, group in groupby(ordered, key=lambda row: row.question)]
-    means = np.asarray([np.mean([row.right for row in group]) for group in by_question])
-    sets = [group[0].group for group in by_question]
+    answers = by_question(rows)
+    means = np.asarray([np.mean([row.right for row in group]) for group in answers])
+    sets = [group[0].group for group in answers]
     return Sampled(
         temperature,
         round(float(means.mean()), 4),
         round(float(means.std(ddof=1) / len(means) ** 0.5), 4),
-        round(float(np.mean([any(row.right for row in group) for group in by_question])), 4),
+        round(float(np.mean([any(row.right for row in group) for group in answers])), 4),
         {name: round(float(means[[one == name for one in sets]].mean()), 4) for name in sorted(set(sets))},
         round(float(np.mean([row.tokens for row in rows])), 1),
-        round(float(np.mean([row.stop_cause == "max_tokens" for row in rows])), 4),
+        round(float(np.mean([row.stop_cause in _CUT for row in rows])), 4),
     )
 
 
@@ -104,7 +107,7 @@ async def _answers(
     reasoner: OpenReasoner, temperature: float, questions: Sequence[Question], folder: Path, config: EvalConfig
 ) -> StrategyOutcomes:
     if temperature:
-        strategy = Strategy(f"{SAMPLES} samples", "samples", samples=SAMPLES)
+        strategy = Strategy(f"{ATTEMPTS} samples", SAMPLES, samples=ATTEMPTS)
         config = replace(config, temperature=temperature)
     else:
         strategy = Strategy(GREEDY, "greedy", greedy=True)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drr.evaluate.tables import markdown_table
+
 _PHASES = {
     "all": "all boundaries",
     "first": "first answer",
@@ -23,8 +25,8 @@ def parts_table(skill: Mapping[str, Any]) -> str:
     by_set = [
         [name, *(_auroc(part["families"][family].get("last")) for family in families)] for name, part in found.items()
     ]
-    ends = _markdown(["at the end", *families], by_set)
-    return f"{_markdown(['', *_PHASES.values(), 'ECE'], rows)}\n\n{ends}\n\n{_choosing(found)}"
+    ends = markdown_table(["at the end", *families], by_set)
+    return f"{markdown_table(['', *_PHASES.values(), 'ECE'], rows)}\n\n{ends}\n\n{_choosing(found)}"
 
 
 def transfer_table(found: Mapping[str, Any]) -> str:
@@ -37,14 +39,14 @@ def transfer_table(found: Mapping[str, Any]) -> str:
                 trained = f"{made['questions'][name]:,}"
                 rows.append([family, name, trained, *map(_auroc, figures), _ece(made[name])])
     head = ["tested on", "trained on", "questions", "all boundaries", "end", "within a question, end", "ECE"]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def curve_table(curve: Sequence[Mapping[str, Any]]) -> str:
     """A row for every number of training questions: means over the runs, with the least and the most."""
     names = ("all", "last", "within_question_last", "ece")
     rows = [[f"{point['questions']:,}", *(_over_runs(point, name) for name in names)] for point in curve]
-    return _markdown(["training questions", "all boundaries", "end", "within a question, end", "ECE"], rows)
+    return markdown_table(["training questions", "all boundaries", "end", "within a question, end", "ECE"], rows)
 
 
 def traces_table(traces: Sequence[Mapping[str, Any]]) -> str:
@@ -75,13 +77,13 @@ def traces_table(traces: Sequence[Mapping[str, Any]]) -> str:
         ]
         for one in traces
     ]
-    return _markdown(head, rows)
+    return markdown_table(head, rows)
 
 
 def _choosing(found: Mapping[str, Any]) -> str:
     """The best of four attempts by every part."""
     rows = [[name, *_best_of(part["all"])] for name, part in found.items() if part["all"]["best_of"]["questions"]]
-    return _markdown(["best of 4", "by score", "majority", "random", "any"], rows)
+    return markdown_table(["best of 4", "by score", "majority", "random", "any"], rows)
 
 
 def _best_of(figures: Mapping[str, Any]) -> list[str]:
@@ -114,7 +116,3 @@ def _over_runs(point: Mapping[str, Any], name: str) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

@@ -8,8 +8,6 @@ an answer would be right (`now`) is known at an attempt's end only. How the atte
 
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.launch import run_drr
 from benchmarks.real.intervals import Scored, figures
 from drr.errors import InputError
 from drr.files import check_same_settings, read_json_object, write_whole
@@ -54,9 +53,9 @@ def measure_traces(
     records, dm = work / "records", work / "dm"
     _begin(work, source, {"backbone": backbone, "step_rule": step_rule, "training": list(training)})
     if not (records / MANIFEST_NAME).exists() or not Manifest.load(records).complete:
-        _drr("distill", source, "--recorded", "--step-rule", step_rule, "--out", records)
+        run_drr("distill", source, "--recorded", "--step-rule", step_rule, "--out", records)
     if not (dm / CARD_NAME).exists() or is_under_way(dm):
-        _drr("train", "--data", records, "--kind", "text", "--backbone", backbone, "--out", dm, *training)
+        run_drr("train", "--data", records, "--kind", "text", "--backbone", backbone, "--out", dm, *training)
     trained_on, card = read_trained_on(dm), DmCard.load(dm)
     rollouts = [rollout for rollout in read_rollouts(records) if rollout.steps]
     held_out = [rollout for rollout in rollouts if question_key(rollout.question) not in trained_on]
@@ -169,7 +168,3 @@ def _begin(work: Path, source: Path, settings: dict[str, Any]) -> None:
         check_same_settings(work, read_json_object(path), settings)
     else:
         write_whole(path, json.dumps(settings, indent=1) + "\n")
-
-
-def _drr(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "drr.cli", *map(str, arguments)], check=True)

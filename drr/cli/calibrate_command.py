@@ -22,7 +22,7 @@ from drr.learn.records import Manifest, Rollout, read_rollouts
 def run(options: argparse.Namespace) -> None:
     """Run the command; InputError says what is wrong with its options or data."""
     config = check(options)
-    card = DmCard.load(options.dm) if options.dm is not None else None
+    card = check_dm(options.dm, "--dm") if options.dm is not None else None
     manifest = complete_records(options.data)
     _check_usable(manifest, options)
     if card is None:
@@ -55,7 +55,6 @@ def check(options: argparse.Namespace) -> CalibrateConfig:
 
 def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, config: CalibrateConfig) -> None:
     _check_match(card, manifest, options)
-    check_dm(options.dm, "--dm")
     trained_on = read_trained_on(options.dm)
     if card.kind == "text" and given(options, "reasoner"):
         raise InputError("--reasoner", f"has no effect: {card.id} has no state head")

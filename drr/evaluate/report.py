@@ -48,7 +48,7 @@ def groups_of(outcomes: Sequence[StrategyOutcomes]) -> dict[str, NDArray[np.int6
 
     A group named `A, B` is part of a group `A`, which comes before it.
     """
-    names = [rows[0].group for rows in _by_question(next(outcome for outcome in outcomes if outcome.name == FULL).rows)]
+    names = [rows[0].group for rows in by_question(next(outcome for outcome in outcomes if outcome.name == FULL).rows)]
     found = {ALL: np.arange(len(names))}
     distinct = sorted({part for name in names for part in (name.partition(SUBGROUP)[0], name)})
     for group in distinct:
@@ -62,16 +62,15 @@ def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grading: Grading) -> l
     """Every strategy as it was run, and the ways to combine several samples of full thinking."""
     found = []
     for outcome in outcomes:
-        by_question = _by_question(outcome.rows)
+        answers = by_question(outcome.rows)
         if outcome.family == SAMPLES:
-            samples = max(map(len, by_question))
+            samples = max(map(len, answers))
             for count in (count for count in _COUNTS if count <= samples):
-                found += _samples_together(
-                    [rows[:count] for rows in by_question], outcome.seconds * count / samples, grading
-                )
+                drawn = [rows[:count] for rows in answers]
+                found += _samples_together(drawn, outcome.seconds * count / samples, grading)
         elif outcome.family != JUDGED:
-            picked = [rows[0] for rows in by_question]
-            found.append(_arrays(outcome.name, outcome.family, by_question, picked, outcome.seconds))
+            picked = [rows[0] for rows in answers]
+            found.append(_arrays(outcome.name, outcome.family, answers, picked, outcome.seconds))
     return found
 
 
@@ -87,7 +86,8 @@ def _samples_together(drawn: list[list[Row]], seconds: float, grading: Grading) 
     return [*found, _arrays(f"any of {count} (oracle)", "any of k (oracle)", drawn, oracle, seconds)]
 
 
-def _by_question(rows: Sequence[Row]) -> list[list[Row]]:
+def by_question(rows: Sequence[Row]) -> list[list[Row]]:
+    """The answers to each question, questions in order."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(row.question, []).append(row)
@@ -208,7 +208,7 @@ def judged(outcomes: Sequence[StrategyOutcomes]) -> list[Judged]:
     for outcome in outcomes:
         if outcome.family not in (JUDGED, SAMPLES):
             continue
-        rows = [rows[0] for rows in _by_question(outcome.rows)]
+        rows = [rows[0] for rows in by_question(outcome.rows)]
         belief = np.asarray([row.p_now for row in rows])
         if not np.isnan(belief).all():
             name = "dm" if outcome.family == SAMPLES else outcome.name.removeprefix("judged by ")

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from drr.judge.calibration import Calibration
@@ -118,8 +117,10 @@ def _rethinking_strategies(
     step_rule = WHOLE_ATTEMPT if scorer in NEED_NO_STEPS and rule.never_ends else None
     found = [_rethink_strategy(scorer, rule, level, count, "rethink", step_rule=step_rule) for count in attempts]
     if scorer == "critique":  # as in Reflexion: the next attempt sees the one that was found wrong
-        seen = partial(_rethink_strategy, scorer, rule, level, name="rethink", kind="in_context", step_rule=step_rule)
-        found += [seen(count) for count in attempts]
+        found += [
+            _rethink_strategy(scorer, rule, level, count, "rethink", kind="in_context", step_rule=step_rule)
+            for count in attempts
+        ]
     if auto is None:
         return found
     found += [_rethink_strategy(scorer, *auto, count, "stop + rethink") for count in attempts]

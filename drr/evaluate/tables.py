@@ -66,7 +66,7 @@ def every_strategy(rows: Sequence[dict[str, Any]]) -> str:
         for row in ordered
     ]
     head = ["strategy", "accuracy", "gain, points", "tokens", "saved", "thinking", "seconds", "lost", "gained"]
-    return _markdown(head, cells)
+    return markdown_table(head, cells)
 
 
 def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5) -> str:
@@ -81,7 +81,7 @@ def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5
     ]
     every = next(iter(groups.values()))
     tried = {name: sum(row["family"] == name for row in every) for name in names}
-    return _markdown(["", *(f"{name.removeprefix(_STOP)} ({tried[name]})" for name in names)], cells)
+    return markdown_table(["", *(f"{name.removeprefix(_STOP)} ({tried[name]})" for name in names)], cells)
 
 
 def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:
@@ -103,7 +103,7 @@ def equal_tokens(rows: Sequence[dict[str, Any]]) -> str:
         first = next(iter(by_opponent.values()))
         gains = [_gain_at(by_opponent[family]) if family in by_opponent else "" for family in present]
         cells.append([name, f"{100 * first['accuracy']:.1f} %", f"{first['tokens']:.0f}", *gains])
-    return _markdown(["", "accuracy", "tokens", *present], cells)
+    return markdown_table(["", "accuracy", "tokens", *present], cells)
 
 
 def coverage(rows: Sequence[dict[str, Any]]) -> str:
@@ -117,14 +117,14 @@ def coverage(rows: Sequence[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return _markdown(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
+    return markdown_table(["judge", "area", f"against {rows[0]['judge']}", "right among the half believed most"], cells)
 
 
 def verdicts(rows: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of what every judge confirms."""
     shares = ("true_confirmed", "false_confirmed", "true_verdicts")
     cells = [[row["judge"], f"{row['level']:g}", *(_percent(row[share]) for share in shares)] for row in rows]
-    return _markdown(["judge", "level", "right answers confirmed", "wrong ones confirmed", "true verdicts"], cells)
+    return markdown_table(["judge", "level", "right answers confirmed", "wrong ones confirmed", "true verdicts"], cells)
 
 
 def _percent(share: float | None) -> str:
@@ -147,6 +147,7 @@ def _saved(row: dict[str, Any]) -> str:
     return f"{100 * row['saved']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of these rows of cells."""
     rows = [head, ["---" for _ in head], *cells]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

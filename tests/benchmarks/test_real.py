@@ -1,8 +1,9 @@
 """The evidence on a real model: how questions are split, how sampling is chosen, what each stage asks for."""
 
 import json
+import sys
 from collections.abc import Callable
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.real import __main__ as command
 from benchmarks.real import run as stages
 from benchmarks.real.plan import PASSES, plan
 from benchmarks.real.questions import DEFAULT_SETS, QuestionSet, Use, sets_of, split_questions, write_questions
 from benchmarks.real.report import OUTCOMES_NAME, PLAN_NAME, SAMPLING_NAME, SECTIONS, SETTINGS_NAME, publish, report
-from benchmarks.real.sampling import SAMPLES, Sampled, Sampling, choose, sampled
+from benchmarks.real.sampling import ATTEMPTS as TRIED_EACH
+from benchmarks.real.sampling import Sampled, Sampling, choose, sampled
 from drr.certify.scorer_names import check_names
 from drr.errors import InputError
 from drr.evaluate.run import Row, rows_path
-from drr.evaluate.strategies import FULL, JUDGED, all_strategies
+from drr.evaluate.strategies import ATTEMPTS, FULL, JUDGED, all_strategies
 from drr.evaluate.strategy_names import select_strategies
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard
@@ -107,6 +110,12 @@ def answer(question: int, group: str, right: bool, *, cut: bool = False) -> Row:
     return Row(question, group, 0, "7", right, 50, 40, 0, 1, float("nan"), 0, cause)
 
 
+@pytest.mark.parametrize("cause", ["max_tokens", "context_length", "answer_reserve"])
+def test_an_answer_that_ran_out_of_room_was_cut(cause: str) -> None:
+    whole = [answer(number, "a", True) for number in range(3)]
+    assert sampled(0.5, [*whole, replace(answer(3, "a", False), stop_cause=cause)]).cut == 0.25
+
+
 def test_the_figures_of_a_temperature_count_questions_not_attempts() -> None:
     rows = [answer(0, "a", True), answer(1, "b", False), answer(0, "a", False, cut=True), answer(1, "b", False)]
     found = sampled(0.5, rows)
@@ -119,7 +128,7 @@ def test_the_figures_of_a_temperature_count_questions_not_attempts() -> None:
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What the stages would run."""
     found: list[list[str]] = []
-    monkeypatch.setattr(stages, "_drr", lambda *arguments: found.append(list(map(str, arguments))))
+    monkeypatch.setattr(stages, "run_drr", lambda *arguments: found.append(list(map(str, arguments))))
     chosen = Sampling([tried(0.5, 0.4)], 0.5, 100.0)
     monkeypatch.setattr(stages, "is_causal", lambda backbone: backbone == "causal")
     monkeypatch.setattr(stages, "_skill", lambda place: found.append(["skill"]))
@@ -188,11 +197,11 @@ def test_every_name_stands_for_strategies_that_are_there() -> None:
     check_names(stages.CALIBRATED, None)
     certified = Calibration.from_json(DmCard.load(dm_folder()).calibration or {})
     calibrations: dict[str, Calibration] = dict.fromkeys(("dm", *stages.CALIBRATED), certified)
-    everything = all_strategies(("dm", *stages.SCORERS), calibrations, stages.ATTEMPTS)
+    everything = all_strategies(("dm", *stages.SCORERS), calibrations, ATTEMPTS)
     for group in stages.STRATEGIES:
         for name in group:
             assert len(select_strategies(everything, [name])) >= 1 + (name != FULL)
-    assert SAMPLES >= 2
+    assert TRIED_EACH >= 2
 
 
 def outcomes(folder: Path, name: str, family: str, right: Callable[[int], bool], **more: Any) -> None:
@@ -257,3 +266,19 @@ def test_a_report_of_nothing_is_told(tmp_path: Path, published: Path) -> None:
     (tmp_path / "evidence.md").write_text("")
     with pytest.raises(InputError, match="has no section real setup"):
         report(published, tmp_path / "evidence.md")
+
+
+def test_the_command_hands_on_everything_that_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed: list[Any] = []
+    monkeypatch.setattr(command, "prepare_environment", lambda **quiet: None)
+    monkeypatch.setattr(command, "run", lambda *arguments: handed.extend(arguments))
+    monkeypatch.setattr(command, "report", lambda *arguments: handed.extend(arguments))
+    sizes = ("--test", "21", "--validation", "22", "--calibration", "23", "--train", "24")
+    more = ("--stage", "plan", "--backbone", "b", "--hours", "2", "--traces", "t", "--traces", "u")
+    places = ("--work", "w", "--out", "o", "--page", "p")
+    told = ["real", "--reasoner", "r", "--set", "sums", "a", "b", *sizes, *more, *places]
+    monkeypatch.setattr(sys, "argv", told)
+    assert command.main() == 0
+    sets, wanted = [QuestionSet("sums", "a", "b")], stages.Sizes(21, 22, 23, 24)
+    begun = ["r", sets, wanted, Path("w"), Path("o"), ["plan"], "b", 2.0, [Path("t"), Path("u")]]
+    assert handed == [*begun, Path("o"), Path("p")]

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from benchmarks.real import intervals, signals, skill
 from benchmarks.real.intervals import Scored, differences, draws, figures, resampled_auroc, resampled_within
-from benchmarks.real.signals import mean_embeddings, read_embeddings
+from benchmarks.real.signals import fit_regression, mean_embeddings, read_embeddings
 from benchmarks.real.skill import Attempts, learning_curve, parts, subset, transfer
 from drr.errors import InputError
 from drr.judge.dm_folder import TRAINED_ON_NAME, DmCard
@@ -171,11 +171,20 @@ def test_a_learning_curve_has_nested_subsets_of_the_right_size(monkeypatch: pyte
         assert len(rollouts) == ATTEMPTS * len(trained_on[-1])
         return split(rollouts, share)
 
+    seeds = []
+    train_head = skill.train_state_head
+
+    def seeded(*arguments: Any) -> Any:
+        seeds.append(arguments[-1].seed)
+        return train_head(*arguments)
+
     monkeypatch.setattr(skill, "split_for_training", watched)
+    monkeypatch.setattr(skill, "train_state_head", seeded)
     curve = learning_curve(train, test, sizes=(120, 40, 200, 1000), seeds=(0, 1), config=CONFIG)
     assert [point["questions"] for point in curve] == [40, 120, 200]
     assert [len(questions) for questions in trained_on] == [40, 40, 120, 120, 200]
     assert [run["seed"] for run in curve[0]["runs"]] == [0, 1]
+    assert seeds == [run["seed"] for point in curve for run in point["runs"]] == [0, 1, 0, 1, 0]
     for seed in (0, 1):
         assert trained_on[seed] < trained_on[2 + seed] < trained_on[4]
     assert trained_on[0] != trained_on[1]
@@ -249,6 +258,17 @@ def test_embeddings_are_averaged_up_to_each_boundary(tmp_path: Path) -> None:
     (tmp_path / "sharded" / "model-00001-of-00002.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be read"):
         read_embeddings(str(tmp_path / "sharded"))
+
+
+def test_a_regression_is_penalised_as_much_as_other_questions_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "_STRENGTHS", (1e-4, 1.0))
+    table = torch.randn(1024, SIZE, generator=torch.Generator().manual_seed(0))
+    strengths = []
+    for sign in ("words", "nothing"):
+        made = attempts({"family": sign}, 40, seed=1).rollouts
+        data = skill.split_for_training(made, 1.0)
+        strengths.append(fit_regression(data, table).named_steps["logisticregression"].C)
+    assert strengths == [1.0, 1e-4]
 
 
 def scored(questions: int, seed: int = 0, copies: int = 1) -> Scored:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.launch import run_drr
 from benchmarks.real import traces
 from benchmarks.real.traces import measure_traces, oracle_savings, spelled_alike
 from drr.cli.main import main
@@ -45,7 +46,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         run.append(str(arguments[0]))
         assert main([*map(str, arguments)]) == 0
 
-    monkeypatch.setattr(traces, "_drr", drr)
+    monkeypatch.setattr(traces, "run_drr", drr)
     return run
 
 
@@ -91,7 +92,7 @@ def test_work_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
             raise KeyboardInterrupt
         assert main([*map(str, arguments)]) == 0
 
-    monkeypatch.setattr(traces, "_drr", stopped)
+    monkeypatch.setattr(traces, "run_drr", stopped)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             measure_traces(source, "b", tmp_path / "work", step_rule="line", training=("--epochs", "1"))
@@ -110,7 +111,7 @@ def test_work_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
 def test_commands_run_in_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     run = []
     monkeypatch.setattr(subprocess, "run", lambda command, check: run.append((command, check)))
-    traces._drr("train", "--out", Path("dm"))
+    run_drr("train", "--out", Path("dm"))
     assert run == [([sys.executable, "-m", "drr.cli", "train", "--out", "dm"], True)]
 
 
