@@ -21,7 +21,7 @@ from torch import nn
 from vllm.config import VllmConfig
 from vllm.model_executor.models import ModelRegistry
 
-from drr.engine.state_head import OUTPUTS, StateHead
+from drr.engine.state_head import StateHead
 from drr.engine.v1_sampler import mend_sampler
 
 CONFIG_KEY = "drr"
@@ -51,13 +51,10 @@ class HeadsInLogits(nn.Module):
         """The logits [N, vocabulary], float32, with what the heads say of the states [N, size] in the spare columns."""
         logits = logits.float()  # 16 bits cannot tell -400 from -399; samplers compute in float32 anyway
         columns = self.get_buffer("columns")
-        written = logits.new_empty(len(logits), len(columns))
-        torch.logsumexp(logits.index_select(-1, columns), dim=-1, keepdim=True, out=written[:, :1])
-        written[:, 1] = LEVEL
-        for number, head in enumerate(self.heads, start=1):
-            said = head(states).clamp_(-_LARGEST, _LARGEST)
-            torch.add(said, LEVEL, out=written[:, 2 * number : 2 * number + len(OUTPUTS)])
-        return logits.index_copy_(-1, columns, written)
+        inherited = logits[:, columns].logsumexp(dim=-1, keepdim=True)
+        said = torch.cat([head(states) for head in self.heads], dim=-1).clamp(-_LARGEST, _LARGEST) + LEVEL
+        logits[:, columns] = torch.cat([inherited, torch.full_like(inherited, LEVEL), said], dim=-1)
+        return logits
 
 
 def _without_parameters(head: StateHead) -> StateHead:

@@ -9,7 +9,6 @@ import functools
 from collections import defaultdict
 from typing import Any
 
-import numpy as np
 import torch
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.ops.logprobs import batched_count_greater_than
@@ -48,26 +47,21 @@ def gather_each(
     rows, vocabulary = logprobs.shape
     likeliest = vocabulary if alternatives == -1 else alternatives or 0
     width = max(likeliest, *(len(ids) for ids in named.values()))
+    token_ids = torch.zeros(rows, 1 + width, dtype=torch.int64, device=logprobs.device)
+    used = torch.zeros(rows, 1 + width, dtype=torch.bool, device=logprobs.device)
+    token_ids[:, 0], used[:, 0] = sampled, True
+    if likeliest:
+        token_ids[:, 1 : 1 + likeliest] = logprobs.topk(likeliest, dim=-1).indices
+        used[:, 1 : 1 + likeliest] = True
     alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, asked in named.items():
         alike[tuple(asked)].append(row)
-    # Built outside torch, whose every call costs as much as these loops: this runs for every token.
-    wanted, used = np.zeros((rows, 1 + width), np.int64), np.zeros((rows, 1 + width), np.bool_)
     for ids, same in alike.items():
-        wanted[same, 1 : 1 + len(ids)], used[same, 1 : 1 + len(ids)] = ids, True
-    used[:, 0] = True
-    token_ids = torch.from_numpy(wanted).to(logprobs.device)
-    token_ids[:, 0] = sampled
-    others = sorted(set(range(rows)).difference(named)) if likeliest else []
-    if others:
-        where = torch.tensor(others, device=logprobs.device)
-        token_ids[where, 1 : 1 + likeliest] = logprobs[where].topk(likeliest, dim=-1).indices
-        used[others, 1 : 1 + likeliest] = True
+        where = torch.tensor(same, device=logprobs.device)
+        token_ids[where, 1 : 1 + len(ids)] = torch.tensor(ids, device=logprobs.device)
+        used[where, 1:] = torch.arange(width, device=logprobs.device) < len(ids)
     found = logprobs.gather(-1, token_ids)
-    sampled_found = found[:, :1].contiguous()
-    if not used.all():
-        found = found.masked_fill(torch.from_numpy(~used).to(logprobs.device), float("-inf"))
-    for tensor in (logprobs, sampled_found):
+    for tensor in (logprobs, sampled_found := found[:, :1].contiguous()):
         torch._dynamo.decorators.mark_unbacked(tensor, 0)  # or it is compiled again for batches of one
     ranks = batched_count_greater_than(logprobs, sampled_found)
-    return LogprobsTensors(token_ids.to(torch.int32), found, ranks)
+    return LogprobsTensors(token_ids.to(torch.int32), found.masked_fill(~used, float("-inf")), ranks)
