@@ -23,7 +23,7 @@ from tests.local_files import GOOD_JSONL
             ["train", "--data", "nowhere", "--kind", "text", "--backbone", "b", "--out", "o"],
             "nowhere: holds no behaviour records",
         ),
-        (["calibrate", "--dm", "nowhere", "--data", "d"], "nowhere: is no DM"),
+        (["calibrate", "--dm", "nowhere", "--data", "d"], "--dm: there is no folder nowhere"),
         (["inspect", "nowhere"], "nowhere: is no DM"),
     ],
 )
