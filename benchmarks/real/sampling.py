@@ -99,6 +99,7 @@ async def _try_all(model: str, questions: Sequence[Question], folder: Path, conf
         for temperature in (0.0, *TEMPERATURES):
             found = await _answers(reasoner, temperature, questions, folder / f"{temperature:g}", config)
             tried.append(sampled(temperature, found.rows))
+            assert found.seconds is not None  # nothing is cached here: the seconds tell what a run will take
             tokens, seconds = tokens + sum(row.tokens for row in found.rows), seconds + found.seconds
     return Sampling(tried, choose(tried), round(tokens / seconds, 1))
 

@@ -85,12 +85,15 @@ def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded
 
 
 async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
+    from drr.engine.generation_cache import open_cache
     from drr.learn.distill import distill
 
-    async with _reasoner(options) as reasoner:
-        return await distill(
-            reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
-        )
+    async with _reasoner(options) as opened:
+        with open_cache(options.use_cache) as cache:
+            reasoner = opened if cache is None else cache.before(opened)
+            return await distill(
+                reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
+            )
 
 
 def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:

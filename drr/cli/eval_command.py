@@ -81,6 +81,10 @@ def run(options: argparse.Namespace) -> None:
 def _run_missing(options: argparse.Namespace, config: EvalConfig, grading: "Grading") -> None:
     """Run the strategies that the output folder lacks."""
     judges = Judges.load(options.dm, options.calibration)
+    beside = options.prm is not None or (judges.dm is not None and judges.dm.kind != "head")
+    if options.use_cache is not None and beside:
+        reason = "is not for a judge beside the Reasoner's engine: how much is thought while it judges would not show"
+        raise InputError("--use-cache", reason)
     config, strategies = _with_nudge_cue(config, judges), _strategies(options, judges)
     loaded = load_questions(
         options.questions,

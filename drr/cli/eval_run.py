@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from drr.engine.devices import beside_judges
+from drr.engine.generation_cache import open_cache
 from drr.engine.open_dm import heads_of, open_dm
 from drr.engine.open_prm import open_prm
 from drr.engine.open_reasoner import OpenReasoner, open_engine
@@ -64,7 +65,8 @@ async def run_strategies(
             "calibrations": calibrations,
             **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
         }
-        evaluator = Evaluator(reasoner, scorers, grading, config)
+        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm)))
+        evaluator = Evaluator(reasoner, scorers, grading, config, cache)
         await evaluate(evaluator, strategies, questions, options.out, settings)
 
 

@@ -58,6 +58,7 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     setting("--labels", meaning="consistency: no answers needed", choices=("gold", "consistency"))
     setting("--grader", meaning=_GRADER)
     setting("--concurrency", meaning="attempts under way at once")
+    _add_cache(parser)
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +69,15 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
         "--answer-cue",
         metavar="TEXT",
         help="what makes a Reasoner without thinking markers answer, as it will be served",
+    )
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--use-cache",
+        type=Path,
+        metavar="FILE",
+        help="keep what the Reasoner generates in this file (SQLite) and generate nothing twice; commands may share it",
     )
 
 
@@ -164,6 +174,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     setting("--seed")
     setting("--step-rule", meaning="as it will be served")
     setting("--concurrency", meaning="questions under way at once")
+    _add_cache(parser)
 
 
 def add_reference_build(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has("recorded"), ("labels",), "is not for --recorded: solutions bring their own labels"),
         Useless(
             _has("recorded"),
-            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency"),
+            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency", "use_cache"),
             "is not for --recorded: nothing is rolled out",
         ),
         Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
@@ -78,7 +78,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
     "eval": (
         Useless(
             _has("report"),
-            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING),
+            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING, "use_cache"),
             "is not for --report: nothing is run",
         ),
         _COLUMNS,

@@ -14,6 +14,14 @@ from drr.loop.formats import ReasoningFormat
 from drr.loop.probing import ProbedToken
 from drr.loop.reasoner import user_prompt
 
+_PROBE = "-probe-"
+"""Stands between a request's id and the number of one of its probes."""
+
+
+def attempt_of(request_id: str) -> str:
+    """The id of the request that a probe belongs to; of any other request its own id."""
+    return request_id.partition(_PROBE)[0]
+
 
 class VllmProbe:
     """Asks a Reasoner; `generate` is AsyncLLM.generate, `request_id` begins the ids of its requests, `options` go to
@@ -35,7 +43,7 @@ class VllmProbe:
         self._state_ids = state_ids
         self._generate, self._tokenizer, self._options = generate, tokenizer, dict(options or {})
         self._cache_salt = cache_salt
-        self._ids = (f"{request_id}-probe-{number}" for number in itertools.count())
+        self._ids = (f"{request_id}{_PROBE}{number}" for number in itertools.count())
 
     async def complete(
         self, ids: Sequence[int], max_tokens: int, likeliest: int = 0, stop: Sequence[str] = ()

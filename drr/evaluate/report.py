@@ -34,7 +34,7 @@ class StrategyArrays:
     right: Reals
     tokens: Reals
     thinking: Reals
-    seconds: float
+    seconds: float | None
     unscored: int = 0
 
     def of(self, questions: NDArray[np.int64]) -> "StrategyArrays":
@@ -67,14 +67,15 @@ def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grading: Grading) -> l
             samples = max(map(len, answers))
             for count in (count for count in _COUNTS if count <= samples):
                 drawn = [rows[:count] for rows in answers]
-                found += _samples_together(drawn, outcome.seconds * count / samples, grading)
+                seconds = None if outcome.seconds is None else outcome.seconds * count / samples
+                found += _samples_together(drawn, seconds, grading)
         elif outcome.family != JUDGED:
             picked = [rows[0] for rows in answers]
             found.append(_arrays(outcome.name, outcome.family, answers, picked, outcome.seconds))
     return found
 
 
-def _samples_together(drawn: list[list[Row]], seconds: float, grading: Grading) -> list[StrategyArrays]:
+def _samples_together(drawn: list[list[Row]], seconds: float | None, grading: Grading) -> list[StrategyArrays]:
     """The samples of every question (`drawn`) combined in every way: by majority, by the DM's score, by the oracle."""
     count = len(drawn[0])
     majority = [_majority(rows, grading) for rows in drawn]
@@ -100,7 +101,9 @@ def _majority(rows: Sequence[Row], grading: Grading) -> Row:
     return next((row for row in rows if row.answer == chosen), rows[0])
 
 
-def _arrays(name: str, family: str, drawn: list[list[Row]], picked: Sequence[Row], seconds: float) -> StrategyArrays:
+def _arrays(
+    name: str, family: str, drawn: list[list[Row]], picked: Sequence[Row], seconds: float | None
+) -> StrategyArrays:
     return StrategyArrays(
         name,
         family,
@@ -129,7 +132,7 @@ def _compared(strategy: StrategyArrays, base: StrategyArrays, picks: NDArray[np.
         "accuracy": round(float(strategy.right.mean()), 4),
         "tokens": round(float(strategy.tokens.mean()), 1),
         "thinking_tokens": round(float(strategy.thinking.mean()), 1),
-        "seconds": round(strategy.seconds, 1),
+        "seconds": None if strategy.seconds is None else round(strategy.seconds, 1),
         "gain_points": round(100 * float((strategy.right - base.right).mean()), 2),
         "gain_interval": _interval_in_points(gain),
         "saved": round(1 - float(strategy.tokens.sum() / base.tokens.sum()), 4),

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from drr.engine.generation_cache import GenerationCache
 from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.sampling import sampling
 from drr.engine.vllm_probe import VllmProbe
@@ -65,15 +66,27 @@ class Row:
 
 
 class Evaluator:
-    """Runs strategies on a Reasoner; `scorers` by name. `grading` keeps the answers whose grading exceeded a limit."""
+    """Runs strategies on a Reasoner; `scorers` by name. `grading` keeps the answers whose grading exceeded a limit.
+    Without a `cache`, what several strategies generate alike is generated for each of them."""
 
     def __init__(
-        self, reasoner: OpenReasoner, scorers: dict[str, Scorer], grading: Grading, config: EvalConfig
+        self,
+        reasoner: OpenReasoner,
+        scorers: dict[str, Scorer],
+        grading: Grading,
+        config: EvalConfig,
+        cache: GenerationCache | None = None,
     ) -> None:
-        self._reasoner, self._scorers, self.grading, self._config = reasoner, scorers, grading, config
+        self._reasoner = reasoner if cache is None else cache.before(reasoner)
+        self._scorers, self.grading, self._config, self._cache = scorers, grading, config, cache
         self._nudge_cue = self._injected(config.nudge_cue)
         self._rethink_cue = self._injected(RETHINK_CUE)
         self._slots = asyncio.Semaphore(config.concurrency)
+
+    @property
+    def spared(self) -> int:
+        """How many of the Reasoner's streams came from the cache."""
+        return 0 if self._cache is None else self._cache.hits
 
     def _injected(self, text: str) -> tuple[Token, ...]:
         return injected(self._reasoner.tokenizer.encode(text, add_special_tokens=False), text)
@@ -104,6 +117,8 @@ class Evaluator:
         accepted = [
             attempt.p_now for attempt in outcome.attempts if attempt.fate == "accepted" and attempt.p_now is not None
         ]
+        # An oracle knows at once: what is thought while its answer is looked up is nothing that a question costs.
+        unspent = outcome.discarded_tokens if strategy.scorer == "oracle" else 0
         p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
         return Row(
             number,
@@ -111,7 +126,7 @@ class Evaluator:
             sample,
             answer_in(answer),
             await self.grading.right_soon(answer, question.answer, where),
-            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens,
+            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens - unspent,
             outcome.thinking_tokens,
             outcome.probe_tokens,
             max(1, len(outcome.attempts)),
@@ -144,8 +159,8 @@ class Evaluator:
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             attempt_sampling = attempt_params(params, number, config.temperature) if number else params
-            if number and params.seed is None:
-                attempt_sampling.seed = draw_seed(config.seed, question.text, f"{sample}/attempt/{number}")
+            if number:  # attempt after attempt is what the samples are that other strategies combine
+                attempt_sampling.seed = draw_seed(config.seed, question.text, f"{sample + number}")
             name = f"{request_id}-{number}"
             return reasoner.reasoner(ids, attempt_sampling, name), reasoner.probe(name)
 
@@ -187,12 +202,12 @@ async def evaluate(
         if path.exists():
             check_same_settings(path, _about(path)["definition"], definition)
             continue
-        started = time.monotonic()
+        started, spared = time.monotonic(), evaluator.spared
         evaluator.grading.overruns.clear()
         rows = await evaluator.run(strategy, questions)
         table = pa.table({column.name: [getattr(row, column.name) for row in rows] for column in fields(Row)})
         over_limits = sorted(map(str, evaluator.grading.overruns))
-        seconds = round(time.monotonic() - started, 1)
+        seconds = round(time.monotonic() - started, 1) if evaluator.spared == spared else None
         about = {"definition": definition, "seconds": seconds, "over_limits": over_limits}
         partial = path.with_suffix(".partial")
         pq.write_table(table.replace_schema_metadata({"drr": json.dumps(about)}), partial, compression="zstd")
@@ -206,11 +221,12 @@ def rows_path(out: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class StrategyOutcomes:
-    """What one strategy did. `over_limits` names the answers whose grading exceeded a limit; they count as wrong."""
+    """What one strategy did. `seconds` is None where parts of it came from a cache. `over_limits` names the answers
+    whose grading exceeded a limit; they count as wrong."""
 
     name: str
     family: str
-    seconds: float
+    seconds: float | None
     rows: list[Row]
     over_limits: tuple[str, ...] = ()
 

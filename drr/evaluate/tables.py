@@ -41,11 +41,15 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> Table:
             _gain(row),
             f"{row['tokens']:.0f}",
             f"{100 * row['saved']:.0f} %",
-            f"{row['seconds']:.0f}",
+            _seconds(row),
             str(row["lost_correct"]),
             str(row["gained_correct"]),
         )
     return grid
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    return "–" if row["seconds"] is None else f"{row['seconds']:.0f}"
 
 
 def every_strategy(rows: Sequence[dict[str, Any]]) -> str:
@@ -59,7 +63,7 @@ def every_strategy(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['tokens']:.0f}",
             _saved(row),
             f"{row['thinking_tokens']:.0f}",
-            f"{row['seconds']:.0f}",
+            _seconds(row),
             str(row["lost_correct"]),
             str(row["gained_correct"]),
         ]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from drr import reference
 from drr.cli import eval_command
 from drr.cli.main import main
 from drr.errors import InputError
@@ -424,6 +425,8 @@ def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFi
         (["--step-rule", "word"], "--step-rule"),
         (["--dm", "nowhere"], "nowhere: is no DM"),
         (["--report"], "--reasoner: is not for --report"),
+        (["--use-cache", "c", "--prm", "p"], "--use-cache: is not for a judge beside the Reasoner's engine"),
+        (["--use-cache", "c", "--dm", str(reference.dm_folder())], "--use-cache: is not for a judge beside"),
     ],
 )
 def test_what_cannot_be_run_is_named(
