@@ -46,6 +46,7 @@ def main() -> int:
             help=f"{name} questions of each set (default %(default)s)",
         )
     parser.add_argument("--hours", type=float, help="for everything: --train becomes the most that will be used")
+    parser.add_argument("--dtype", help="what the Reasoner computes in, as for drr distill")
     parser.add_argument("--backbone", help="Hugging Face folder or id that text classifiers grow from; default: none")
     parser.add_argument(
         "--traces", type=Path, action="append", default=[], metavar="FILE", help="recorded solutions; repeatable"
@@ -79,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         options.backbone,
         options.hours,
         options.traces,
+        options.dtype,
     )
     report(options.out, options.page)
     return 0

@@ -12,8 +12,8 @@ FORCED = 0.3
 MIXED = 0.4
 """Share of questions whose first attempts disagree, and which are attempted more often."""
 
-PASSES = 40
-"""What all strategies spend on a test question, in attempts."""
+PASSES = 10
+"""What all strategies spend on a test question, in attempts, where what they begin alike is generated once."""
 
 _SECONDS = 3600
 

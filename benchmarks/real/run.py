@@ -35,7 +35,7 @@ from drr.judge.scorers.registry import ScorerName
 from drr.learn.train import is_causal
 
 MAX_TOKENS, ANSWER_TOKENS = 400, 48
-ROLLOUTS: Mapping[Use, tuple[int, int]] = {"calibration": (2, 0), "train": (4, 4), "test": (4, 0)}
+ROLLOUTS: Mapping[Use, tuple[int, int]] = {"train": (4, 0), "calibration": (2, 0), "test": (4, 0)}
 """By use, attempts at every question, and more where outcomes are mixed."""
 
 KINDS = ("head", "text", "fused")
@@ -46,17 +46,20 @@ ENCODER_TRAINING = ("--boundaries-per-rollout", 2)
 SPLITS = 100
 """Random splits of the calibration questions on which the promise is tested."""
 
-CALIBRATED: tuple[ScorerName, ...] = ("logprob", "confidence", "entropy", "answer_probe", "self_critique")
+CALIBRATED: tuple[ScorerName, ...] = ("entropy", "confidence", "answer_probe", "logprob")
 """Scorers without training that are calibrated like the DM."""
 
-SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "critique")
+SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "self_critique", "critique")
+ATTEMPTS = (2, 4)
 STRATEGIES: tuple[tuple[str, ...], ...] = (
     (FULL, "samples", "greedy"),
-    ("stop: dm", "rethink: dm", "stop + rethink: dm", "greedy, stop + rethink: dm"),
-    ("judged by", "rethink: self_critique, 4", "rethink: critique, 4", "in context, rethink: critique, 2"),
-    ("rethink: logprob, 4", "rethink: confidence, 4", "oracle stop", "first stated answer"),
+    ("oracle stop", "first stated answer", "stop: dm", "rethink: dm", "stop + rethink: dm"),
+    ("greedy, stop + rethink: dm",),
+    ("judged by logprob", "judged by entropy", "judged by confidence", "judged by self_critique"),
+    ("rethink: logprob", "rethink: confidence", "rethink: self_critique"),
     tuple(f"{name}, {rule}" for name in CALIBRATED for rule in ("default", "5 % lost")),
     ("budget",),
+    ("judged by critique", "rethink: critique, 4", "in context, rethink: critique, 2"),
 )
 """What is compared, in the order in which it is run."""
 
@@ -86,6 +89,7 @@ class Place:
     reasoner: str
     work: Path
     out: Path
+    dtype: str | None = None
 
     @property
     def questions(self) -> Path:
@@ -93,6 +97,11 @@ class Place:
 
     def records(self, use: Use) -> Path:
         return self.work / "records" / use
+
+    @property
+    def cache(self) -> Path:
+        """What the Reasoner generated, shared by all stages."""
+        return self.work / "generations.sqlite"
 
     @property
     def calibrations(self) -> Path:
@@ -112,21 +121,24 @@ def run(
     backbone: str | None = None,
     hours: float | None = None,
     traces: Sequence[Path] = (),
+    dtype: str | None = None,
 ) -> None:
     """Run the stages (those named in `only`, or all). Text classifiers grow from `backbone`; without it there are none.
-    With `hours`, no more questions train than these leave time for. `traces` are files of recorded solutions.
-    InputError if `work` was begun with something else."""
-    place = Place(reasoner, work, out)
+    With `hours`, no more questions train than these leave time for. `traces` are files of recorded solutions, `dtype`
+    is what the Reasoner computes in. InputError if `work` was begun with something else."""
+    place = Place(reasoner, work, out, dtype)
     stages: dict[str, Callable[[], None]] = {
         "questions": partial(_questions, place, sets, sizes, hours),
         "sampling": partial(_sampling, place),
         "plan": partial(_plan, place, sets, sizes, hours),
-        **{f"records-{use}": partial(_records, place, use) for use in ROLLOUTS},
+        "records-train": partial(_records, place, "train"),
+        "records-calibration": partial(_records, place, "calibration"),
         "dms": partial(_dms, place, backbone),
         "calibrations": partial(_calibrations, place),
+        "outcomes": partial(_outcomes, place),
+        "records-test": partial(_records, place, "test"),  # from what the strategies generated
         "skill": partial(_skill, place),
         "traces": partial(_traces, place, backbone, traces),
-        "outcomes": partial(_outcomes, place),
         "publish": partial(_publish, place),
     }
     unknown = [name for name in only or () if name not in stages]
@@ -146,6 +158,7 @@ def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: f
         "hours": hours,
         "instruction": INSTRUCTION,
         "reasoner": place.reasoner,
+        "dtype": place.dtype,
     }
     path = place.work / SETTINGS_NAME
     if path.exists():
@@ -184,7 +197,7 @@ def _sampling(place: Place) -> None:
 
 def _chosen(place: Place) -> Sampling:
     questions = place.questions / "validation.jsonl"
-    return choose_sampling(place.reasoner, questions, place.work / SAMPLING_NAME, config())
+    return choose_sampling(place.reasoner, questions, place.work / SAMPLING_NAME, config(), place.dtype)
 
 
 def _records(place: Place, use: Use) -> None:
@@ -201,6 +214,8 @@ def _as_sampled(place: Place) -> tuple[object, ...]:
     return (
         *("--temperature", f"{_chosen(place).chosen:g}", "--max-tokens", settings.max_tokens),
         *("--answer-tokens", settings.answer_tokens, "--concurrency", settings.concurrency),
+        *("--use-cache", place.cache),
+        *(() if place.dtype is None else ("--dtype", place.dtype)),
     )
 
 
@@ -223,7 +238,8 @@ def _training(backbone: str) -> tuple[object, ...]:
 
 def _calibrations(place: Place) -> None:
     """Certify rules of every DM, and of the scorers that stop by rules, on the same questions."""
-    data, reasoner = ["--data", place.records("calibration")], ["--reasoner", place.reasoner]
+    data: list[object] = ["--data", place.records("calibration")]
+    reasoner: list[object] = ["--reasoner", place.reasoner]
     for kind in KINDS:
         folder = place.dm(kind)
         if (folder / CARD_NAME).exists() and not (folder / PROMISE_NAME).exists():
@@ -231,14 +247,15 @@ def _calibrations(place: Place) -> None:
             run_drr("calibrate", "--dm", folder, *data, *own, *_RISKS, "--check", SPLITS)
     for name in CALIBRATED:
         if not (place.calibrations / f"{name}.json").exists():
-            own = reasoner if asking([name]) else []
-            run_drr("calibrate", "--scorer", name, *data, *own, *_RISKS, "--out", place.calibrations)
+            asked = [*reasoner, "--use-cache", place.cache] if asking([name]) else []
+            run_drr("calibrate", "--scorer", name, *data, *asked, *_RISKS, "--out", place.calibrations)
 
 
 def _outcomes(place: Place) -> None:
     """Answer the test questions in every way, the most telling ways first."""
     models = ["--reasoner", place.reasoner, "--dm", place.dm("head"), "--calibration", place.calibrations]
     scorers = [part for name in SCORERS for part in ("--scorer", name)]
+    scorers += [part for count in ATTEMPTS for part in ("--attempts", str(count))]
     asked = ["eval", place.questions / "test.jsonl", *models, *scorers, *_as_sampled(place)]
     asked += ["--out", place.work / OUTCOMES_NAME]
     for group in STRATEGIES:

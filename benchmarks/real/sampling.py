@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.engine.open_reasoner import OpenReasoner, in_precision, open_engine
 from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.report import by_question
 from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
@@ -83,19 +83,23 @@ def read_sampling(path: Path) -> Sampling:
     return Sampling([Sampled(**one) for one in found["tried"]], found["chosen"], found["tokens_per_second"])
 
 
-def choose_sampling(reasoner: str, questions: Path, path: Path, config: EvalConfig) -> Sampling:
+def choose_sampling(
+    reasoner: str, questions: Path, path: Path, config: EvalConfig, dtype: str | None = None
+) -> Sampling:
     """Try every temperature on the questions, and keep what was found in the file `path`; read it if it is there. The
     answers are kept beside it: a run that was stopped goes on with the next temperature."""
     if not path.exists():
         asked = load_questions(str(questions)).questions
-        found = asyncio.run(_try_all(reasoner, asked, path.with_suffix(""), config))
+        found = asyncio.run(_try_all(reasoner, asked, path.with_suffix(""), config, dtype))
         write_whole(path, json.dumps(asdict(found), indent=1) + "\n")
     return read_sampling(path)
 
 
-async def _try_all(model: str, questions: Sequence[Question], folder: Path, config: EvalConfig) -> Sampling:
+async def _try_all(
+    model: str, questions: Sequence[Question], folder: Path, config: EvalConfig, dtype: str | None
+) -> Sampling:
     tried, tokens, seconds = [], 0, 0.0
-    async with open_engine(model) as reasoner:
+    async with open_engine(model, **in_precision(dtype)) as reasoner:
         for temperature in (0.0, *TEMPERATURES):
             found = await _answers(reasoner, temperature, questions, folder / f"{temperature:g}", config)
             tried.append(sampled(temperature, found.rows))

@@ -16,8 +16,9 @@ from drr.certify.calibrate_config import CalibrateConfig
 from drr.certify.replay import Replay
 from drr.certify.rescore import Rescored, rescore
 from drr.engine.devices import beside_judges, prepare_environment
+from drr.engine.generation_cache import open_cache
 from drr.engine.open_prm import open_prm
-from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.engine.open_reasoner import OpenReasoner, in_precision, open_engine
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.scorer_card import ScorerCard, model_key
@@ -50,16 +51,20 @@ async def _calibrate(
         if options.prm is not None:
             known["prm"] = await stack.enter_async_context(open_prm(options.prm))
         if options.reasoner is not None:
+            dtype = manifest.settings.get("dtype")
             reasoner = await stack.enter_async_context(
                 open_engine(
                     options.reasoner,
                     options.reasoning_parser or "",
                     options.answer_cue,
                     **beside_judges(prm=options.prm is not None),
+                    **in_precision(dtype),
                 )
             )
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+            cache = stack.enter_context(open_cache(options.use_cache, dtype=dtype))
+            reasoner = reasoner if cache is None else cache.before(reasoner)
         scorers = [known[name] for name in dict.fromkeys(options.scorer)]
         return [await _card(scorer, data, manifest, options, config, reasoner) for scorer in scorers]
 

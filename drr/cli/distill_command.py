@@ -89,7 +89,7 @@ async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: L
     from drr.learn.distill import distill
 
     async with _reasoner(options) as opened:
-        with open_cache(options.use_cache) as cache:
+        with open_cache(options.use_cache, dtype=options.dtype) as cache:
             reasoner = opened if cache is None else cache.before(opened)
             return await distill(
                 reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
@@ -97,13 +97,13 @@ async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: L
 
 
 def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
-    from drr.engine.open_reasoner import open_engine, open_server
+    from drr.engine.open_reasoner import in_precision, open_engine, open_server
 
     parser, cue = options.reasoning_parser or "", options.answer_cue
     if options.server:
         key = os.environ.get(options.api_key_env or API_KEY_VARIABLE)
         return open_server(options.server, options.reasoner or "", options.tokenizer, parser, key, cue)
-    return open_engine(options.reasoner, parser, cue)
+    return open_engine(options.reasoner, parser, cue, **in_precision(options.dtype))
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:

@@ -11,7 +11,7 @@ from drr.engine.devices import beside_judges
 from drr.engine.generation_cache import open_cache
 from drr.engine.open_dm import heads_of, open_dm
 from drr.engine.open_prm import open_prm
-from drr.engine.open_reasoner import OpenReasoner, open_engine
+from drr.engine.open_reasoner import OpenReasoner, in_precision, open_engine
 from drr.errors import InputError
 from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.run import Evaluator, evaluate, recorded_settings
@@ -47,8 +47,8 @@ async def run_strategies(
             scorers["prm"] = await stack.enter_async_context(open_prm(options.prm))
         has_classifier = dm is not None and dm.kind != "head"
         shares = beside_judges(dm=has_classifier, prm=options.prm is not None)
-        parser = options.reasoning_parser or ""
-        engine = open_engine(options.reasoner, parser, options.answer_cue, heads_of(options.dm), **shares)
+        parser, precision = options.reasoning_parser or "", in_precision(options.dtype)
+        engine = open_engine(options.reasoner, parser, options.answer_cue, heads_of(options.dm), **shares, **precision)
         reasoner = await stack.enter_async_context(engine)
         if dm is not None:
             _check_dm(dm, options.dm, reasoner.fingerprint, config, questions)
@@ -64,8 +64,9 @@ async def run_strategies(
             "reasoning_parser": parser,
             "calibrations": calibrations,
             **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
+            **precision,
         }
-        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm)))
+        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm), options.dtype))
         evaluator = Evaluator(reasoner, scorers, grading, config, cache)
         await evaluate(evaluator, strategies, questions, options.out, settings)
 

@@ -39,6 +39,7 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
         "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
     )
     _add_format(parser)
+    _add_dtype(parser)
     parser.add_argument(
         "--recorded", action="store_true", default=None, help="the file holds finished solutions: nothing is run"
     )
@@ -69,6 +70,15 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
         "--answer-cue",
         metavar="TEXT",
         help="what makes a Reasoner without thinking markers answer, as it will be served",
+    )
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        help="what the Reasoner computes in (auto: as its files say); default: on a CPU float32, on a GPU auto. "
+        "bfloat16 is nearly twice as fast on CPUs with instructions for it",
     )
 
 
@@ -137,6 +147,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
         "--risk", dest="risks", type=float, action="append", help=f"0.01 is 1 %%; may be repeated; default: {shown}"
     )
     setting("--max-lost-points", meaning="accuracy that the default rule may lose")
+    _add_cache(parser)
     setting("--check", meaning="with --dm: test the promise on so many random splits", metavar="SPLITS")
 
 
@@ -167,6 +178,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--answer-column", help=_COLUMN)
     parser.add_argument("--limit", type=int, help="only the first so many questions")
     _add_format(parser)
+    _add_dtype(parser)
     parser.add_argument("--grader", help=f"{_GRADER}; default: auto")
     setting("--temperature")
     setting("--max-tokens", meaning="of one attempt")

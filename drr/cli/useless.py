@@ -55,9 +55,10 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has("recorded"), ("labels",), "is not for --recorded: solutions bring their own labels"),
         Useless(
             _has("recorded"),
-            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency", "use_cache"),
+            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency", "use_cache", "dtype"),
             "is not for --recorded: nothing is rolled out",
         ),
+        Useless(_has("server"), ("dtype",), "is not for --server: it runs already"),
         Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
         Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env"), "belongs to --server"),
         _COLUMNS,
@@ -70,15 +71,15 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         ),
     ),
     "calibrate": (
-        Useless(_has("dm"), ("out", "limit", "prm", *_FORMAT), "belongs to --scorer"),
+        Useless(_has("dm"), ("out", "limit", "prm", "use_cache", *_FORMAT), "belongs to --scorer"),
         Useless(_has("scorer"), ("check",), "is for DMs"),
-        Useless(_has_not("reasoner", "dm"), _FORMAT, "belongs to --reasoner"),
+        Useless(_has_not("reasoner", "dm"), ("use_cache", *_FORMAT), "belongs to --reasoner"),
     ),
     "inspect": (),
     "eval": (
         Useless(
             _has("report"),
-            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING, "use_cache"),
+            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING, "use_cache", "dtype"),
             "is not for --report: nothing is run",
         ),
         _COLUMNS,

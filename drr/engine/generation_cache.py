@@ -107,14 +107,16 @@ class Stream:
 
 
 @contextlib.contextmanager
-def open_cache(path: Path | None, heads: Sequence[Path] = ()) -> Iterator["GenerationCache | None"]:
-    """The cache in this file, None without one. `heads` are the files of the state heads in the engine. InputError if
-    the file is no cache."""
+def open_cache(
+    path: Path | None, heads: Sequence[Path] = (), dtype: str | None = None
+) -> Iterator["GenerationCache | None"]:
+    """The cache in this file, None without one. `heads` are the files of the state heads in the engine, `dtype` is what
+    the Reasoner computes in where that was asked for. InputError if the file is no cache."""
     if path is None:
         yield None
         return
     identity = "/".join(hashlib.sha256(head.read_bytes()).hexdigest() for head in heads)
-    with contextlib.closing(GenerationCache(path, identity)) as cache:
+    with contextlib.closing(GenerationCache(path, identity, dtype or "")) as cache:
         yield cache
 
 
@@ -125,10 +127,11 @@ class GenerationCache:
     pass by it. Several processes may use one file.
     """
 
-    def __init__(self, path: Path, heads: str = "") -> None:
-        """`heads` identifies the heads in the engine. InputError if the file is no cache."""
+    def __init__(self, path: Path, heads: str = "", dtype: str = "") -> None:
+        """`heads` identifies the heads in the engine, `dtype` says what the Reasoner computes in. InputError if the
+        file is no cache."""
         self.hits = self.misses = 0
-        self._heads, self._beside = heads, _Beside()
+        self._heads, self._dtype, self._beside = heads, dtype, _Beside()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = sqlite3.connect(path, isolation_level=None, timeout=60)
         try:
@@ -145,7 +148,7 @@ class GenerationCache:
 
     def before(self, reasoner: OpenReasoner) -> OpenReasoner:
         """The same Reasoner, asked only for what the file lacks."""
-        identity = reasoner.fingerprint or reasoner.name
+        identity = f"{reasoner.fingerprint or reasoner.name} {self._dtype}".rstrip()
         return replace(reasoner, generate=self._remembering(reasoner.generate, identity))
 
     def _remembering(self, generate: Generate, identity: str) -> Generate:

@@ -66,6 +66,11 @@ class OpenReasoner:
         return text
 
 
+def in_precision(dtype: str | None) -> dict[str, Any]:
+    """The engine argument that makes a Reasoner compute in `dtype`; none where the engine is to choose."""
+    return {} if dtype is None else {"dtype": dtype}
+
+
 @contextlib.asynccontextmanager
 async def open_engine(
     model: str, parser: str = "", answer_cue: str | None = None, heads: Sequence[Path] = (), **options: Any

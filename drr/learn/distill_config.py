@@ -17,7 +17,7 @@ class DistillConfig:
     An attempt has at most `max_tokens` tokens. `answer_tokens` of them are kept free for its answer, and a forced
     answer has at most that many, as in serving. Every question gets `rollouts` attempts, and `extra_rollouts` more if
     its outcomes are mixed. `labels` says what an answer is graded against: the dataset's gold answer, or the majority
-    answer of the rollouts.
+    answer of the rollouts. `dtype` is what the Reasoner computes in, None for what its engine chooses.
     """
 
     rollouts: int = 8
@@ -34,6 +34,7 @@ class DistillConfig:
     concurrency: int = 96
     shard_questions: int = 64
     answer_cue: str | None = None
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -57,6 +58,7 @@ class DistillConfig:
         """The settings that every record depends on: all but `concurrency`."""
         settings = asdict(self)
         del settings["concurrency"]
-        if self.answer_cue is None:
-            del settings["answer_cue"]
+        for name in ("answer_cue", "dtype"):
+            if settings[name] is None:
+                del settings[name]
         return {**settings, "step_rule": str(self.step_rule)}

@@ -80,7 +80,7 @@ def read_states(records: Path, manifest: Manifest, reasoner: str | None = None) 
             states = kept.pop(path)
             if states is None:
                 assert reasoner is not None
-                model = model or _load(reasoner)
+                model = model or _load(reasoner, manifest.settings.get("dtype"))
                 states = _states(model, rollouts)
                 _keep(states, folder, path)
                 progress.advance()
@@ -124,11 +124,12 @@ def _by_rollout(states: torch.Tensor, rollouts: Sequence[Rollout]) -> tuple[torc
     return torch.split(states, [len(rollout.steps) for rollout in rollouts])
 
 
-def _load(reasoner: str) -> Any:
-    """The Reasoner without its output layer: float32 on a CPU, in its own number format on a GPU."""
+def _load(reasoner: str, dtype: str | None) -> Any:
+    """The Reasoner without its output layer, in the number format in which it made the records; where that was left to
+    the engine, float32 on a CPU and its own on a GPU."""
     on_gpu = torch.cuda.is_available()
     try:
-        model = AutoModelForCausalLM.from_pretrained(reasoner, dtype="auto" if on_gpu else torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(reasoner, dtype=dtype or ("auto" if on_gpu else "float32"))
     except (OSError, ValueError) as error:
         raise InputError("--reasoner", f"{reasoner} cannot be loaded: {first_line(error)}") from error
     return model.base_model.to("cuda" if on_gpu else "cpu").eval()

@@ -103,7 +103,7 @@ def test_the_command_and_the_config_trained_differently_once() -> None:
     assert default_of(TrainConfig, "behaviour") == TrainConfig().behaviour == 0.5
     for command, config in CONFIGS.items():
         for action in options_of(command):
-            if action.dest in config.__dataclass_fields__ and action.dest not in ("risks", "answer_cue"):
+            if action.dest in config.__dataclass_fields__ and action.dest not in ("risks", "answer_cue", "dtype"):
                 default = default_of(config, action.dest)
                 assert isinstance(default, bool) or f"default: {default}" in str(action.help), action.dest
 

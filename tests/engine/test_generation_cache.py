@@ -182,6 +182,24 @@ def test_a_request_that_wants_to_know_more_is_generated_and_serves_those_that_wa
         assert engine.requests == 1, "other heads say something else"
 
 
+def test_another_data_type_or_reasoner_is_another_stream(tmp_path: Path) -> None:
+    engine = Counting()
+    for dtype in ("", "bfloat16", ""):
+        with contextlib.closing(GenerationCache(tmp_path / "cache", dtype=dtype)) as cache:
+            asked(cache, engine, SEEDED)
+    assert engine.requests == 2
+    with contextlib.closing(GenerationCache(tmp_path / "cache")) as cache:
+        other = replace(FakeEngine(ASKED).reasoner(), generate=engine.generate, fingerprint="other")
+        stream = cache.before(other).generate({"prompt_token_ids": [7, 3]}, SEEDED, "r")
+        asyncio.run(_first(stream))
+    assert engine.requests == 3
+
+
+async def _first(stream: AsyncGenerator[RequestOutput, None]) -> None:
+    async with contextlib.aclosing(stream):
+        await anext(stream)
+
+
 def test_a_stream_that_was_left_is_not_kept_and_frees_its_request(tmp_path: Path) -> None:
     engine = Counting()
 

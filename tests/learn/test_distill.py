@@ -1,11 +1,13 @@
 """Distillation: every boundary is forced and graded, mixed questions get more rollouts, and a kill loses nothing."""
 
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from transformers import AutoTokenizer
 from drr import reference
 from drr.cli.main import main
 from drr.engine.formats import choose_format
-from drr.engine.open_reasoner import known_format
+from drr.engine.open_reasoner import OpenReasoner, known_format
 from drr.errors import InputError
 from drr.judge.dm_folder import fingerprint
 from drr.learn.distill import distill
@@ -179,6 +181,27 @@ def test_a_finished_folder_is_shown_without_an_engine(
     assert "12 questions" in capsys.readouterr().out
     assert main([*command, "--rollouts", "3"]) == 2
     assert "field rollouts: was begun with 2, not 3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_the_data_type_reaches_the_engine_and_the_records(
+    dtype: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    @contextlib.asynccontextmanager
+    async def opened(*_: object, dtype: str | None = None) -> AsyncIterator[OpenReasoner]:
+        asked.append(dtype)
+        yield FakeEngine(ASKED).reasoner()
+
+    monkeypatch.setattr("drr.engine.open_reasoner.open_engine", opened)
+    rows, out = tmp_path / "q.jsonl", tmp_path / "out"
+    rows.write_text("\n".join(json.dumps({"question": question.text, "answer": question.answer}) for question in ASKED))
+    command = ["distill", str(rows), "--reasoner", str(reference.reasoner_folder()), "--out", str(out)]
+    more = [] if dtype is None else ["--dtype", dtype]
+    assert main([*command, "--rollouts", "1", "--extra-rollouts", "0", *more]) == 0
+    assert asked == [dtype]
+    assert Manifest.load(out).settings.get("dtype") == dtype
 
 
 def test_the_step_rule_is_the_one_asked_for(tmp_path: Path) -> None:
