@@ -23,6 +23,7 @@ from rich.table import Table
 
 from drr import reference
 from drr.engine.devices import prepare_environment
+from drr.engine.generation_cache import open_cache
 from drr.engine.open_dm import heads_of
 from drr.engine.open_reasoner import open_engine
 from drr.errors import InputError
@@ -81,8 +82,8 @@ async def measure(dm: Path, source: str, out: Path) -> list[StrategyOutcomes]:
     config = EvalConfig()
     async with open_engine(str(reference.reasoner_folder()), heads=heads_of(dm)) as reasoner:
         scorer = _StateOnly(card.id, load_dm_head(dm))
-        with Grading("auto") as grading:
-            evaluator = Evaluator(reasoner, {"dm": scorer}, grading, config)
+        with Grading("auto") as grading, open_cache(out / "generations.sqlite", heads_of(dm)) as cache:
+            evaluator = Evaluator(reasoner, {"dm": scorer}, grading, config, cache)
             settings = {**recorded_settings(config), "dm": dm_state(dm)}
             await evaluate(evaluator, strategies(), questions, out, settings)
     return read_outcomes(out)
