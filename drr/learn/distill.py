@@ -7,8 +7,9 @@ what tells a right attempt from a wrong one.
 """
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,9 @@ from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
 from drr.tasks.rows import Reject
+
+_BATCHES = 2
+"""Batches under way at once: while the longest attempts of one end, the next one keeps the engine busy."""
 
 LEAST_ROOM = 64
 """Tokens that must be left in the context after a question."""
@@ -86,7 +90,9 @@ class Distiller:
         self._reasoner, self._config, self._grading = reasoner, config, grading
         self._slots = asyncio.Semaphore(config.concurrency)
 
-    async def rollouts(self, questions: Sequence[Question]) -> AsyncIterator[tuple[Question, list[Rollout] | Fault]]:
+    async def rollouts(
+        self, questions: Sequence[Question]
+    ) -> AsyncGenerator[tuple[Question, list[Rollout] | Fault], None]:
         """Yields each question with its rollouts, in the order in which they finish. A question that could not be
         rolled out or graded comes with the reason instead."""
         tasks = [asyncio.create_task(self._question(question)) for question in questions]
@@ -260,7 +266,7 @@ async def distill(
     name: str = "Rollouts",
     source: str = "questions",
 ) -> Manifest:
-    """Roll out and grade `questions` into Parquet shards in `out`, one batch of questions after the other.
+    """Roll out and grade `questions` into Parquet shards in `out`, batch by batch.
 
     A run that is killed at any moment can be started again: batches that are already in `out` are kept and not
     repeated. InputError, which names the difference, if `out` was begun with other settings or questions. `source` is
@@ -274,19 +280,36 @@ async def distill(
     missing = [start for start in starts if not shard_path(out, start).exists()]
     done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
     with Grading(config.grader) as grading, Progress(name, len(questions), done) as progress:
-        for start in missing:
-            grading.overruns.clear()
-            distiller = Distiller(reasoner, config, grading)
-            rollouts: list[Rollout] = []
-            set_aside: list[Reject] = []
-            batch = questions[start : start + size]
-            async for question, result in distiller.rollouts(batch):
-                if isinstance(result, Fault):
-                    row = question.row or start + batch.index(question) + 1
-                    set_aside.append(Reject(question.source or source, row, *result))
-                else:
-                    rollouts.extend(result)
-                progress.advance(f"{len(rollouts)} rollouts in this batch")
-            rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
-            write_shard(shard_path(out, start), rollouts, set_aside, sorted(map(str, grading.overruns)))
+        distiller, places = Distiller(reasoner, config, grading), asyncio.Semaphore(_BATCHES)
+
+        async def batch(start: int) -> None:
+            async with places:
+                rollouts: list[Rollout] = []
+                set_aside: list[Reject] = []
+                asked = questions[start : start + size]
+                async with contextlib.aclosing(distiller.rollouts(asked)) as results:
+                    async for question, result in results:
+                        if isinstance(result, Fault):
+                            row = question.row or start + asked.index(question) + 1
+                            set_aside.append(Reject(question.source or source, row, *result))
+                        else:
+                            rollouts.extend(result)
+                        progress.advance(f"{len(rollouts)} rollouts in this batch")
+                rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
+                write_shard(shard_path(out, start), rollouts, set_aside, _over_limits(grading, asked))
+
+        tasks = [asyncio.create_task(batch(start)) for start in missing]
+        try:
+            for done_task in asyncio.as_completed(tasks):
+                await done_task
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
     return close_folder(out, manifest, rejects)
+
+
+def _over_limits(grading: Grading, questions: Sequence[Question]) -> list[str]:
+    """Which answers to these questions took too long to grade."""
+    names = tuple(f"{_named(question)}, {what}" for question in questions for what in ("rollout ", "majority"))
+    return sorted(str(overrun) for overrun in grading.overruns if overrun.where.startswith(names))

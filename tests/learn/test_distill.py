@@ -7,9 +7,10 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -28,7 +29,7 @@ from drr.tasks import Question, Split
 from drr.tasks.arithmetic import questions
 from drr.tasks.grading import is_correct
 from drr.tasks.sources import load_questions
-from tests.fake_engine import FakeEngine, distil
+from tests.fake_engine import TOKENIZER, FakeEngine, distil
 
 ASKED = questions(3, Split.TRAIN, 12)
 CONFIG = DistillConfig(rollouts=3, extra_rollouts=2, shard_questions=5)
@@ -243,3 +244,35 @@ def test_finished_batches_are_not_repeated(tmp_path: Path) -> None:
     distil(ASKED, tmp_path, CONFIG, engine)
     assert 0 < engine.requests < 5 * 5 * 6
     assert [path.stat().st_mtime_ns == written[path] for path in shards(tmp_path)] == [False, True, True]
+
+
+def test_batches_overlap_and_one_that_fails_ends_all(tmp_path: Path) -> None:
+    """The next batch begins while the longest attempts of one end; whatever fails leaves no request behind."""
+    config = DistillConfig(rollouts=2, extra_rollouts=0, shard_questions=2)
+    engine, seen = FakeEngine(ASKED), list[int]()
+
+    class Slow(FakeEngine):
+        async def generate(self, prompt: Any, params: Any, request_id: str, **_: Any) -> AsyncGenerator[Any, None]:
+            text = TOKENIZER.decode(list(prompt["prompt_token_ids"]))
+            first = any(question.text in text for question in ASKED[:2])
+            async for output in super().generate(prompt, params, request_id):
+                await asyncio.sleep(0.05 if first else 0)
+                seen.append(len(shards(tmp_path / "slow")) if not first else -1)
+                yield output
+
+    distil(ASKED, tmp_path / "slow", config, Slow(ASKED))
+    assert 0 in seen, "other batches began before the first one's shard was there"
+    distil(ASKED, tmp_path / "plain", config, engine)
+    assert read_rollouts(tmp_path / "slow") == read_rollouts(tmp_path / "plain")
+
+    class Broken(Slow):
+        async def generate(self, prompt: Any, params: Any, request_id: str, **_: Any) -> AsyncGenerator[Any, None]:
+            if ASKED[3].text in TOKENIZER.decode(list(prompt["prompt_token_ids"])):
+                raise InputError("--server", "stopped answering")
+            async for output in super().generate(prompt, params, request_id):
+                yield output
+
+    broken = Broken(ASKED)
+    with pytest.raises(InputError, match="stopped answering"):
+        distil(ASKED, tmp_path / "broken", config, broken)
+    assert broken.running == 0
