@@ -19,10 +19,12 @@ from benchmarks.launch import run_drr
 from benchmarks.real.intervals import Scored, figures
 from drr.errors import InputError
 from drr.files import check_same_settings, read_json_object, write_whole
-from drr.judge.dm_folder import CARD_NAME, DmCard, load_dm_head, read_trained_on
+from drr.judge.dm_folder import CARD_NAME, DmCard, load_dm_head
+from drr.learn.distill_folder import close_folder, shard_path
 from drr.learn.fusion import probabilities
 from drr.learn.judging import Judge
-from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, question_key, read_rollouts
+from drr.learn.records import MANIFEST_NAME, Manifest, Rollout, read_rollouts, share_of, write_shard
+from drr.learn.train_config import TRAIN_SHARE
 from drr.learn.train_folder import is_under_way
 from drr.loop.stated import stated_answer
 from drr.tasks.answers import number_in
@@ -31,6 +33,8 @@ from drr.tasks.numbers import Number
 from drr.tasks.questions import folded
 
 _SETTINGS_NAME = "traces.json"
+_SALT = "traces"
+"""Decides which questions train: another salt would make other figures."""
 
 
 def measure_traces(
@@ -40,10 +44,12 @@ def measure_traces(
     *,
     step_rule: str = "blank_line",
     close: str = "",
+    questions: int | None = None,
     training: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Import `source`, train a text DM from `backbone` in the folder `work` (with more options of `drr train`), and
-    measure it on questions that it was not trained on. Work that was stopped continues; what is done is not done again.
+    measure it on questions that it was not trained on: of all, or of so many `questions`, which a hash chooses. Work
+    that was stopped continues; what is done is not done again, but for the measuring.
 
     `later` has the figures of `p_later` for the attempt's outcome, at every boundary; `now` those of `p_now` at the
     end, with what the best of four attempts by `p_now` gets right beside the majority's answer, a random attempt and
@@ -51,36 +57,53 @@ def measure_traces(
     InputError if `work` was begun with something else; CalledProcessError if a command fails.
     """
     records, dm = work / "records", work / "dm"
-    _begin(work, source, {"backbone": backbone, "step_rule": step_rule, "training": list(training)})
-    if not (records / MANIFEST_NAME).exists() or not Manifest.load(records).complete:
+    settings = {"backbone": backbone, "step_rule": step_rule, "asked": questions, "training": list(training)}
+    _begin(work, source, settings)
+    if not _is_complete(records):
         run_drr("distill", source, "--recorded", "--step-rule", step_rule, "--out", records)
+    folders = _split(records, work, questions)
     if not (dm / CARD_NAME).exists() or is_under_way(dm):
-        run_drr("train", "--data", records, "--kind", "text", "--backbone", backbone, "--out", dm, *training)
-    trained_on, card = read_trained_on(dm), DmCard.load(dm)
-    rollouts = [rollout for rollout in read_rollouts(records) if rollout.steps]
-    held_out = [rollout for rollout in rollouts if question_key(rollout.question) not in trained_on]
-    if not held_out:
-        raise InputError(str(dm), "was trained on every question: none is left to measure it on")
-    measured = {rollout.identity for rollout in held_out}
-    asked = spelled_alike(held_out)
-    data = Judge("text", dm, card.max_tokens).boundaries(asked)
+        options = ("--kind", "text", "--backbone", backbone, "--train-share", 1, *training)
+        run_drr("train", "--data", folders["train"], "--out", dm, *options)
+    rollouts = {use: read_rollouts(folder) for use, folder in folders.items()}
+    asked = spelled_alike(rollouts["test"])
+    data = Judge("text", dm, DmCard.load(dm).max_tokens).boundaries(asked)
     scores = probabilities(load_dm_head(dm), data)
     outcome = replace(data, now=data.later, known=np.ones_like(data.known))
     with Grading("auto") as grading:
-        oracle = oracle_savings(held_out, grading, close)
+        oracle = oracle_savings(rollouts["test"], grading, close)
+    attempts = [rollout for part in rollouts.values() for rollout in part]
+    counts = {use: len({rollout.identity for rollout in part}) for use, part in rollouts.items()}
     return {
         "source": source.name,
         "backbone": Path(backbone).name,
-        "questions": {
-            "trained on": len({rollout.identity for rollout in rollouts} - measured),
-            "measured on": len(measured),
-        },
-        "attempts": len(rollouts),
-        "right": round(float(np.mean([rollout.later for rollout in rollouts])), 4),
+        "questions": {"trained on": counts["train"], "measured on": counts["test"]},
+        "attempts": len(attempts),
+        "right": round(float(np.mean([rollout.later for rollout in attempts])), 4),
         "now": figures(Scored(scores[:, 0], data, asked)),
         "later": figures(Scored(scores[:, 1], outcome, asked)),
         "oracle": oracle,
     }
+
+
+def _is_complete(records: Path) -> bool:
+    return (records / MANIFEST_NAME).exists() and Manifest.load(records).complete
+
+
+def _split(records: Path, work: Path, questions: int | None) -> dict[str, Path]:
+    """Folders with the records that train and those that test, each question in one of them. They are split here, not
+    by `drr train`, which would measure the DM on its share of them as well: with an encoder that takes hours."""
+    folders = {use: work / use for use in ("train", "test")}
+    if all(map(_is_complete, folders.values())):
+        return folders
+    manifest, rollouts = Manifest.load(records), [one for one in read_rollouts(records) if one.steps]
+    order = sorted({one.identity for one in rollouts}, key=lambda question: share_of(question, _SALT))[:questions]
+    last = round(TRAIN_SHARE * len(order))
+    for use, chosen in (("train", {*order[:last]}), ("test", {*order[last:]})):
+        folders[use].mkdir(exist_ok=True)
+        write_shard(shard_path(folders[use], 0), [one for one in rollouts if one.identity in chosen])
+        close_folder(folders[use], Manifest(manifest.settings, manifest.versions), [])
+    return folders
 
 
 def spelled_alike(rollouts: Sequence[Rollout]) -> list[Rollout]:

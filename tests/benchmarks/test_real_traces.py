@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from benchmarks.real import traces
 from benchmarks.real.traces import measure_traces, oracle_savings, spelled_alike
 from drr.cli.main import main
 from drr.errors import InputError
+from drr.judge.dm_folder import read_trained_on
 from drr.learn.dm_metrics import best_of
-from drr.learn.records import Rollout
+from drr.learn.records import Rollout, question_key, read_rollouts
+from drr.learn.train_config import TRAIN_SHARE
 from drr.tasks.grading_pool import Grading
 from tests.fakes import rollout_of
 from tests.local_files import lines
@@ -25,14 +28,14 @@ TRAINING = ("--epochs", "4", "--batch", "16", "--learning-rate", "1e-2", "--fres
 
 
 def solutions(folder: Path, questions: int) -> Path:
-    """Four solutions a question, of which one, two or three are right; the first step shows which."""
+    """Four solutions a question, of which one, two or three are right; two steps show which."""
     rows = []
     for number in range(questions):
         for attempt in range(4):
             right = attempt < 1 + number % 3
             sign = "So 3=3." if right else "So 3=4."
             answer = number if right else number + 1 + attempt
-            output = f"{sign}\n\nIt is {answer}.\n\nLet me check.</think>\n\nThe answer is {answer}."
+            output = f"{sign}\n\nIt is {answer}.\n\n{sign}</think>\n\nThe answer is {answer}."
             rows.append({"question": f"What is {number}?", "answer": number, "output": output, "correct": right})
     return Path(lines(folder / "solutions.jsonl", *rows))
 
@@ -57,13 +60,18 @@ def grading() -> Iterator[Grading]:
 
 
 def test_a_dm_is_trained_and_measured_on_other_questions(tmp_path: Path, commands: list[str]) -> None:
-    source, backbone = solutions(tmp_path, 60), str(tiny(tmp_path / "backbone", "encoder"))
-    found = measure_traces(source, backbone, tmp_path / "work", close="</think>", training=TRAINING)
+    source, backbone = solutions(tmp_path, 70), str(tiny(tmp_path / "backbone", "encoder"))
+    work = tmp_path / "work"
+    measure = partial(measure_traces, source, backbone, work, close="</think>", questions=60, training=TRAINING)
+    found = measure()
     assert commands == ["distill", "train"]
-    asked = found["questions"]["measured on"]
-    assert found["questions"]["trained on"] == 60 - asked
-    assert 15 < asked < 40
-    assert (found["attempts"], found["right"]) == (240, 0.5)
+    trained, asked = found["questions"]["trained on"], found["questions"]["measured on"]
+    assert (trained, asked) == (round(TRAIN_SHARE * 60), 60 - round(TRAIN_SHARE * 60))
+    tested = {question_key(rollout.question) for rollout in read_rollouts(work / "test")}
+    assert (len(tested), len(read_trained_on(work / "dm"))) == (asked, trained)
+    assert not tested & read_trained_on(work / "dm")
+    assert found["attempts"] == 240
+    assert found["right"] == pytest.approx(0.5, abs=0.06)
     assert found["now"]["all"]["boundaries"] == found["now"]["attempts"] == 4 * asked
     assert found["later"]["all"]["boundaries"] == 4 * 4 * asked
     for of in ("now", "later"):
@@ -78,7 +86,7 @@ def test_a_dm_is_trained_and_measured_on_other_questions(tmp_path: Path, command
     assert found["oracle"]["stated"]["found"] == 0.0
     assert json.loads(json.dumps(found)) == found
 
-    assert measure_traces(source, backbone, tmp_path / "work", close="</think>", training=TRAINING) == found
+    assert measure() == found
     assert commands == ["distill", "train"]
 
 
@@ -98,7 +106,7 @@ def test_work_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.M
             measure_traces(source, "b", tmp_path / "work", step_rule="line", training=("--epochs", "1"))
     assert [command[0] for command in run] == ["distill", "train", "train"]
     assert run[0][-4:] == ("--step-rule", "line", "--out", str(tmp_path / "work" / "records"))
-    assert run[1][-2:] == ("--epochs", "1")
+    assert run[1][-4:] == ("--train-share", "1", "--epochs", "1")
     with pytest.raises(InputError, match="field backbone: was begun with 'b', not 'c'"):
         measure_traces(source, "c", tmp_path / "work", step_rule="line", training=("--epochs", "1"))
     source.write_text(source.read_text() + "\n")
