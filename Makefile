@@ -43,10 +43,10 @@ test-slow: install ## Run the tests that take minutes
 check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)
 
-evidence: install ## Compare strategies on the reference test questions, then write the README's tables (hours)
+evidence: install ## Compare strategies on the reference test questions, then write the tables of docs/evidence.md (hours)
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
-evidence-report: install ## Write the README's tables and pictures from the recorded outcomes
+evidence-report: install ## Write the tables and pictures of docs/evidence.md from the recorded outcomes
 	$(BIN)/python -m benchmarks.evidence --report $(ARGS)
 
 evidence-real: install ## The same on a real model and real questions (many hours); ARGS="--reasoner ... --set ...", ARGS=--report

@@ -19,7 +19,7 @@ from rich.markdown import Markdown
 
 from benchmarks.launch import DRR_SERVE, VLLM_SERVE, running
 from benchmarks.load_report import spread
-from benchmarks.readme import check_section, write_section
+from benchmarks.pages import check_section, write_section
 from drr.engine.devices import cpu_engine_defaults, on_cpu, prepare_environment
 from drr.errors import InputError
 from drr.files import read_json_object, write_whole

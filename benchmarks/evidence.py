@@ -3,7 +3,7 @@
 A full run: the reference Reasoner thinks about calibration questions, and an answer is forced at every step; the DM and
 the scorers are calibrated on these records in the same way; then `drr eval` runs on the test questions. A run that was
 stopped continues.
-With `--report`: tables and pictures are made again from the recorded outcomes and written into the README.
+With `--report`: tables and pictures are made again from the recorded outcomes and written into docs/evidence.md.
 
     python -m benchmarks.evidence [--limit N] [--jobs N] [--work FOLDER] [--out benchmarks/results/evidence]
     python -m benchmarks.evidence --report [--out benchmarks/results/evidence]        runs nothing
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.launch import run_drr
-from benchmarks.readme import check_section, write_section
+from benchmarks.pages import EVIDENCE_PAGE, check_section, link_to, write_section
 from drr import reference
 from drr.certify.scorer_names import asking
 from drr.cli.eval_command import Judges
@@ -146,7 +146,7 @@ def _side_by_side(commands: Sequence[Sequence[object]], jobs: int) -> None:
 
 
 def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) -> str:
-    """The section of the README on the strategies that were run with `settings`. The report has all tables."""
+    """The section of the page on the strategies that were run with `settings`. The report has all tables."""
     return (
         f"{len(results['groups'][ALL])} ways of answering the same {settings['questions']:,} test questions "
         f"({', '.join(settings['tasks'])}; easy, hard and out-of-distribution levels), through the loop that serves; "
@@ -157,19 +157,19 @@ def section(results: dict[str, Any], settings: dict[str, Any], pictures: str) ->
 
 
 def main() -> None:
-    """Run, or report what was run, and write the README."""
+    """Run, or report what was run, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="records and calibrations (default evidence-work)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/evidence"), help="outcomes and report")
     parser.add_argument("--limit", type=int, help="only the first so many test questions")
     parser.add_argument("--jobs", type=int, help="engines at a time, a CPU core each (default 1); they slow each other")
     parser.add_argument("--report", action="store_true", help="run nothing: report the outcomes that are there")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--page", type=Path, default=EVIDENCE_PAGE)
     options = parser.parse_args()
     if options.report and (options.work, options.limit, options.jobs) != (None, None, None):
         parser.error("--report runs nothing: --work, --limit and --jobs have no meaning with it")
     try:
-        check_section(options.readme, "evidence")  # now, not after hours of running
+        check_section(options.page, "evidence")  # now, not after hours of running
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -182,7 +182,8 @@ def main() -> None:
         results, settings = (read_json_object(options.out / name) for name in (RESULTS_NAME, _SETTINGS_NAME))
     except InputError as error:
         parser.error(str(error))
-    write_section(options.readme, "evidence", _COMMAND, section(results, settings, f"{options.out}/"))
+    pictures = link_to(options.out, options.page)
+    write_section(options.page, "evidence", _COMMAND, section(results, settings, pictures))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ chosen and certified on other questions when the DM was made. `off` and `auto` r
 wall-clock times. Certified risks are included if the server's DM has them.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 100] [--out benchmarks/results/savings.json]
-    python -m benchmarks.savings --readme README.md      writes the recorded results into the README, measures nothing
+    python -m benchmarks.savings --page docs/evidence.md   writes the recorded results into the page, measures nothing
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.launch import served
-from benchmarks.readme import write_section
+from benchmarks.pages import EVIDENCE_PAGE, write_section
 from drr.failures import guarded
 from drr.files import read_json_object
 from drr.loop.stated import stated_answer
@@ -257,7 +257,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The section of the README."""
+    """The section of the page."""
     lines = [
         f"{results['questions']} test questions through the server, {results['concurrency']} at once; every generated "
         "token counts; 95 % intervals from a paired bootstrap over the questions.",
@@ -296,9 +296,11 @@ async def _main(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Measure, or write what was measured into a file."""
-    if options.readme:
+    if options.page:
         results = read_json_object(options.out)
-        write_section(options.readme, "savings", "python -m benchmarks.savings --readme README.md", markdown(results))
+        write_section(
+            options.page, "savings", f"python -m benchmarks.savings --page {EVIDENCE_PAGE}", markdown(results)
+        )
     else:
         asyncio.run(_main(options))
 
@@ -310,5 +312,5 @@ if __name__ == "__main__":
     parser.add_argument("--questions", type=int, help="only the first so many questions of each split")
     parser.add_argument("--concurrency", type=int, default=48)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/savings.json"))
-    parser.add_argument("--readme", type=Path, help="only write the results recorded in --out into this file")
+    parser.add_argument("--page", type=Path, help="only write the results recorded in --out into this file")
     sys.exit(guarded("benchmarks.savings", partial(run, parser.parse_args())))

@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from benchmarks.pages import EVIDENCE_PAGE
 from benchmarks.real.questions import USES, sets_of
 from benchmarks.real.report import report
 from benchmarks.real.run import Sizes, run
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/real"), help="outcomes and figures")
     parser.add_argument("--stage", action="append", help="only these stages; repeatable")
     parser.add_argument("--report", action="store_true", help="run nothing: write the page from what is in --out")
-    parser.add_argument("--page", type=Path, default=Path("docs/evidence.md"))
+    parser.add_argument("--page", type=Path, default=EVIDENCE_PAGE)
     options = parser.parse_args()
     return guarded("benchmarks.real", partial(_run, options))
 

@@ -1,13 +1,12 @@
 """`docs/evidence.md`: its sections on a real model, made from what a run recorded, and from nothing else."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.readme import check_section, write_section
+from benchmarks.pages import check_section, link_to, write_section
 from benchmarks.real.sampling import Sampled, read_sampling
 from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
 from drr.certify.promise import PROMISE_NAME
@@ -64,7 +63,7 @@ def report(out: Path, page: Path) -> None:
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
         write_whole(page, _new_page())
-    made = {name: section(out, _link(out, page)) for name, section in SECTIONS.items()}
+    made = {name: section(out, link_to(out, page)) for name, section in SECTIONS.items()}
     try:
         for name in made:
             check_section(page, name)
@@ -79,11 +78,6 @@ def _new_page() -> str:
     marks = {name: f"<!-- {name}: written by {COMMAND} -->\n<!-- end of {name} -->" for name in SECTIONS}
     parts = [f"## {title}\n\n{marks[name]}\n" for name, title in titles.items()]
     return "\n".join(["# Evidence\n", *parts])
-
-
-def _link(out: Path, page: Path) -> str:
-    """What leads from the page to the folder `out`, as the beginning of a link."""
-    return f"{os.path.relpath(out, page.parent)}/"
 
 
 def _setup(out: Path, _: str) -> str:

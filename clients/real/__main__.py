@@ -18,7 +18,7 @@ import httpx
 from rich.console import Console
 
 from benchmarks.launch import served
-from benchmarks.readme import check_section, write_section
+from benchmarks.pages import check_section, write_section
 from clients.real import results as records
 from clients.real.environment import CLIENTS, Client, Environment
 from clients.real.results import Result

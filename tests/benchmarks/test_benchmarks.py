@@ -1,4 +1,4 @@
-"""The figures that the benchmarks compute, and the README's section on recorded savings."""
+"""The figures that the benchmarks compute, and the section on recorded savings."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.labels import dm_figures, relabel, relabelled
 from benchmarks.out_of_distribution import measure
-from benchmarks.readme import write_section
+from benchmarks.pages import EVIDENCE_PAGE, write_section
 from benchmarks.repetition import Reader, padded, repeatable
 from benchmarks.savings import Answer, Run, compared, first_statement, markdown
 from drr import reference
@@ -42,9 +42,9 @@ def test_the_first_statement_is_found_in_tokens() -> None:
     assert first_statement(answer(True, 30, "gain: 1+2=3.\n\n", (7,))) is None
 
 
-def test_the_readme_says_what_was_recorded() -> None:
+def test_the_page_says_what_was_recorded() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "savings.json").read_text())
-    assert markdown(results) in (ROOT / "README.md").read_text()
+    assert markdown(results) in (ROOT / EVIDENCE_PAGE).read_text()
 
 
 def attempts(question: str, answers: list[str], difficulty: int = 2) -> list[Rollout]:

@@ -1,6 +1,14 @@
-"""Sections of the README that commands write. Each is between two markers, the first of which names the command."""
+"""Sections of pages that commands write. Each is between two markers, the first of which names the command."""
 
+import os
 from pathlib import Path
+
+EVIDENCE_PAGE = Path("docs/evidence.md")
+
+
+def link_to(folder: Path, page: Path) -> str:
+    """What leads from the page to the folder, as the beginning of a link."""
+    return f"{os.path.relpath(folder, page.parent)}/"
 
 
 def check_section(path: Path, name: str) -> None:
