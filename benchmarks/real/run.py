@@ -63,6 +63,9 @@ STRATEGIES: tuple[tuple[str, ...], ...] = (
 )
 """What is compared, in the order in which it is run."""
 
+_TRACE_QUESTIONS = 400
+"""Questions of each file of recorded solutions: an encoder reads the whole text anew at every boundary."""
+
 _CLOSE = "</think>"
 """What ends the thinking in recorded traces that have any."""
 
@@ -285,7 +288,14 @@ def _traces(place: Place, backbone: str | None, sources: Sequence[Path]) -> None
         raise InputError("--traces", "needs --backbone: recorded solutions train text classifiers only")
     training = list(map(str, _training(backbone)))
     found = [
-        measure_traces(source, backbone, place.work / "traces" / source.stem, close=_CLOSE, training=training)
+        measure_traces(
+            source,
+            backbone,
+            place.work / "traces" / source.stem,
+            close=_CLOSE,
+            questions=_TRACE_QUESTIONS,
+            training=training,
+        )
         for source in sources
     ]
     write_whole(place.work / TRACES_NAME, json.dumps({"traces": found}, indent=1) + "\n")

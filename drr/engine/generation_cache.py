@@ -123,8 +123,9 @@ def open_cache(
 class GenerationCache:
     """Keeps finished streams in a file. `hits` and `misses` count requests since it was opened.
 
-    Requests that nobody could repeat (sampled without a seed), and those that ask for the prompt's log-probabilities,
-    pass by it. Several processes may use one file.
+    Requests that nobody could repeat (sampled without a seed), and those that ask for what no stream holds (several
+    choices, the prompt's log-probabilities, all of them, tokens without a limit), pass by it. Several processes may use
+    one file.
     """
 
     def __init__(self, path: Path, heads: str = "", dtype: str = "") -> None:
@@ -233,7 +234,8 @@ class _Beside:
 
 def _repeatable(params: SamplingParams) -> bool:
     drawn_anew = params.temperature >= _GREEDY and params.seed is None
-    return not drawn_anew and params.prompt_logprobs is None and params.n == 1 and params.logprobs != -1
+    unusual = params.prompt_logprobs is not None or params.n != 1 or params.logprobs == -1 or params.max_tokens is None
+    return not (drawn_anew or unusual)
 
 
 def _key(identity: str, ids: Sequence[int], params: SamplingParams, options: Mapping[str, Any]) -> str:

@@ -135,9 +135,10 @@ def test_a_greedy_stream_has_no_seed_and_one_without_a_seed_is_never_kept(tmp_pa
         for seed in (1, 2, None):
             asked(cache, engine, changed(temperature=0.0, seed=seed))
         assert engine.requests == 1
-        for _ in range(2):
-            asked(cache, engine, changed(seed=None))
-        assert engine.requests == 3
+        passing = [changed(seed=None), changed(logprobs=-1), changed(max_tokens=None), changed(prompt_logprobs=1)]
+        for params in passing * 2:
+            asked(cache, engine, params)
+        assert engine.requests == 1 + 2 * len(passing)
 
 
 @settings(deadline=None)

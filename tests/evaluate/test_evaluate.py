@@ -31,7 +31,7 @@ from drr.evaluate.report import (
 from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
 from drr.evaluate.selective import Judged, areas, confusion, coverage_curve
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
-from drr.evaluate.tables import verdicts
+from drr.evaluate.tables import every_strategy, verdicts
 from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.scorer_card import ScorerCard
@@ -164,6 +164,15 @@ def test_figures_are_paired_with_full_thinking() -> None:
     assert bad["gain_interval"][1] < 0
     assert bad["lost_correct"] == round(-4 * bad["gain_points"])
     assert bad["gained_correct"] == 0
+
+
+def test_what_came_from_a_cache_has_no_time() -> None:
+    right, tokens = np.ones(30), np.full(30, 100.0)
+    full = StrategyArrays(FULL, "full", right, tokens, tokens, 12.4)
+    found = figures([full, replace(full, name="cached", seconds=None)])
+    rows = [line.split(" | ") for line in every_strategy(found).splitlines() if "100.0 %" in line]
+    assert [row[-3] for row in rows] == ["12", "–"]
+    assert json.loads(json.dumps(found))[1]["seconds"] is None
 
 
 CALIBRATION = Calibration(
