@@ -57,12 +57,15 @@ def _figures(folder: Path) -> dict[str, Any]:
 
 def report(out: Path, page: Path) -> None:
     """Write the sections of `page` from the figures that `out` holds, with their pictures. A page that is not there is
-    begun, with the sections one below the other. InputError if `out` holds nothing, or if the page lacks a section."""
+    begun, and one without any of them gets them at its end. InputError if `out` holds nothing, or if the page lacks
+    some of the sections only."""
     if not (out / SETTINGS_NAME).exists():
         raise InputError(str(out), "holds no evidence: run python -m benchmarks.real")
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(page, _new_page())
+        write_whole(page, f"# Evidence\n\n{_sections()}")
+    elif not any(f"<!-- {name}: written by" in page.read_text() for name in SECTIONS):
+        write_whole(page, f"{page.read_text().rstrip()}\n\n{_sections()}")
     made = {name: section(out, link_to(out, page)) for name, section in SECTIONS.items()}
     try:
         for name in made:
@@ -73,11 +76,12 @@ def report(out: Path, page: Path) -> None:
         write_section(page, name, COMMAND, text)
 
 
-def _new_page() -> str:
+def _sections() -> str:
+    """The sections, still empty, one below the other."""
     titles = {name: name.removeprefix("real ").capitalize() for name in SECTIONS}
     marks = {name: f"<!-- {name}: written by {COMMAND} -->\n<!-- end of {name} -->" for name in SECTIONS}
     parts = [f"## {title}\n\n{marks[name]}\n" for name, title in titles.items()]
-    return "\n".join(["# Evidence\n", *parts])
+    return "\n".join(parts)
 
 
 def _setup(out: Path, _: str) -> str:

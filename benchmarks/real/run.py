@@ -144,6 +144,10 @@ def run(
         "traces": partial(_traces, place, backbone, traces),
         "publish": partial(_publish, place),
     }
+    settings = _settings(place, sets, sizes, hours)
+    path = work / SETTINGS_NAME
+    if path.exists():
+        check_same_settings(work, read_json_object(path), settings)
     unknown = [name for name in only or () if name not in stages]
     if unknown:
         raise InputError("--stage", f"{unknown[0]!r} is none of {', '.join(stages)}")
@@ -154,8 +158,17 @@ def run(
 
 
 def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> None:
+    path = place.work / SETTINGS_NAME
+    if path.exists():
+        return
     place.questions.mkdir(parents=True, exist_ok=True)
-    settings: dict[str, Any] = {
+    write_questions(sets, sizes.by_use(), place.questions)
+    write_whole(path, json.dumps(_settings(place, sets, sizes, hours), indent=1) + "\n")
+
+
+def _settings(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> dict[str, Any]:
+    """What a run is begun with, as it is read back."""
+    settings = {
         "sets": [asdict(one) for one in sets],
         "sizes": asdict(sizes),
         "hours": hours,
@@ -163,12 +176,8 @@ def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: f
         "reasoner": place.reasoner,
         "dtype": place.dtype,
     }
-    path = place.work / SETTINGS_NAME
-    if path.exists():
-        check_same_settings(place.work, read_json_object(path), json.loads(json.dumps(settings)))
-        return
-    write_questions(sets, sizes.by_use(), place.questions)
-    write_whole(path, json.dumps(settings, indent=1) + "\n")
+    read: dict[str, Any] = json.loads(json.dumps(settings))
+    return read
 
 
 def _plan(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> None:

@@ -63,7 +63,7 @@ async def _calibrate(
             )
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
-            cache = stack.enter_context(open_cache(options.use_cache, dtype=dtype))
+            cache = stack.enter_context(open_cache(options.use_cache))
             reasoner = reasoner if cache is None else cache.before(reasoner)
         scorers = [known[name] for name in dict.fromkeys(options.scorer)]
         return [await _card(scorer, data, manifest, options, config, reasoner) for scorer in scorers]

@@ -89,7 +89,7 @@ async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: L
     from drr.learn.distill import distill
 
     async with _reasoner(options) as opened:
-        with open_cache(options.use_cache, dtype=options.dtype) as cache:
+        with open_cache(options.use_cache) as cache:
             reasoner = opened if cache is None else cache.before(opened)
             return await distill(
                 reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions

@@ -66,7 +66,7 @@ async def run_strategies(
             **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
             **precision,
         }
-        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm), options.dtype))
+        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm)))
         evaluator = Evaluator(reasoner, scorers, grading, config, cache)
         await evaluate(evaluator, strategies, questions, options.out, settings)
 

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.vllm_probe import attempt_of
@@ -43,7 +43,7 @@ _GREEDY = 1e-5
 """Below this temperature vLLM samples nothing."""
 
 
-Chunk = tuple[list[int], str, list[dict[int, float]] | None, str | None, int | str | None]
+Chunk = tuple[list[int], str, list[dict[int, float] | None] | None, str | None, int | str | None]
 """Token ids, text, each token's log-probabilities by id, finish reason and stop reason."""
 
 
@@ -97,7 +97,7 @@ class Stream:
             (
                 ids,
                 text,
-                logprobs and [{int(token): value for token, value in one.items()} for one in logprobs],
+                logprobs and [one and {int(token): value for token, value in one.items()} for one in logprobs],
                 finish,
                 stop,
             )
@@ -107,16 +107,14 @@ class Stream:
 
 
 @contextlib.contextmanager
-def open_cache(
-    path: Path | None, heads: Sequence[Path] = (), dtype: str | None = None
-) -> Iterator["GenerationCache | None"]:
-    """The cache in this file, None without one. `heads` are the files of the state heads in the engine, `dtype` is what
-    the Reasoner computes in where that was asked for. InputError if the file is no cache."""
+def open_cache(path: Path | None, heads: Sequence[Path] = ()) -> Iterator["GenerationCache | None"]:
+    """The cache in this file, None without one. `heads` are the files of the state heads in the engine. InputError if
+    the file is no cache."""
     if path is None:
         yield None
         return
     identity = "/".join(hashlib.sha256(head.read_bytes()).hexdigest() for head in heads)
-    with contextlib.closing(GenerationCache(path, identity, dtype or "")) as cache:
+    with contextlib.closing(GenerationCache(path, identity)) as cache:
         yield cache
 
 
@@ -128,19 +126,21 @@ class GenerationCache:
     one file.
     """
 
-    def __init__(self, path: Path, heads: str = "", dtype: str = "") -> None:
-        """`heads` identifies the heads in the engine, `dtype` says what the Reasoner computes in. InputError if the
-        file is no cache."""
+    def __init__(self, path: Path, heads: str = "") -> None:
+        """`heads` identifies the heads in the engine. InputError if the file is no cache."""
         self.hits = self.misses = 0
-        self._heads, self._dtype, self._beside = heads, dtype, _Beside()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(path, isolation_level=None, timeout=60)
+        self._heads, self._beside = heads, _Beside()
         try:
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=NORMAL")
-            self._file.execute(_TABLE)
-        except sqlite3.DatabaseError as error:
-            self._file.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = sqlite3.connect(path, isolation_level=None, timeout=60)
+            with contextlib.ExitStack() as closing:
+                closing.callback(self._file.close)
+                self._file.execute("PRAGMA journal_mode=WAL")
+                self._file.execute("PRAGMA synchronous=NORMAL")
+                self._file.execute(_TABLE)
+                self._file.execute("SELECT key, stream FROM streams LIMIT 1")
+                closing.pop_all()
+        except (OSError, sqlite3.Error) as error:
             raise InputError("--use-cache", f"{path} cannot be used: {error}") from error
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class GenerationCache:
 
     def before(self, reasoner: OpenReasoner) -> OpenReasoner:
         """The same Reasoner, asked only for what the file lacks."""
-        identity = f"{reasoner.fingerprint or reasoner.name} {self._dtype}".rstrip()
+        identity = f"{reasoner.fingerprint or reasoner.name} {reasoner.computed}".rstrip()
         return replace(reasoner, generate=self._remembering(reasoner.generate, identity))
 
     def _remembering(self, generate: Generate, identity: str) -> Generate:
@@ -235,7 +235,8 @@ class _Beside:
 def _repeatable(params: SamplingParams) -> bool:
     drawn_anew = params.temperature >= _GREEDY and params.seed is None
     unusual = params.prompt_logprobs is not None or params.n != 1 or params.logprobs == -1 or params.max_tokens is None
-    return not (drawn_anew or unusual)
+    repeats_itself = params.output_kind is RequestOutputKind.CUMULATIVE  # every chunk holds those before it
+    return not (drawn_anew or unusual or repeats_itself)
 
 
 def _key(identity: str, ids: Sequence[int], params: SamplingParams, options: Mapping[str, Any]) -> str:
@@ -250,7 +251,7 @@ def _key(identity: str, ids: Sequence[int], params: SamplingParams, options: Map
 
 def _chunk(completion: CompletionOutput) -> Chunk:
     logprobs = completion.logprobs and [
-        {token: told.logprob for token, told in one.items()} for one in completion.logprobs
+        one and {token: told.logprob for token, told in one.items()} for one in completion.logprobs
     ]
     return (
         list(completion.token_ids),
@@ -265,7 +266,7 @@ def _replayed(stream: Stream, params: SamplingParams, ids: list[int], request_id
     for token_ids, text, logprobs, finish, stop in stream.chunks:
         told: Any = None
         if logprobs is not None and (params.logprobs is not None or params.logprob_token_ids):
-            told = [{token: Logprob(value) for token, value in one.items()} for one in logprobs]
+            told = [one and {token: Logprob(value) for token, value in one.items()} for one in logprobs]
         completion = CompletionOutput(
             index=0,
             text=text,

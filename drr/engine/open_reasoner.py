@@ -46,6 +46,8 @@ class OpenReasoner:
     fingerprint: str
     state_ids: StateIds | None = None
     """Through which heads in the engine are read."""
+    computed: str = ""
+    """How its tokens are computed: in which data type, or by which server."""
 
     def reasoner(self, ids: list[int], params: SamplingParams, request_id: str) -> VllmReasoner:
         """What the loop thinks with behind the prompt `ids`."""
@@ -95,6 +97,7 @@ async def open_engine(
             engine.model_config.max_model_len,
             *reasoner_identity(model),
             state_ids,
+            str(engine.model_config.dtype).removeprefix("torch."),
         )
     finally:
         engine.shutdown()
@@ -118,6 +121,7 @@ async def open_server(
             int(served.get("max_model_len") or 2048),
             served["id"],
             _fingerprint(tokenizer),
+            computed=f"{url.rstrip('/')} {served['id']}",
         )
 
 

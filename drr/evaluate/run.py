@@ -41,6 +41,9 @@ from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
 
 SETTINGS_NAME = "eval.json"
+_DRAWS = 2
+"""Changes whenever the same settings give other answers, or tokens are counted otherwise."""
+
 _DEADLINE = 120.0
 """Seconds in which a score must arrive; so long that none is given up in an evaluation."""
 
@@ -255,7 +258,7 @@ def recorded_settings(config: EvalConfig) -> dict[str, Any]:
     """The settings that every outcome depends on: all but `concurrency`."""
     settings = asdict(config)
     del settings["concurrency"]
-    return {**settings, "step_rule": str(config.step_rule)}
+    return {**settings, "step_rule": str(config.step_rule), "draws": _DRAWS}
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The evidence on a real model: how questions are split, how sampling is chosen, what each stage asks for."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.pages import EVIDENCE_PAGE
 from benchmarks.real import __main__ as command
 from benchmarks.real import run as stages
 from benchmarks.real.plan import PASSES, plan
@@ -26,6 +28,8 @@ from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard
 from drr.reference import SERVED_DM, dm_folder
 from drr.tasks.sources import load_questions
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SIZES: dict[Use, int] = {"test": 5, "validation": 3, "calibration": 4, "train": 6}
 
@@ -187,6 +191,8 @@ def test_work_is_continued_with_the_same_settings_only(tmp_path: Path, commands:
     begun(tmp_path, only=["questions"])
     with pytest.raises(InputError, match="was begun with"):
         begun(tmp_path, only=["questions"], sizes=stages.Sizes(20, 20, 20, 40))
+    with pytest.raises(InputError, match="field dtype: was begun with"):
+        begun(tmp_path, only=["dms"], dtype="bfloat16")
     with pytest.raises(InputError, match="is none of questions"):
         begun(tmp_path, only=["everything"])
     assert commands == []
@@ -261,9 +267,22 @@ def test_nothing_published_says_where_it_lay(published: Path, tmp_path: Path) ->
 def test_a_report_of_nothing_is_told(tmp_path: Path, published: Path) -> None:
     with pytest.raises(InputError, match="holds no evidence"):
         report(tmp_path / "nowhere", tmp_path / "evidence.md")
-    (tmp_path / "evidence.md").write_text("")
+    (tmp_path / "evidence.md").write_text("<!-- real skill: written by x -->\n<!-- end of real skill -->\n")
     with pytest.raises(InputError, match="has no section real setup"):
         report(published, tmp_path / "evidence.md")
+
+
+def test_a_page_about_something_else_gets_the_sections_at_its_end(tmp_path: Path, published: Path) -> None:
+    page = tmp_path / "evidence.md"
+    shutil.copyfile(ROOT / EVIDENCE_PAGE, page)
+    before = page.read_text()
+    report(published, page)
+    text = page.read_text()
+    if "<!-- real setup: written by" not in before:
+        assert text.startswith(before.rstrip())
+    assert text.count("| full thinking | 33.3 % |") >= 1
+    report(published, page)
+    assert page.read_text() == text
 
 
 def test_the_command_hands_on_everything_that_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

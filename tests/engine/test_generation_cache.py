@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_a_greedy_stream_has_no_seed_and_one_without_a_seed_is_never_kept(tmp_pa
             asked(cache, engine, changed(temperature=0.0, seed=seed))
         assert engine.requests == 1
         passing = [changed(seed=None), changed(logprobs=-1), changed(max_tokens=None), changed(prompt_logprobs=1)]
+        passing.append(changed(output_kind=RequestOutputKind.CUMULATIVE))
         for params in passing * 2:
             asked(cache, engine, params)
         assert engine.requests == 1 + 2 * len(passing)
@@ -185,15 +187,21 @@ def test_a_request_that_wants_to_know_more_is_generated_and_serves_those_that_wa
 
 def test_another_data_type_or_reasoner_is_another_stream(tmp_path: Path) -> None:
     engine = Counting()
-    for dtype in ("", "bfloat16", ""):
-        with contextlib.closing(GenerationCache(tmp_path / "cache", dtype=dtype)) as cache:
-            asked(cache, engine, SEEDED)
-    assert engine.requests == 2
+    for computed in ("", "bfloat16", "http://127.0.0.1:8000/v1 base", "http://127.0.0.1:8000/v1 adapter", ""):
+        with contextlib.closing(GenerationCache(tmp_path / "cache")) as cache:
+            reasoner = replace(FakeEngine(ASKED).reasoner(), generate=engine.generate, computed=computed)
+            asyncio.run(_whole(cache.before(reasoner).generate({"prompt_token_ids": [7, 3]}, SEEDED, "r")))
+    assert engine.requests == 4
     with contextlib.closing(GenerationCache(tmp_path / "cache")) as cache:
         other = replace(FakeEngine(ASKED).reasoner(), generate=engine.generate, fingerprint="other")
         stream = cache.before(other).generate({"prompt_token_ids": [7, 3]}, SEEDED, "r")
         asyncio.run(_first(stream))
-    assert engine.requests == 3
+    assert engine.requests == 5
+
+
+async def _whole(stream: AsyncGenerator[RequestOutput, None]) -> None:
+    async for _ in stream:
+        pass
 
 
 async def _first(stream: AsyncGenerator[RequestOutput, None]) -> None:
@@ -260,6 +268,12 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--use-cache: .*notes\.txt cannot be used"):
         GenerationCache(path)
     assert path.read_text().startswith("these are notes")
+    with pytest.raises(InputError, match=r"--use-cache: .* cannot be used"):
+        GenerationCache(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "other")) as other:
+        other.execute("CREATE TABLE streams (name TEXT)")
+    with pytest.raises(InputError, match=r"--use-cache: .*other cannot be used: no such column"):
+        GenerationCache(tmp_path / "other")
 
 
 def rows(out: Path, engine: FakeEngine, cache: GenerationCache | None) -> dict[str, list[Row]]:
@@ -284,7 +298,7 @@ def test_strategies_share_what_is_alike_and_answer_as_without_a_cache(tmp_path: 
                 repr(replace(row, **skipped)) for row in found
             ]
     assert engines[1].requests < 0.7 * engines[0].requests
-    assert engines[2].requests < 0.1 * engines[1].requests, "only what was left before it ended"
+    assert engines[2].requests < 0.3 * engines[1].requests, "only what was left before it ended"
     seconds = {outcome.name: outcome.seconds for outcome in read_outcomes(tmp_path / "shared")}
     assert seconds[FULL] is not None
     assert seconds["first stated answer"] is None, "nobody waited for these tokens"

@@ -273,6 +273,10 @@ def test_batches_overlap_and_one_that_fails_ends_all(tmp_path: Path) -> None:
                 yield output
 
     broken = Broken(ASKED)
-    with pytest.raises(InputError, match="stopped answering"):
-        distil(ASKED, tmp_path / "broken", config, broken)
-    assert broken.running == 0
+
+    async def fails() -> None:
+        with pytest.raises(InputError, match="stopped answering"):
+            await distill(broken.reasoner(), ASKED, tmp_path / "broken", config)
+        assert broken.running == 0, "before the event loop ends, which would close everything"
+
+    asyncio.run(fails())
