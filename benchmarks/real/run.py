@@ -130,8 +130,12 @@ def run(
     With `hours`, no more questions train than these leave time for. `traces` are files of recorded solutions, `dtype`
     is what the Reasoner computes in. InputError if `work` was begun with something else."""
     place = Place(reasoner, work, out, dtype)
+    settings = _settings(place, sets, sizes, hours)
+    path = work / SETTINGS_NAME
+    if path.exists():
+        check_same_settings(work, read_json_object(path), settings)
     stages: dict[str, Callable[[], None]] = {
-        "questions": partial(_questions, place, sets, sizes, hours),
+        "questions": partial(_questions, place, sets, sizes, settings),
         "sampling": partial(_sampling, place),
         "plan": partial(_plan, place, sets, sizes, hours),
         "records-train": partial(_records, place, "train"),
@@ -144,10 +148,6 @@ def run(
         "traces": partial(_traces, place, backbone, traces),
         "publish": partial(_publish, place),
     }
-    settings = _settings(place, sets, sizes, hours)
-    path = work / SETTINGS_NAME
-    if path.exists():
-        check_same_settings(work, read_json_object(path), settings)
     unknown = [name for name in only or () if name not in stages]
     if unknown:
         raise InputError("--stage", f"{unknown[0]!r} is none of {', '.join(stages)}")
@@ -157,13 +157,13 @@ def run(
             stage()
 
 
-def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> None:
+def _questions(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, settings: dict[str, Any]) -> None:
     path = place.work / SETTINGS_NAME
     if path.exists():
         return
     place.questions.mkdir(parents=True, exist_ok=True)
     write_questions(sets, sizes.by_use(), place.questions)
-    write_whole(path, json.dumps(_settings(place, sets, sizes, hours), indent=1) + "\n")
+    write_whole(path, json.dumps(settings, indent=1) + "\n")
 
 
 def _settings(place: Place, sets: Sequence[QuestionSet], sizes: Sizes, hours: float | None) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from drr.engine.open_reasoner import OpenReasoner
+from drr.engine.open_reasoner import OpenReasoner, completion_output, engine_output
 from drr.engine.vllm_probe import attempt_of
-from drr.engine.vllm_reasoner import Generate
+from drr.engine.vllm_reasoner import GREEDY, Generate
 from drr.errors import InputError
 
 _TABLE = "CREATE TABLE IF NOT EXISTS streams (key TEXT PRIMARY KEY, stream BLOB NOT NULL) WITHOUT ROWID"
@@ -38,9 +38,6 @@ many tokens, is compared with what a stream holds."""
 _PASSES = 16
 """Passes of the event loop between two chunks from the cache: whoever the first one wakes has made its own requests
 before the second comes."""
-
-_GREEDY = 1e-5
-"""Below this temperature vLLM samples nothing."""
 
 
 Chunk = tuple[list[int], str, list[dict[int, float] | None] | None, str | None, int | str | None]
@@ -233,7 +230,7 @@ class _Beside:
 
 
 def _repeatable(params: SamplingParams) -> bool:
-    drawn_anew = params.temperature >= _GREEDY and params.seed is None
+    drawn_anew = params.temperature >= GREEDY and params.seed is None
     unusual = params.prompt_logprobs is not None or params.n != 1 or params.logprobs == -1 or params.max_tokens is None
     repeats_itself = params.output_kind is RequestOutputKind.CUMULATIVE  # every chunk holds those before it
     return not (drawn_anew or unusual or repeats_itself)
@@ -243,7 +240,7 @@ def _key(identity: str, ids: Sequence[int], params: SamplingParams, options: Map
     """Identifies what decides which tokens are drawn."""
     fields = [name for name in params.__struct_fields__ if not name.startswith("_") and name not in _NOT_IN_KEY]
     asked = {name: repr(getattr(params, name)) for name in fields}
-    if params.temperature < _GREEDY:
+    if params.temperature < GREEDY:
         del asked["seed"]
     asked_whole = json.dumps([identity, list(ids), asked, sorted(map(repr, options.items()))])
     return hashlib.sha256(asked_whole.encode()).hexdigest()
@@ -267,20 +264,5 @@ def _replayed(stream: Stream, params: SamplingParams, ids: list[int], request_id
         told: Any = None
         if logprobs is not None and (params.logprobs is not None or params.logprob_token_ids):
             told = [one and {token: Logprob(value) for token, value in one.items()} for one in logprobs]
-        completion = CompletionOutput(
-            index=0,
-            text=text,
-            token_ids=list(token_ids),
-            cumulative_logprob=None,
-            logprobs=told,
-            finish_reason=finish,
-            stop_reason=stop,
-        )
-        yield RequestOutput(
-            request_id=request_id,
-            prompt=None,
-            prompt_token_ids=ids,
-            prompt_logprobs=None,
-            outputs=[completion],
-            finished=finish is not None,
-        )
+        completion = completion_output(list(token_ids), text, told, finish, stop)
+        yield engine_output(request_id, ids, completion)

@@ -201,14 +201,7 @@ class _Completions:
                         continue
                     if whole:
                         completion.text, completion.token_ids = text, tokens
-                    yield RequestOutput(
-                        request_id=request_id,
-                        prompt=None,
-                        prompt_token_ids=ids,
-                        prompt_logprobs=None,
-                        outputs=[completion],
-                        finished=finished,
-                    )
+                    yield engine_output(request_id, ids, completion)
 
     def _body(self, ids: list[int], params: SamplingParams) -> dict[str, Any]:
         return {
@@ -234,12 +227,31 @@ def _completion(choice: dict[str, Any]) -> CompletionOutput:
     logprobs: Any = None
     if found is not None:
         logprobs = [None if value is None else {token: Logprob(value)} for token, value in zip(ids, found, strict=True)]
+    return completion_output(ids, choice["text"], logprobs, choice.get("finish_reason"), choice.get("stop_reason"))
+
+
+def completion_output(
+    ids: list[int], text: str, logprobs: Any, finish_reason: str | None, stop_reason: int | str | None
+) -> CompletionOutput:
+    """A chunk of tokens as vLLM's engine gives it."""
     return CompletionOutput(
         index=0,
-        text=choice["text"],
+        text=text,
         token_ids=ids,
         cumulative_logprob=None,
         logprobs=logprobs,
-        finish_reason=choice.get("finish_reason"),
-        stop_reason=choice.get("stop_reason"),
+        finish_reason=finish_reason,
+        stop_reason=stop_reason,
+    )
+
+
+def engine_output(request_id: str, prompt_ids: list[int], completion: CompletionOutput) -> RequestOutput:
+    """What vLLM's engine sends when a request has a chunk; a chunk with a finish reason is the last."""
+    return RequestOutput(
+        request_id=request_id,
+        prompt=None,
+        prompt_token_ids=prompt_ids,
+        prompt_logprobs=None,
+        outputs=[completion],
+        finished=completion.finish_reason is not None,
     )

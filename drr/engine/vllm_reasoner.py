@@ -23,7 +23,7 @@ _UNSEEN_CHUNK = 8
 """Tokens that come at once where the client waits for all of them: a chunk costs the process that runs the loop several
 times what a token does, and a boundary is still found within a few tokens."""
 
-_GREEDY = 1e-5
+GREEDY = 1e-5
 """Below this temperature vLLM samples nothing."""
 
 # How much of the context the text decoder is shown: enough for any character or merge that straddles its end.
@@ -153,7 +153,7 @@ def attempt_params(params: SamplingParams, number: int, temperature: float) -> S
     (a greedy attempt repeated is the same attempt). A greedy request is answered the same every time: its later
     attempts draw from a seed that their number gives."""
     adapted = params.clone()
-    greedy = adapted.temperature < _GREEDY
+    greedy = adapted.temperature < GREEDY
     if adapted.seed is not None or greedy:
         adapted.seed = random.Random(f"{adapted.seed}/attempt/{number}").getrandbits(62)
     if greedy:

@@ -9,10 +9,10 @@ what tells a right attempt from a wrong one.
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.sampling import SamplingParams, sampling
@@ -30,6 +30,8 @@ from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
 from drr.tasks.rows import Reject
+
+Result = TypeVar("Result")
 
 _BATCHES = 2
 """Batches under way at once: while the longest attempts of one end, the next one keeps the engine busy."""
@@ -95,14 +97,9 @@ class Distiller:
     ) -> AsyncGenerator[tuple[Question, list[Rollout] | Fault], None]:
         """Yields each question with its rollouts, in the order in which they finish. A question that could not be
         rolled out or graded comes with the reason instead."""
-        tasks = [asyncio.create_task(self._question(question)) for question in questions]
-        try:
-            for done in asyncio.as_completed(tasks):
-                yield await done
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with contextlib.aclosing(_as_finished(map(self._question, questions))) as results:
+            async for result in results:
+                yield result
 
     async def _question(self, question: Question) -> tuple[Question, list[Rollout] | Fault]:
         ids = user_prompt(self._reasoner.tokenizer, question.text)
@@ -298,15 +295,22 @@ async def distill(
                 rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
                 write_shard(shard_path(out, start), rollouts, set_aside, _over_limits(grading, asked))
 
-        tasks = [asyncio.create_task(batch(start)) for start in missing]
-        try:
-            for done_task in asyncio.as_completed(tasks):
-                await done_task
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with contextlib.aclosing(_as_finished(map(batch, missing))) as written:
+            async for _ in written:
+                pass
     return close_folder(out, manifest, rejects)
+
+
+async def _as_finished(work: Iterable[Coroutine[Any, Any, Result]]) -> AsyncGenerator[Result, None]:
+    """Do everything at once, and yield the results as they come. The first error ends all of it; so does closing."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        for done in asyncio.as_completed(tasks):
+            yield await done
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _over_limits(grading: Grading, questions: Sequence[Question]) -> list[str]:
