@@ -1,10 +1,12 @@
 """vLLM's app with DRR in it: the chat handler, the routes, and what the loop needs beside a request."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 from starlette.middleware import Middleware
 
 from drr.engine.formats import tool_openers
@@ -19,18 +21,22 @@ from drr.loop.rethink import RETHINK_CUE
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
+from server.admission.middleware import Admission
 from server.arguments import usual_options
 from server.chat import DrrChat
 from server.engines import Models
+from server.health import Pulse
 from server.judges import weights_of
 from server.keys import EFFORTS
+from server.lifecycle import Lifecycle
 from server.middleware import GuardOptions
 from server.openapi import describe
 from server.promise import Surroundings, changed_options
+from server.refusals import unavailable
 from server.routes import own_routes
 from server.runtime import DrrRuntime
 from server.settings import Defaults, DmDefaults
-from server.vllm_api import AsyncLLM, build_app, init_app_state
+from server.vllm_api import AsyncLLM, EngineDeadError, build_app, init_app_state
 
 _ANSWER, _CUED_ANSWER = 256, 64
 """Tokens kept free for an answer, and for one that an answer cue has begun."""
@@ -39,16 +45,25 @@ _TEMPERATURE = 0.8
 """Of attempts after a greedy one, where the model recommends none."""
 
 
-async def make_app(args: argparse.Namespace, models: Models, form: ReasoningFormat | None, rule: StepRule) -> FastAPI:
-    """vLLM's app over the Reasoner's engine, with DRR's handler, health, version and model list in it."""
+async def make_app(
+    args: argparse.Namespace,
+    models: Models,
+    form: ReasoningFormat | None,
+    rule: StepRule,
+    lifecycle: Lifecycle,
+    pulses: Mapping[str, Pulse],
+) -> FastAPI:
+    """vLLM's app over the Reasoner's engine, behind DRR's door, with DRR's handler, health, version and model list in
+    it."""
     engine = models.reasoner
     assert engine is not None
     dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
     runtime = engine.drr = _runtime(args, engine, models, form, rule)
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
-    # Innermost: nobody is read who has no key, and refusals get CORS headers. vLLM has built the stack already.
-    app.user_middleware.append(Middleware(GuardOptions))
+    # Innermost, so that refusals get CORS headers. vLLM has built the stack already.
+    app.user_middleware += [Middleware(Admission, door=lifecycle.door), Middleware(GuardOptions)]
+    app.exception_handlers[EngineDeadError] = _engine_died
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
     app.state.openai_serving_chat = DrrChat(
@@ -59,10 +74,17 @@ async def make_app(args: argparse.Namespace, models: Models, form: ReasoningForm
     )
     describe(app)
     aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
-    app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases)
+    app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses)
     if dm is not None:
         metrics.DM_UP.set(1)
+    for name in (*pulses, *(["dm"] if dm is not None and dm.engine is not None else [])):
+        metrics.ENGINE_UP.labels(name).set_function(lambda name=name: float(pulses[name].state == "ok"))  # type: ignore[misc]
     return app
+
+
+async def _engine_died(request: Request, error: Exception) -> JSONResponse:
+    """What is said to whoever was being answered when the Reasoner's engine died."""
+    return unavailable("The Reasoner's engine has died; the server is going down.").response(request.url.path)
 
 
 def _runtime(

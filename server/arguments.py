@@ -35,6 +35,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return shown if told or "\n" in str(action.default) else f"{shown} (default: %(default)s)"
 
 
+SHUTDOWN_SECONDS = 120
+"""What requests under way may take to finish, where --shutdown-timeout does not say."""
+
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -140,13 +143,56 @@ def add_flags(group: Any) -> None:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
+    _add_door_flags(group)
+
+
+def _add_door_flags(group: Any) -> None:
+    """Who may use the server, and how much."""
+    group.add_argument(
+        "--drr-api-keys",
+        metavar="FILE",
+        help="keys that are taken, a line `name:key` for each, beside --api-key; SIGHUP has it read again",
+    )
+    group.add_argument("--drr-key-running", type=int, metavar="N", help="requests of one key at once")
+    group.add_argument("--drr-key-tokens", type=int, metavar="N", help="tokens of one key a minute, prompts included")
+    group.add_argument("--drr-protect-metrics", action="store_true", help="/metrics needs a key, too")
+    group.add_argument(
+        "--drr-max-running", type=int, metavar="N", help="requests at once; default: vLLM's --max-num-seqs"
+    )
+    group.add_argument(
+        "--drr-max-waiting",
+        type=int,
+        metavar="N",
+        help="requests that wait for their turn, more are answered 429; default: a quarter of those at once",
+    )
+    group.add_argument(
+        "--drr-max-body-bytes",
+        type=int,
+        metavar="N",
+        help="size of a request's body; default: 32 bytes for each token of context, 1 MiB at least, 64 MiB where the "
+        "Reasoner sees pictures",
+    )
+    group.add_argument("--drr-max-messages", type=int, default=4096, metavar="N", help="messages of a conversation")
+    group.add_argument(
+        "--drr-request-seconds", type=float, metavar="S", help="what takes longer is ended with 504; default: no limit"
+    )
+    group.add_argument(
+        "--drr-stall-seconds", type=float, default=60.0, metavar="S", help="who does not read for so long is dropped"
+    )
+    group.add_argument(
+        "--drr-shutdown-lead",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="between SIGTERM and the refusal of new requests, while /ready says no",
+    )
 
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """The server's arguments. Without --model the reference Reasoner and its DM are served."""
     parser = make_parser()
     own_interval = parser.get_default("stream_interval")
-    parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None)
+    parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None, shutdown_timeout=SHUTDOWN_SECONDS)
     args: argparse.Namespace = parser.parse_args(list(argv))
     args.model = args.model or args.model_tag
     if args.model is None:

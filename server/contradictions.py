@@ -25,6 +25,9 @@ NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization
 """Flags about an engine of the DM's, which is not here with --dm-url."""
 
 
+_FROM_ONE = ("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages")
+
+
 def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
     """InputError names the first flag that is out of range or of no use. `given` holds those that were given, by their
     names in the namespace; `dm` says whether there is a DM."""
@@ -59,6 +62,15 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for name in ("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"):
         if given.get(name) is not None:
             check_range(flag(name), given[name], above=0)
+    for name in _FROM_ONE:
+        if given.get(name) is not None:
+            check_range(flag(name), given[name], least=1)
+    for name in ("drr_request_seconds", "drr_stall_seconds"):
+        if given.get(name) is not None:
+            check_range(flag(name), given[name], above=0)
+    for name in ("drr_max_waiting", "drr_shutdown_lead"):
+        if given.get(name) is not None:
+            check_range(flag(name), given[name], least=0)
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)

@@ -20,6 +20,7 @@ from server.dm_flags import dm_folders
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
+_OWN_FILES = ("drr_api_keys",)
 _CODE = ("reasoning_parser_plugin", "tool_parser_plugin")
 _HIGHEST_PORT = 65_535
 
@@ -28,7 +29,7 @@ def check_early(argv: Sequence[str]) -> None:
     """InputError, which names the option, for whatever is known to be wrong without vLLM."""
     options = early_options(argv)
     given = {name: value for name, value in vars(options).items() if value is not None}
-    for name in (*_FILES, *_CODE):
+    for name in (*_FILES, *_OWN_FILES, *_CODE):
         if name in given and (name not in _CODE or len(given[name]) > 3):  # vLLM's own rule
             check_file(flag(name), Path(given[name]))
     if "config" in given:  # may bring what the command line lacks: all is checked again when that is read

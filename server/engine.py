@@ -14,6 +14,8 @@ from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
 from drr.loop.response import Emit, Event, Finished, Outcome, StepReport
 from server import metrics
+from server.admission.counting import counted
+from server.admission.shares import USING
 from server.assembler import OutputAssembler
 from server.choices import ChoiceMaker, Loop
 from server.plan import PLAN_KEY, ResponsePlan
@@ -75,6 +77,9 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         """AsyncLLM.generate, without a word of the spare ids through which heads are read."""
         outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
+        share = USING.get()
+        if share is not None:
+            outputs = counted(outputs, share, params.output_kind, with_prompt=request_id not in self._admitted)
         ids = self.drr.state_ids if self.drr is not None else None
         if ids is not None and shows_spare(params, ids, self.model_config.get_vocab_size()):
             return without_spare(outputs, ids, params)

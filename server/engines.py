@@ -30,6 +30,13 @@ class Models:
     """In the order in which they were asked for."""
     prm: tuple[AsyncLLM, ProcessRewardScorer] | None = None
 
+    def engines(self) -> dict[str, AsyncLLM]:
+        """The engines that run here for good, by what they are for."""
+        found: dict[str, AsyncLLM] = {} if self.reasoner is None else {"reasoner": self.reasoner}
+        if self.prm is not None:
+            found["prm"] = self.prm[0]
+        return found
+
     async def shutdown(self) -> None:
         """End all of it."""
         if self.reasoner is not None:

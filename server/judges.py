@@ -3,8 +3,9 @@
 import argparse
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -37,6 +38,13 @@ class Dm:
     engine: AsyncLLM | None = None
     remote: RemoteClassifier | None = None
     name: str = ""
+    again: "Callable[[], Dm] | None" = None
+    """Starts what runs for it alone once more."""
+
+    async def take_over(self, other: "Dm") -> None:
+        """Judge by what has been started for `other`, warmed up."""
+        await other.warm_up()
+        self.scorer, self.text, self.engine = other.scorer, other.text, other.engine
 
     @property
     def dead(self) -> bool:
@@ -111,6 +119,7 @@ def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
         return Dm(folder.card, scorer_of(folder.card, folder.path, None, place), name=folder.name)
     dm = _start_text(folder, args)
     dm.scorer = scorer_of(folder.card, folder.path, dm.text, place)
+    dm.again = partial(start_judge, folder, place, args)
     return dm
 
 

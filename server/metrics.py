@@ -46,6 +46,17 @@ DRIFT = Gauge(
 )
 DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
 
+REFUSED = Counter(
+    "drr_refused",
+    "Requests that were not begun, by the HTTP status that says why; left: the client was gone.",
+    ["status"],
+)
+CUT = Counter("drr_cut", "Responses that were ended from outside: by time, stall or shutdown.", ["reason"])
+RUNNING = Gauge("drr_requests_running", "Requests whose turn it is.")
+WAITING = Gauge("drr_requests_waiting", "Requests that wait for their turn.")
+ENGINE_UP = Gauge("drr_engine_up", "1 while the engine answers, 0 where it is gone or hangs.", ["engine"])
+DM_RESTARTS = Counter("drr_dm_restarts", "Starts of the DM's engine after the first, by how they ended.", ["outcome"])
+
 
 def observe_step(step: StepReport) -> None:
     """Count one decided boundary."""

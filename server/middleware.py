@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-from fastapi.responses import JSONResponse
-
 from server.endpoints import (
     ALIAS_STATE,
     CHAT_PATH,
@@ -16,6 +14,7 @@ from server.endpoints import (
     split_alias,
 )
 from server.plan import PLAN_KEY
+from server.refusals import bad_request
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
 
@@ -62,7 +61,7 @@ class GuardOptions:
             else:
                 messages, scope = _with_model(name, parsed, scope)
         if refusal is not None:
-            await _error(endpoint, *refusal)(scope, receive, send)
+            await bad_request(*refusal).response(endpoint.path)(scope, receive, send)
             return
         await self._app(scope, _replayed(messages, receive), send)
 
@@ -135,13 +134,3 @@ def _parsed(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
-
-
-def _error(endpoint: Endpoint, param: str, why: str) -> JSONResponse:
-    """HTTP 400 in OpenAI's shape, or Anthropic's where that is spoken."""
-    message = f"{param}: {why}"
-    if endpoint.path.startswith("/v1/messages"):
-        error = {"type": "error", "error": {"type": "invalid_request_error", "message": message, "param": param}}
-        return JSONResponse(error, status_code=400)
-    error = {"error": {"message": message, "type": "BadRequestError", "param": param, "code": 400}}
-    return JSONResponse(error, status_code=400)

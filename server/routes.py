@@ -1,6 +1,6 @@
 """Routes of ours that stand before vLLM's: health, version, the list of models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -8,8 +8,10 @@ from starlette.routing import BaseRoute, Route
 
 import drr
 from drr.judge.scorers.process_reward import ProcessRewardScorer
+from server.health import Pulse
 from server.judges import Dm
-from server.vllm_api import VLLM_VERSION, AsyncLLM, EngineDeadError, ModelCard, ModelList, OpenAIServingModels
+from server.lifecycle import Lifecycle
+from server.vllm_api import VLLM_VERSION, AsyncLLM, ModelCard, ModelList, OpenAIServingModels
 
 
 def own_routes(
@@ -18,22 +20,40 @@ def own_routes(
     dm: Dm | None,
     prm: ProcessRewardScorer | None,
     aliases: Sequence[str],
+    lifecycle: Lifecycle,
+    pulses: Mapping[str, Pulse],
 ) -> list[BaseRoute]:
     """The routes; `aliases` are what may stand behind a base model's name."""
 
-    async def health(request: Request) -> JSONResponse:
-        """200 while answers can be given; `degraded` tells that the DM is gone and thinking runs in full."""
-        try:
-            await engine.check_health()
-            reasoner = "ok"
-        except EngineDeadError:
-            reasoner = "dead"
-        judges = {"dm": "none" if dm is None else "dead" if dm.dead else "ok"}
+    def states() -> dict[str, str]:
+        """How every engine is, as far as there is one."""
+        found = {"reasoner": "dead" if engine.errored else pulses["reasoner"].state}
+        found["dm"] = "none" if dm is None else "dead" if dm.dead else pulses["dm"].state if "dm" in pulses else "ok"
         if prm is not None:
-            judges["prm"] = "dead" if prm.dead else "ok"
-        status = "dead" if reasoner == "dead" else "degraded" if "dead" in judges.values() else "ok"
-        body = {"status": status, "reasoner": reasoner, **judges}
-        return JSONResponse(body, status_code=503 if reasoner == "dead" else 200)
+            found["prm"] = "dead" if prm.dead else pulses["prm"].state
+        return found
+
+    async def health(request: Request) -> JSONResponse:
+        """200 while answers can be given; `degraded` tells that a judge is gone and thinking runs in full, or that an
+        engine has not answered for long."""
+        found = states()
+        dead = found["reasoner"] == "dead"
+        status = "dead" if dead else "ok" if set(found.values()) <= {"ok", "none"} else "degraded"
+        return JSONResponse({"status": status, **found}, status_code=503 if dead else 200)
+
+    async def live(request: Request) -> JSONResponse:
+        """200 while the server is worth keeping; 503 where only a new one helps."""
+        reasoner = states()["reasoner"]
+        status = 200 if reasoner == "ok" else 503
+        return JSONResponse({"live": status == 200, "reasoner": reasoner}, status_code=status)
+
+    async def ready(request: Request) -> JSONResponse:
+        """200 while new requests are wanted. A judge that is gone keeps nobody away: thinking then runs in full."""
+        reasoner, why = states()["reasoner"], lifecycle.why_not_ready
+        reasons = [] if why is None else [why]
+        if reasoner != "ok":
+            reasons.append(f"the Reasoner's engine is {reasoner}")
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def version(request: Request) -> JSONResponse:
         """vLLM's version where vLLM's clients look for it, and DRR's beside it."""
@@ -67,6 +87,8 @@ def own_routes(
 
     return [
         Route("/health", health, methods=["GET"]),
+        Route("/live", live, methods=["GET"]),
+        Route("/ready", ready, methods=["GET"]),
         Route("/version", version, methods=["GET"]),
         Route("/v1/models", list_models, methods=["GET"]),
         Route("/v1/models/{name:path}", one_model, methods=["GET"]),

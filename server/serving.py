@@ -2,13 +2,14 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from fastapi import FastAPI
-
+from drr.engine.children import kill_engines, own_engines
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import prepare_environment
 from drr.engine.formats import UnmarkedThinkingError, choose_format, load_parser_plugin
@@ -18,14 +19,19 @@ from drr.errors import InputError
 from drr.failures import FAILED, in_one_sentence
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
+from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.engines import Models, start_models
-from server.errors import StartupError
+from server.errors import EngineDiedError, StartupError
+from server.health import beating
 from server.judges import Dm, check_downloaded, read_dms
-from server.vllm_api import get_uvicorn_log_config, serve_http, setup_server
+from server.lifecycle import Lifecycle
+from server.listening import listen
+from server.revival import reviving
+from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
 
@@ -35,19 +41,28 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     rule = StepRule.parse(args.drr_step_rule)
     dms = read_dms(args, rule)
     form = reasoning_format(args)
+    keys = api_keys(args)
     listen_address, sock = _bound(args)
     models = Models()
     try:
         await _start(models, dms, args, engine_class)
         assert models.reasoner is not None
         check_downloaded(dms, models.reasoner, rule, args)
-        app = await make_app(args, models, form, rule)
-        print(_invitation(args, listen_address, models.dms, form), flush=True)
-        shutdown = await _serve_http(app, args, sock)
-        await shutdown
+        lifecycle = Lifecycle(make_door(args, keys, models.reasoner), args.drr_shutdown_lead, args.shutdown_timeout)
+        async with beating(models.engines()) as pulses:
+            app = await make_app(args, models, form, rule, lifecycle, pulses)
+            told = _invitation(args, listen_address, models.dms, form)
+            async with reviving(models.dms, models.reasoner.drr, pulses):
+                await listen(app, args, sock, lifecycle, _death_of(models.reasoner), partial(print, told, flush=True))
     finally:
         await models.shutdown()
         sock.close()
+
+
+def _death_of(engine: ThinkingEngine) -> Callable[[], bool]:
+    """Whether the server has to go because its engine is gone; vLLM's variable keeps it all the same."""
+    kept = os.environ.get("VLLM_KEEP_ALIVE_ON_ENGINE_DEATH", "0") not in ("", "0")
+    return lambda: engine.errored and not kept
 
 
 def _bound(args: argparse.Namespace) -> tuple[str, Any]:
@@ -107,29 +122,6 @@ def _load_plugin(path: str) -> None:
         raise InputError("--reasoning-parser-plugin", f"{path} cannot be loaded: {cause_of(error)}") from error
 
 
-async def _serve_http(app: FastAPI, args: argparse.Namespace, sock: Any) -> Any:
-    log_config = get_uvicorn_log_config(args)
-    extra = {} if log_config is None else {"log_config": log_config}
-    return await serve_http(
-        app,
-        sock=sock,
-        enable_ssl_refresh=args.enable_ssl_refresh,
-        host=args.host,
-        port=args.port,
-        log_level=args.uvicorn_log_level,
-        access_log=not args.disable_uvicorn_access_log,
-        timeout_keep_alive=5,
-        ssl_keyfile=args.ssl_keyfile,
-        ssl_certfile=args.ssl_certfile,
-        ssl_ca_certs=args.ssl_ca_certs,
-        ssl_cert_reqs=args.ssl_cert_reqs,
-        ssl_ciphers=args.ssl_ciphers,
-        h11_max_incomplete_event_size=args.h11_max_incomplete_event_size,
-        h11_max_header_count=args.h11_max_header_count,
-        **extra,
-    )
-
-
 def _invitation(args: argparse.Namespace, address: str, dms: Sequence[Dm], form: ReasoningFormat | None) -> str:
     name = args.served_model_name[0] if args.served_model_name else args.model
     judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
@@ -161,14 +153,17 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     args = parse_args(argv)
 
     def stop_before_serving(*_: object) -> None:
+        kill_engines()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop_before_serving)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_before_serving)
+    own_engines()
     try:
         uvloop.run(serve(args, engine_class or ThinkingEngine))
     except KeyboardInterrupt:
         return 0
-    except (StartupError, InputError) as error:
+    except (StartupError, InputError, EngineDiedError) as error:
         print(f"drr serve: {error}", file=sys.stderr)
         return FAILED
     return 0

@@ -9,8 +9,9 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.generate.base.protocol import DeltaMessage, FunctionCall
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
-from vllm.entrypoints.launchers.launcher import serve_http, setup_server
+from vllm.entrypoints.launchers.launcher import NoSignalServer, setup_server
 from vllm.entrypoints.launchers.utils.server_utils import get_uvicorn_log_config
+from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
@@ -45,12 +46,14 @@ __all__ = [
     "FunctionCall",
     "ModelCard",
     "ModelList",
+    "NoSignalServer",
     "OpenAIServingChat",
     "OpenAIServingModels",
     "Parser",
     "ParserManager",
     "RequestOutput",
     "RequestOutputKind",
+    "SSLCertRefresher",
     "SamplingParams",
     "UsageContext",
     "UsageInfo",
@@ -59,7 +62,6 @@ __all__ = [
     "get_uvicorn_log_config",
     "init_app_state",
     "make_arg_parser",
-    "serve_http",
     "setup_server",
     "tokens_input",
     "validate_parsed_serve_args",

@@ -1,0 +1,77 @@
+"""How many requests run at once, and how many wait for their turn."""
+
+import asyncio
+import contextlib
+from collections import deque
+
+_LEAST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+"""Seconds after which somebody who found no place is told to come again."""
+
+_NEWEST = 0.1
+"""Weight of the newest request in the mean time that requests take."""
+
+
+class FullError(Exception):
+    """There is no place to wait either; `seconds` until there may be one."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"full for another {seconds:.1f} s")
+        self.seconds = seconds
+
+
+class Gate:
+    """Lets `running` requests in at once, has `waiting` more wait in order, and turns away all others."""
+
+    def __init__(self, running: int, waiting: int) -> None:
+        self._most_running, self._most_waiting = running, waiting
+        self._queue = deque[asyncio.Future[None]]()
+        self.running = 0
+        self._seconds = 0.0
+        """Mean time that a request takes; 0 before the first has ended."""
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def entered(self) -> bool:
+        """Whether this request's turn is now; if so it is in, and has to leave."""
+        if self.running >= self._most_running or self._queue:
+            return False
+        self.running += 1
+        return True
+
+    async def turn(self) -> None:
+        """Wait for this request's turn; then it is in, and has to leave. FullError, at once, where it may not even
+        wait."""
+        if len(self._queue) >= self._most_waiting:
+            raise FullError(self._until_free())
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # it came at the same moment: it is the next one's
+                self._next()
+            else:
+                with contextlib.suppress(ValueError):
+                    self._queue.remove(turn)
+            raise
+
+    def leave(self, seconds: float) -> None:
+        """A request is done that took this long."""
+        self._seconds = seconds if not self._seconds else self._seconds + _NEWEST * (seconds - self._seconds)
+        self._next()
+
+    def _next(self) -> None:
+        """Give a place that has become free to whoever has waited longest."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.running -= 1
+
+    def _until_free(self) -> float:
+        """Seconds until the queue will have moved by a place, as far as requests take what they took."""
+        wait = self._seconds * (len(self._queue) + 1) / self._most_running
+        return min(max(wait, _LEAST_WAIT), _LONGEST_WAIT)

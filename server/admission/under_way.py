@@ -1,0 +1,178 @@
+"""Requests under way, each of which can be ended from outside with an error that its client understands."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+
+from server import metrics
+from server.refusals import Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Any, Receive, Send], Awaitable[None]]
+
+ABORT = "drr.abort"
+"""The extension of a scope that drops the connection without waiting for what has not been read."""
+
+_SECONDS_TO_END = 5.0
+"""What an application that was told that its client left may take before it is cancelled."""
+
+
+class Exchange:
+    """One request and its response. The application sees a client that leaves when `cut` is called; what it still
+    sends is dropped, and the client is told why."""
+
+    def __init__(self, app: App, scope: Any, receive: Receive, send: Send, first: list[Message]) -> None:
+        """`first` are the messages of `receive` that have been read already."""
+        self._app, self._scope, self._receive_more, self._send_on = app, scope, receive, send
+        self._first = list(first)
+        self._cut = asyncio.Event()
+        self._refusal: Refusal | None = None
+        self._begun = self._complete = self._streams = False
+        self.since = time.monotonic()
+        self.sending_since: float | None = None
+        """When the message was handed over that the client has not made room for yet."""
+
+    def cut(self, refusal: Refusal | None) -> None:
+        """End the response, with this error, or without a word where the client does not listen."""
+        if not self._cut.is_set():
+            self._refusal = refusal
+            self._cut.set()
+
+    async def run(self) -> None:
+        """Have the application answer."""
+        answering = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
+        cutting = asyncio.ensure_future(self._cut.wait())
+        try:
+            await asyncio.wait({answering, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                await asyncio.wait({answering}, timeout=_SECONDS_TO_END)
+        finally:
+            cutting.cancel()
+            if not answering.done():
+                answering.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await answering
+        if not self._cut.is_set():
+            answering.result()
+        elif not self._complete:
+            await self._end()
+
+    @property
+    def path(self) -> str:
+        """The path without what stands before it where the server is mounted."""
+        path: str = self._scope["path"]
+        return path.removeprefix(self._scope.get("root_path", ""))
+
+    async def _receive(self) -> Message:
+        if self._first:
+            return self._first.pop(0)
+        if self._cut.is_set():
+            return {"type": "http.disconnect"}
+        more, cut = asyncio.ensure_future(self._receive_more()), asyncio.ensure_future(self._cut.wait())
+        try:
+            await asyncio.wait({more, cut}, return_when=asyncio.FIRST_COMPLETED)
+            return more.result() if more.done() else {"type": "http.disconnect"}
+        finally:
+            more.cancel()
+            cut.cancel()
+
+    async def _send(self, message: Message) -> None:
+        if self._cut.is_set():
+            return
+        await self._hand_over(message)
+
+    async def _hand_over(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
+            self._begun, self._streams = True, any(kind.startswith(b"text/event-stream") for kind in kinds)
+        self.sending_since = time.monotonic()
+        try:
+            await self._send_on(message)
+        finally:
+            self.sending_since = None
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._complete = True
+
+    async def _end(self) -> None:
+        """Say why the response ends here, where that can still be said; else drop the connection."""
+        try:
+            async with asyncio.timeout(_SECONDS_TO_END):
+                if await self._said():
+                    return
+        except TimeoutError:
+            pass
+        abort = self._scope.get("extensions", {}).get(ABORT)
+        if abort is not None:
+            abort()
+
+    async def _said(self) -> bool:
+        if self._refusal is None or (self._begun and not self._streams):
+            return False
+        if self._begun:
+            event = self._refusal.event(self.path)
+            await self._hand_over({"type": "http.response.body", "body": event, "more_body": False})
+        else:
+            await self._refusal.response(self.path)(self._scope, self._receive, self._hand_over)
+        return True
+
+
+class UnderWay:
+    """All exchanges under way. A round every `tick` seconds ends those that take longer than `limit`, and those whose
+    client has not read for `stall` seconds."""
+
+    def __init__(self, limit: float | None, stall: float, tick: float = 0.25) -> None:
+        self._limit, self._stall, self._tick = limit, stall, tick
+        self._exchanges = set[Exchange]()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._rounds: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._exchanges)
+
+    @contextlib.contextmanager
+    def holding(self, exchange: Exchange) -> Iterator[None]:
+        """While the block runs, this exchange is watched."""
+        self._exchanges.add(exchange)
+        self._idle.clear()
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._go_round())
+        try:
+            yield
+        finally:
+            self._exchanges.discard(exchange)
+            if not self._exchanges:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until there are none."""
+        await self._idle.wait()
+
+    def cut_all(self, refusal: Refusal) -> int:
+        """End all of them with this error; returns how many."""
+        for exchange in self._exchanges:
+            exchange.cut(refusal)
+        metrics.CUT.labels("shutdown").inc(len(self._exchanges))
+        return len(self._exchanges)
+
+    async def _go_round(self) -> None:
+        while self._exchanges:
+            await asyncio.sleep(self._tick)
+            now = time.monotonic()
+            for exchange in list(self._exchanges):
+                if exchange.sending_since is not None and now - exchange.sending_since > self._stall:
+                    metrics.CUT.labels("stall").inc()
+                    exchange.cut(None)
+                elif self._limit is not None and now - exchange.since > self._limit:
+                    metrics.CUT.labels("time").inc()
+                    exchange.cut(_too_long(self._limit))
+        self._rounds = None
+
+
+def _too_long(limit: float) -> Refusal:
+    message = f"The response took longer than the {limit:g} seconds that this server allows (--drr-request-seconds)."
+    return Refusal(504, message, kind="timeout", code="request_timeout", headers={"x-should-retry": "false"})

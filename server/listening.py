@@ -1,0 +1,179 @@
+"""The HTTP server: uvicorn as vLLM sets it up, with an end of its own, and an end for connections that say nothing."""
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from server.admission.under_way import ABORT
+from server.errors import EngineDiedError
+from server.lifecycle import Lifecycle
+from server.vllm_api import NoSignalServer, SSLCertRefresher, get_uvicorn_log_config
+
+_SECONDS_FOR_HEADERS = 20.0
+"""What a connection may take, from its beginning or since its last response, until a request's headers are there."""
+
+_MOST_HEADER_BYTES, _MOST_HEADERS = 64 * 1024, 256
+"""Of a request, where vLLM's flags do not say."""
+
+_SECONDS_TO_CLOSE = 5.0
+_BETWEEN_LOOKS = 0.5
+"""Seconds between two looks at the Reasoner's engine."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, which drops connections on which no request comes or headers never end, and lets the application drop
+    one."""
+
+    _patience: asyncio.TimerHandle | None = None
+    _unread = 0
+    """Bytes since the last request that was understood."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._expect_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._have_headers()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._patience is not None:
+            self._unread += len(data)
+            if self._unread > self._limit("h11_max_incomplete_event_size"):
+                self._refuse()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect_headers()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > self._limit("h11_max_header_count"):
+            self._refuse()
+
+    def on_headers_complete(self) -> None:
+        self._have_headers()
+        extensions: dict[str, Any] = {ABORT: self.transport.abort}
+        self.scope["extensions"] = extensions
+        super().on_headers_complete()
+
+    def _limit(self, name: str) -> int:
+        limit: int = getattr(self.config, name)
+        return limit
+
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def _expect_headers(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(_SECONDS_FOR_HEADERS, self.transport.abort)
+
+    def _have_headers(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience, self._unread = None, 0
+
+
+async def listen(
+    app: FastAPI,
+    args: argparse.Namespace,
+    sock: Any,
+    lifecycle: Lifecycle,
+    died: Callable[[], bool],
+    on_start: Callable[[], None],
+) -> None:
+    """Serve the app until the lifecycle is ended; then finish what is under way. `on_start` is called once requests are
+    answered. EngineDiedError as soon as the Reasoner's engine has died."""
+    config = _config(app, args)
+    server = app.state.server = NoSignalServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    refresher = _certificate_refresher(config, args)
+    lifecycle.listen_for_signals()
+    dying = asyncio.create_task(_until_death(died))
+    ending = asyncio.create_task(lifecycle.ending.wait())
+    try:
+        await _until_started(server, serving)
+        lifecycle.ready = True
+        on_start()
+        await asyncio.wait({serving, dying, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if ending.done() and not died():
+            draining = asyncio.create_task(lifecycle.drain())
+            await asyncio.wait({draining, dying, serving}, return_when=asyncio.FIRST_COMPLETED)
+            draining.cancel()
+        if died():
+            await lifecycle.give_up()
+            raise EngineDiedError
+        if serving.done():
+            serving.result()
+    finally:
+        dying.cancel()
+        ending.cancel()
+        if refresher is not None:
+            refresher.stop()
+        await _closed(server, serving)
+
+
+async def _until_started(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn tells nobody
+        await asyncio.sleep(0.02)
+
+
+async def _closed(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
+    server.should_exit = True
+    server.force_exit = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_SECONDS_TO_CLOSE):
+            await asyncio.wait({serving})
+    if not serving.done():
+        server.force_exit = True
+        serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+async def _until_death(died: Callable[[], bool]) -> None:
+    while not died():  # noqa: ASYNC110  # vLLM tells nobody when it happens
+        await asyncio.sleep(_BETWEEN_LOOKS)
+
+
+def _config(app: FastAPI, args: argparse.Namespace) -> uvicorn.Config:
+    log_config = get_uvicorn_log_config(args)
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        host=args.host,
+        port=args.port,
+        log_level=args.uvicorn_log_level,
+        access_log=not args.disable_uvicorn_access_log,
+        timeout_keep_alive=5,
+        ssl_keyfile=args.ssl_keyfile,
+        ssl_certfile=args.ssl_certfile,
+        ssl_ca_certs=args.ssl_ca_certs,
+        ssl_cert_reqs=args.ssl_cert_reqs,
+        ssl_ciphers=args.ssl_ciphers,
+        **({} if log_config is None else {"log_config": log_config}),
+    )
+    config.load()
+    config.h11_max_incomplete_event_size = args.h11_max_incomplete_event_size or _MOST_HEADER_BYTES
+    config.h11_max_header_count = args.h11_max_header_count or _MOST_HEADERS  # type: ignore[attr-defined]
+    return config
+
+
+def _certificate_refresher(config: uvicorn.Config, args: argparse.Namespace) -> Any:
+    if not args.enable_ssl_refresh:
+        return None
+    return SSLCertRefresher(
+        ssl_context=config.ssl,
+        key_path=args.ssl_keyfile,
+        cert_path=args.ssl_certfile,
+        ca_path=args.ssl_ca_certs,
+    )

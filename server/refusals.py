@@ -1,0 +1,70 @@
+"""Errors in the shape that the client of an endpoint expects: OpenAI's, or Anthropic's where that is spoken."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+MESSAGES_PATH, RESPONSES_PATH = "/v1/messages", "/v1/responses"
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request is not served, or not to its end. `kind` and `code` are OpenAI's `type` and `code`; `headers` go
+    with it where the response has not begun."""
+
+    status: int
+    message: str
+    kind: str = "invalid_request_error"
+    code: str | int | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, path: str) -> JSONResponse:
+        """The whole response."""
+        return JSONResponse(self._body(path), status_code=self.status, headers=dict(self.headers))
+
+    def event(self, path: str) -> bytes:
+        """The last event of a stream that has begun."""
+        if path.startswith(MESSAGES_PATH):
+            return f"event: error\ndata: {json.dumps(self._body(path))}\n\n".encode()
+        if path.startswith(RESPONSES_PATH):
+            error: dict[str, Any] = {"type": "error", "code": self.code, "message": self.message, "param": self.param}
+            return f"event: error\ndata: {json.dumps(error)}\n\n".encode()
+        return f"data: {json.dumps(self._body(path))}\n\ndata: [DONE]\n\n".encode()
+
+    def _body(self, path: str) -> dict[str, Any]:
+        if path.startswith(MESSAGES_PATH):
+            error = {"type": _ANTHROPIC_TYPES.get(self.status, "api_error"), "message": self.message}
+            named = {} if self.param is None else {"param": self.param}
+            return {"type": "error", "error": {**error, **named}}
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def bad_request(param: str, why: str) -> Refusal:
+    """HTTP 400 for an option, as vLLM words it."""
+    return Refusal(400, f"{param}: {why}", kind="BadRequestError", code=400, param=param)
+
+
+def busy(message: str, seconds: float, kind: str = "requests") -> Refusal:
+    """HTTP 429: to be tried again after this many seconds, which are told in whole ones, at least one."""
+    after = {"retry-after": str(max(1, math.ceil(seconds)))}
+    return Refusal(429, message, kind=kind, code="rate_limit_exceeded", headers=after)
+
+
+def unavailable(message: str, seconds: float = 5.0) -> Refusal:
+    """HTTP 503: another server may be able to."""
+    after = {"retry-after": str(max(1, math.ceil(seconds)))}
+    return Refusal(503, message, kind="server_error", code="service_unavailable", headers=after)

@@ -1,0 +1,108 @@
+"""A DM's engine that is gone, or hangs, is started again while requests go on without it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from drr.engine.children import kill_engines
+from server import metrics
+from server.health import Pulse
+from server.judges import Dm
+from server.runtime import DrrRuntime
+
+logger = logging.getLogger("drr")
+
+_BETWEEN_LOOKS = 1.0
+_BEATS = 1.0, 5.0
+"""A DM judges in milliseconds: one that has not answered for five seconds is holding up every request."""
+
+_SECONDS_TO_END = 5.0
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
+"""Seconds before the first start, and at most before a later one: each wait is twice the last."""
+
+_LASTS = 300.0
+"""Seconds after which an engine that runs counts as one that had never failed."""
+
+
+class Reviver:
+    """Watches the engine of the DM that serves as `dm`, and has another one started in its place."""
+
+    def __init__(self, dm: Dm, runtime: DrrRuntime, pulses: dict[str, Pulse]) -> None:
+        """The engine's pulse, and later that of the engine in its place, is kept in `pulses` as "dm"."""
+        self._dm, self._runtime, self._pulses = dm, runtime, pulses
+        self._wait = _FIRST_WAIT
+        self.starting = False
+        self._take_pulse()
+
+    def _take_pulse(self) -> None:
+        assert self._dm.engine is not None
+        self._pulses["dm"] = Pulse(self._dm.engine, *_BEATS)
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            begun = asyncio.get_running_loop().time()
+            pulse = self._pulses["dm"]
+            beating = asyncio.create_task(pulse.beat())
+            try:
+                while not self._dm.dead and pulse.state == "ok":  # noqa: ASYNC110  # nobody is told
+                    await asyncio.sleep(_BETWEEN_LOOKS)
+            finally:
+                beating.cancel()
+            if asyncio.get_running_loop().time() - begun > _LASTS:
+                self._wait = _FIRST_WAIT
+            await self._revive()
+            self._take_pulse()
+
+    async def _revive(self) -> None:
+        metrics.DM_UP.set(0)
+        while True:
+            logger.warning("The DM's engine is started again in %g s; until then requests think in full.", self._wait)
+            await self._end()
+            await asyncio.sleep(self._wait)
+            self._wait = min(2 * self._wait, _LONGEST_WAIT)
+            try:
+                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads that a fork would lose
+                await self._start()
+            except Exception as error:  # whatever keeps an engine from starting: it is tried again
+                metrics.DM_RESTARTS.labels("failed").inc()
+                logger.warning("The DM's engine could not be started: %r", error)
+                continue
+            self._runtime.scorers["dm"] = self._dm.scorer
+            metrics.DM_RESTARTS.labels("started").inc()
+            metrics.DM_UP.set(1)
+            logger.warning("The DM's engine is back.")
+            return
+
+    async def _start(self) -> None:
+        assert self._dm.again is not None
+        self.starting = True
+        await self._dm.take_over(await asyncio.to_thread(self._dm.again))
+        self.starting = False
+
+    async def _end(self) -> None:
+        """End what is left of the old engine, a hanging process included."""
+        if self._dm.text is not None:
+            self._dm.text.dead = True
+        if self._dm.engine is not None:
+            engine, self._dm.engine = self._dm.engine, None
+            await asyncio.to_thread(engine.shutdown, timeout=_SECONDS_TO_END)
+
+
+@contextlib.asynccontextmanager
+async def reviving(dms: Sequence[Dm], runtime: DrrRuntime | None, pulses: dict[str, Pulse]) -> AsyncIterator[None]:
+    """While the block runs, the first DM's engine is watched, where it has one here."""
+    if runtime is None or not dms or dms[0].engine is None:
+        yield
+        return
+    reviver = Reviver(dms[0], runtime, pulses)
+    watching = asyncio.create_task(reviver.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        if reviver.starting:
+            kill_engines()  # else the end of the server would wait for the start of an engine
