@@ -49,6 +49,26 @@ def test_every_value_is_used_and_there() -> None:
         assert first == "server" or second in VALUES[first], f"{first}.{second}"
 
 
+def test_numbers_and_paths_are_the_manifests() -> None:
+    """What can be compared where nothing renders the chart."""
+    for name, file in (("drr", "deployment.yaml"), ("drr-judge", "judge.yaml")):
+        pod = one("Deployment", name)["spec"]["template"]["spec"]
+        (container,) = pod["containers"]
+        probes = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+        template = (CHART / "templates" / file).read_text()
+        assert re.findall(r"^ +path: (\S+)$", template, re.MULTILINE) == probes
+        values = VALUES if name == "drr" else VALUES["judge"]
+        assert container["resources"] == values["resources"]
+        assert container["ports"][0]["containerPort"] == values["port"]
+        assert one("Deployment", name)["spec"]["replicas"] == values["replicas"]
+        assert container["lifecycle"]["preStop"]["exec"]["command"][1] == str(VALUES["shutdown"]["preStop"])
+        assert container["startupProbe"]["failureThreshold"] * 10 == VALUES["startup"]["seconds"]
+    assert one("Deployment")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == sum(
+        VALUES["shutdown"].values()
+    )
+    assert one("NetworkPolicy")["spec"]["ingress"][0]["from"] == VALUES["networkPolicy"]["from"]
+
+
 def _without_helms(found: Any) -> Any:
     """What is in an object without that which only Helm puts there."""
     if isinstance(found, list):
