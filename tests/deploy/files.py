@@ -1,5 +1,7 @@
 """The files of deploy/, read; and what the server they start takes."""
 
+import copy
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +37,11 @@ def load(path: Path) -> Any:
 
 def manifests(path: Path) -> list[dict[str, Any]]:
     """The objects of a file of Kubernetes'."""
+    return copy.deepcopy(_manifests(path))
+
+
+@functools.cache
+def _manifests(path: Path) -> list[dict[str, Any]]:
     return [found for found in yaml.safe_load_all(path.read_text()) if found is not None]
 
 
@@ -73,6 +80,7 @@ def flags_in(arguments: list[Any]) -> list[str]:
     return [text[2:].partition("=")[0] for text in map(str, arguments) if text.startswith("--")]
 
 
+@functools.cache
 def takes(flag: str) -> bool:
     """Whether `drr serve` has this flag (or one that it abbreviates, of vLLM's)."""
     own = {text for action in own_parser()._actions for text in action.option_strings}
