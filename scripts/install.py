@@ -51,20 +51,25 @@ def wanted(cuda: bool) -> str:
 def install(environment: Path, cuda: bool) -> None:
     """Create `environment` and install everything into it; CalledProcessError if pip fails."""
     venv.create(environment, with_pip=True)
-    python = str(environment / "bin" / "python")
-
-    def pip(*arguments: str, check: bool = True) -> int:
-        command = [python, "-m", "pip", "--disable-pip-version-check", *arguments]
-        return subprocess.run(command, check=check).returncode
-
     if cuda:
-        pip("install", "-q", "-e", f"{ROOT}[gpu,train,dev]")
-        return
+        pip(environment, "install", "-q", "-e", f"{ROOT}[gpu,train,dev]")
+    else:
+        install_for_cpu(environment, "-e", f"{ROOT}[cpu,train,dev]")
+
+
+def install_for_cpu(environment: Path, *packages: str) -> None:
+    """Install `packages`, vLLM's CPU build among them, and the torch that it is built for."""
     # First try a CPU build that pip finds as it is configured (a local folder of wheels, a mirror).
-    if pip("install", "-q", TORCH, check=False) != 0:
-        pip("install", "-q", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
-    pip("install", "-q", "-e", f"{ROOT}[cpu,train,dev]")
-    pip("uninstall", "-q", "-y", *CUDA_BUILT)
+    if pip(environment, "install", "-q", TORCH, check=False) != 0:
+        pip(environment, "install", "-q", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
+    pip(environment, "install", "-q", *packages)
+    pip(environment, "uninstall", "-q", "-y", *CUDA_BUILT)
+
+
+def pip(environment: Path, *arguments: str, check: bool = True) -> int:
+    """Run the environment's pip; returns its exit status. CalledProcessError if it fails and `check` is true."""
+    command = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, check=check).returncode
 
 
 def main() -> int:
