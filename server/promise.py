@@ -46,7 +46,7 @@ _SAMPLES_AS_EVER = frozenset(
         *("disable_log_stats", "enable_log_requests", "aggregate_engine_logging", "otlp_traces_endpoint"),
         *("reasoning_parser", "structured_outputs_config", "reasoning_parser_plugin", "max_model_len", "max_logprobs"),
         *("enable_lora", "max_loras", "max_lora_rank", "lora_modules", "worker_cls", "show_hidden_metrics_for_version"),
-        "shutdown_timeout",
+        *("shutdown_timeout", "logging_config", "log_config_file", "log_level"),
     }
 )
 """Engine options that leave what is sampled as it is. A LoRA breaks the promise where a request names it."""

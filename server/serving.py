@@ -19,6 +19,7 @@ from drr.errors import InputError
 from drr.failures import FAILED, in_one_sentence
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
+from server import logs
 from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
@@ -149,8 +150,8 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     import uvloop
 
     prepare_environment()
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
     args = parse_args(argv)
+    logs.set_up(args)
 
     def stop_before_serving(*_: object) -> None:
         kill_engines()

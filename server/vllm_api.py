@@ -18,6 +18,7 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs.engine import tokens_input
+from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.parser.parser_manager import ParserManager
@@ -59,6 +60,7 @@ __all__ = [
     "UsageInfo",
     "VLLMValidationError",
     "build_app",
+    "configure_logging_from_args",
     "get_uvicorn_log_config",
     "init_app_state",
     "make_arg_parser",

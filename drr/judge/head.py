@@ -66,7 +66,8 @@ class FusionHead:
 
     def score(self, logits: Sequence[float], features: list[float] | None) -> Score:
         """The calibrated score of one boundary, from the judge's logits (in the order of JUDGE_LOGITS) alone if
-        `features` is None. ValueError if there are more or fewer logits than this kind has."""
+        `features` is None. ValueError if there are more or fewer logits than this kind has, or if they give no
+        number: a classifier whose weights are damaged."""
         if len(logits) != len(JUDGE_LOGITS[self.kind]):
             raise ValueError(
                 f"a head of kind {self.kind} reads {len(JUDGE_LOGITS[self.kind])} logits, not {len(logits)}"
@@ -75,6 +76,8 @@ class FusionHead:
             now, later = self.judged(np.asarray([logits]))[0]
         else:
             now, later = self.logits(np.asarray([[*logits, *features]]))[0] / self.temperature
+        if not np.isfinite((*logits, now, later)).all():
+            raise ValueError(f"the judge's logits {[float(logit) for logit in logits]} give no score")
         return Score(_sigmoid(now), _sigmoid(later))
 
     def to_json(self) -> dict[str, Any]:
@@ -90,9 +93,33 @@ class FusionHead:
             raise ValueError("the DM's head was trained on other behaviour features than this version computes")
         try:
             weights = {**_before_kinds(data), **data}
-            return cls(kind, **{name: np.asarray(weights[name], dtype=np.float64) for name in _weights()})
-        except (KeyError, TypeError) as error:
+            head = cls(kind, **{name: np.asarray(weights[name], dtype=np.float64) for name in _weights()})
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the DM's head cannot be read: {error}") from error
+        head._check()
+        return head
+
+    def _check(self) -> None:
+        """ValueError unless the weights are numbers, of shapes that go together."""
+        inputs, judged = len(input_names(self.kind)), len(JUDGE_LOGITS[self.kind])
+        units = self.hidden_bias.size
+        shapes = {
+            "mean": (inputs,),
+            "scale": (inputs,),
+            "hidden": (units, inputs),
+            "hidden_bias": (units,),
+            "out": (2, units),
+            "out_bias": (2,),
+            "temperature": (2,),
+            "judge_weight": (2, judged),
+            "judge_bias": (2,),
+        }
+        for name, shape in shapes.items():
+            weight = getattr(self, name)
+            if weight.shape != shape:
+                raise ValueError(f"{name} of the DM's head has the shape {weight.shape}, not {shape}")
+            if not np.isfinite(weight).all() or (name in ("scale", "temperature") and (weight <= 0).any()):
+                raise ValueError(f"{name} of the DM's head holds what is no usable number")
 
 
 def _weights() -> tuple[str, ...]:

@@ -18,17 +18,6 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 CHART = KUBERNETES / "chart"
 
-ANNOUNCED_FLAGS = {
-    "drr-api-keys",
-    "drr-log-format",
-    "drr-max-body-bytes",
-    "drr-max-running",
-    "drr-max-waiting",
-    "drr-protect-metrics",
-}
-ANNOUNCED_PATHS = {"/live", "/ready"}
-"""What the server is to take, and may not take yet."""
-
 
 def load(path: Path) -> Any:
     """The one document of a YAML file."""

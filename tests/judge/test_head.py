@@ -104,3 +104,36 @@ def test_another_state_head_is_another_dm(tmp_path: Path) -> None:
         (tmp_path / STATE_HEAD_NAME).write_bytes(weights)
         states.add(dm_state(tmp_path))
     assert len(states) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        *((name, bad, name) for name in ("mean", "hidden", "out_bias", "judge_weight") for bad in (np.nan, np.inf)),
+        ("scale", 0.0, "scale"),
+        ("temperature", -1.0, "temperature"),
+    ],
+)
+def test_a_head_with_what_is_no_number_is_refused(name: str, value: float, says: str, tmp_path: Path) -> None:
+    head = head_of("fused")
+    weight = getattr(head, name).copy()
+    weight.flat[-1] = value
+    (tmp_path / HEAD_NAME).write_text(json.dumps(replace(head, **{name: weight}).to_json()))
+    with pytest.raises(InputError, match=f"{says} of the DM's head holds"):
+        load_dm_head(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mean", "hidden", "out", "temperature", "judge_bias"])
+def test_a_head_whose_parts_do_not_fit_is_refused(name: str, tmp_path: Path) -> None:
+    head = head_of("head")
+    (tmp_path / HEAD_NAME).write_text(json.dumps({**head.to_json(), name: getattr(head, name)[:-1].tolist()}))
+    with pytest.raises(InputError, match=f"{name} of the DM's head has the shape"):
+        load_dm_head(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_no_score(bad: float) -> None:
+    head = head_of("text")
+    for features in (None, [0.1] * len(FEATURE_NAMES)):
+        with pytest.raises(ValueError, match="give no score"):
+            head.score([bad, 0.5], features)
