@@ -110,7 +110,7 @@ async def servers(
         if on_cpu():
             raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
             if cores is not None:
-                cores.free_engine(process)
+                cores.free_engine(process.pid)
             drr = {name: (await stack.enter_async_context(running(own, DRR_SERVE)))[0] for name, own in ours.items()}
         else:  # their starts take minutes, mostly of waiting
             starts = [running(common, VLLM_SERVE), *(running(own, DRR_SERVE) for own in ours.values())]

@@ -32,8 +32,10 @@ async def served(arguments: Sequence[str] = (), command: Sequence[str] = DRR_SER
 
 
 @contextlib.asynccontextmanager
-async def running(arguments: Sequence[str], command: Sequence[str] = DRR_SERVE) -> AsyncIterator[tuple[str, int]]:
-    """Like `served`, but yields the base URL and the process id."""
+async def running(
+    arguments: Sequence[str], command: Sequence[str] = DRR_SERVE
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Like `served`, but yields the base URL and the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -43,7 +45,7 @@ async def running(arguments: Sequence[str], command: Sequence[str] = DRR_SERVE) 
         url = f"http://127.0.0.1:{port}"
         try:
             await _healthy(url, process)
-            yield url, process.pid
+            yield url, process
         except RuntimeError:
             log.seek(0)
             sys.stderr.buffer.write(log.read()[-4000:])

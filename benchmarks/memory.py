@@ -48,7 +48,7 @@ async def measure(requests: int, clients: int) -> list[dict[str, Any]]:
                 run = await drive(target, prompts[start : start + _PART], Load(clients=clients), progress.advance)
                 if failed := next((sample.error for sample in run.samples if sample.error), None):
                     raise RuntimeError(failed)
-                by_process = resident(process)
+                by_process = resident(process.pid)
                 found.append(
                     {"requests": start + len(run.samples), "mib": sum(by_process.values()), "processes": by_process}
                 )

@@ -2,10 +2,16 @@
 
 import asyncio
 import contextlib
+import heapq
+import time
 from collections import deque
+from collections.abc import Callable
 
 _LEAST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 """Seconds after which somebody who found no place is told to come again."""
+
+_MOST_COMING = 10_000
+"""Of those who will be back, how many are remembered: more could not be served within the longest wait."""
 
 _NEWEST = 0.1
 """Weight of the newest request in the mean time that requests take."""
@@ -22,12 +28,14 @@ class FullError(Exception):
 class Gate:
     """Lets `running` requests in at once, has `waiting` more wait in order, and turns away all others."""
 
-    def __init__(self, running: int, waiting: int) -> None:
-        self._most_running, self._most_waiting = running, waiting
+    def __init__(self, running: int, waiting: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_running, self._most_waiting, self._clock = running, waiting, clock
         self._queue = deque[asyncio.Future[None]]()
         self.running = 0
         self._seconds = 0.0
         """Mean time that a request takes; 0 before the first has ended."""
+        self._coming = list[float]()
+        """When those will be back who were told to come again: a heap."""
 
     @property
     def waiting(self) -> int:
@@ -72,6 +80,13 @@ class Gate:
         self.running -= 1
 
     def _until_free(self) -> float:
-        """Seconds until the queue will have moved by a place, as far as requests take what they took."""
-        wait = self._seconds * (len(self._queue) + 1) / self._most_running
-        return min(max(wait, _LEAST_WAIT), _LONGEST_WAIT)
+        """Seconds until there is a place for one more, as far as requests take what they took: behind those who wait,
+        and behind those who were told so before, because all of them will be back."""
+        now = self._clock()
+        while self._coming and self._coming[0] <= now:
+            heapq.heappop(self._coming)
+        before = len(self._queue) + len(self._coming) + 1
+        wait = min(max(self._seconds * before / self._most_running, _LEAST_WAIT), _LONGEST_WAIT)
+        if len(self._coming) < _MOST_COMING:
+            heapq.heappush(self._coming, now + wait)
+        return wait

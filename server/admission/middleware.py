@@ -4,7 +4,7 @@ when to come again, and whoever is in gets an answer or a reason."""
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,14 +102,14 @@ class Admission:
             raise RefusedError(refusal)
         with _counted(share):
             await self._turn(receive)
-            begun = time.monotonic()
+            place = _Place(door.gate)
             try:
                 if door.closed is not None:
                     raise RefusedError(door.closed)
                 with_limits = send if share is None else _with_headers(share, send)
-                await self._answer(scope, receive, with_limits, body)
+                await self._answer(scope, receive, with_limits, body, place.free)
             finally:
-                door.gate.leave(time.monotonic() - begun)
+                place.free()
 
     async def _turn(self, receive: Receive) -> None:
         """Wait until it is this request's turn. LeftError where its client does not wait as long, RefusedError where
@@ -134,8 +134,15 @@ class Admission:
             left.cancel()
             turn.cancel()
 
-    async def _answer(self, scope: Any, receive: Receive, send: Send, body: list[Message]) -> None:
-        exchange = Exchange(self._app, scope, receive, send, body)
+    async def _answer(
+        self,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        body: list[Message],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        exchange = Exchange(self._app, scope, receive, send, body, on_end)
         with self._door.under_way.holding(exchange):
             await exchange.run()
 
@@ -146,6 +153,19 @@ class Admission:
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         await refusal.response(path)(scope, receive, send)
+
+
+class _Place:
+    """One request's place behind the gate, which is given up once."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate, self._begun = gate, time.monotonic()
+        self._is_free = False
+
+    def free(self) -> None:
+        if not self._is_free:
+            self._is_free = True
+            self._gate.leave(time.monotonic() - self._begun)
 
 
 @contextlib.contextmanager

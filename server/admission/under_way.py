@@ -25,10 +25,19 @@ class Exchange:
     """One request and its response. The application sees a client that leaves when `cut` is called; what it still
     sends is dropped, and the client is told why."""
 
-    def __init__(self, app: App, scope: Any, receive: Receive, send: Send, first: list[Message]) -> None:
-        """`first` are the messages of `receive` that have been read already."""
+    def __init__(
+        self,
+        app: App,
+        scope: Any,
+        receive: Receive,
+        send: Send,
+        first: list[Message],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`first` are the messages of `receive` that have been read already. `on_end` is called just before the last
+        message is sent: what follows is no work, and whoever reads that message may ask again at once."""
         self._app, self._scope, self._receive_more, self._send_on = app, scope, receive, send
-        self._first = list(first)
+        self._first, self._on_end = list(first), on_end
         self._cut = asyncio.Event()
         self._refusal: Refusal | None = None
         self._begun = self._complete = self._streams = False
@@ -89,13 +98,15 @@ class Exchange:
         if message["type"] == "http.response.start":
             kinds = [value for name, value in message["headers"] if name.lower() == b"content-type"]
             self._begun, self._streams = True, any(kind.startswith(b"text/event-stream") for kind in kinds)
+        is_last = message["type"] == "http.response.body" and not message.get("more_body")
+        if is_last:
+            self._on_end()
         self.sending_since = time.monotonic()
         try:
             await self._send_on(message)
         finally:
             self.sending_since = None
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            self._complete = True
+        self._complete = self._complete or is_last
 
     async def _end(self) -> None:
         """Say why the response ends here, where that can still be said; else drop the connection."""

@@ -54,6 +54,30 @@ async def test_the_wait_that_is_told_grows_with_what_requests_take() -> None:
     assert told == [1.0, 2.0, 60.0]
 
 
+async def test_who_is_told_to_come_again_comes_behind_those_who_were_told_before() -> None:
+    now = 0.0
+    gate = Gate(2, 1, lambda: now)
+    assert gate.entered()
+    gate.leave(4.0)
+    assert gate.entered()
+    assert gate.entered()
+    turn = asyncio.ensure_future(gate.turn())
+    await asyncio.sleep(0)
+
+    async def told() -> float:
+        with pytest.raises(FullError) as full:
+            await gate.turn()
+        return full.value.seconds
+
+    assert [await told() for _ in range(4)] == [4.0, 6.0, 8.0, 10.0]
+    now = 6.0  # two of them are back
+    assert await told() == 8.0
+    now = 100.0
+    assert await told() == 4.0
+    gate.leave(4.0)
+    await turn
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     running=st.integers(1, 3),

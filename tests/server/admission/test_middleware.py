@@ -117,6 +117,25 @@ async def test_more_than_can_wait_are_told_when_to_come_again() -> None:
     assert (of.gate.running, of.gate.waiting) == (0, 0)
 
 
+async def test_who_has_the_last_word_may_ask_again_at_once() -> None:
+    """The place is free before the client can know that its response is complete."""
+    app = Answering()
+    app.may_end.set()
+    guard, of = guarded(app, door(running=1, waiting=0))
+    running = []
+
+    async def send(message: object) -> None:
+        running.append(of.gate.running)
+
+    client = Client(guard)
+    await client.done()
+    client = Client(guard)
+    client.send = send  # type: ignore[method-assign,assignment]
+    await guard(client.scope, Client(guard).receive, send)
+    assert running == [1, 0]
+    assert of.gate.running == 0
+
+
 async def test_who_leaves_while_waiting_is_not_answered() -> None:
     app = Answering()
     guard, of = guarded(app, door(running=1, waiting=2))
