@@ -66,7 +66,7 @@ def _error(text: str, status: str) -> tuple[str, str]:
 def _whole(text: str) -> tuple[str, str, dict[str, Any]]:
     try:
         choice, account = (told := json.loads(text))["choices"][0], told.get("drr") or {}
-    except (ValueError, KeyError, IndexError):
+    except (ValueError, KeyError, IndexError, TypeError):
         return "broken", "no completion", {}
     return (*_fate(choice["finish_reason"], choice["message"].get("content")), account)
 

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from benchmarks.answers import Answer, ask, quantile, tally
 from benchmarks.launch import running
+from drr.checks import check_range
+from drr.failures import guarded
 
 
 def main() -> int:
@@ -26,6 +28,9 @@ def main() -> int:
     parser.add_argument("--running", type=int, default=16, help="--drr-max-running")
     parser.add_argument("--waiting", type=int, default=4, help="--drr-max-waiting")
     options, flags = parser.parse_known_args()
+    check_range("--seconds", options.seconds, above=0)
+    for name in ("times", "running"):
+        check_range(f"--{name}", getattr(options, name), least=1)
     return asyncio.run(_compare(options, flags))
 
 
@@ -77,4 +82,4 @@ async def _load(url: str, clients: int, seconds: float) -> list[Answer]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("benchmarks.overload", main))

@@ -17,6 +17,8 @@ from rich.console import Console
 
 from benchmarks.answers import Answer, ask, tally
 from benchmarks.launch import running
+from drr.checks import check_range
+from drr.failures import guarded
 
 _LONGEST = 60.0
 """Seconds from SIGTERM to the end of the process, and then some."""
@@ -28,6 +30,8 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     options, flags = parser.parse_known_args()
+    for name in ("times", "clients"):
+        check_range(f"--{name}", getattr(options, name), least=1)
     rng = random.Random(options.seed)
     lost = sum(
         asyncio.run(_round(number, options.clients, rng.uniform(1.0, 5.0), flags)) for number in range(options.times)
@@ -77,4 +81,4 @@ async def _status(process: asyncio.subprocess.Process) -> int | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("benchmarks.shutdown", main))
