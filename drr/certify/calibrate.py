@@ -19,6 +19,7 @@ from drr.certify.thresholds import (
 )
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.dm_folder import HEAD_NAME, DmCard, load_dm_head
+from drr.judge.dm_sums import SUMS_NAME, write_sums
 from drr.judge.head import FusionHead, save_head
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries
@@ -94,12 +95,14 @@ def calibrate(
         order, test, candidate_rules(), ACCEPTS, GIVE_UPS, data, manifest, risks=risks, max_lost_points=max_lost_points
     )
     replace(card, calibration=None).save(folder)  # the old promises do not hold for the new head's scores
+    (folder / SUMS_NAME).unlink(missing_ok=True)
     save_head(head, folder / HEAD_NAME)
     default = calibration.rules["default"]
     threshold = 1.0 if default.threshold is None else default.threshold
     card = replace(card, threshold=threshold, patience=default.patience, calibration=calibration.to_json())
     card.save(folder)
     write_dm_card(card, folder)
+    write_sums(folder)
     return card, outcomes
 
 

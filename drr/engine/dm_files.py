@@ -6,6 +6,7 @@ from drr.engine.model_source import check_model
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
+from drr.judge.dm_sums import check_sums
 
 
 def check_dm(folder: Path, option: str) -> DmCard:
@@ -22,4 +23,5 @@ def check_dm(folder: Path, option: str) -> DmCard:
         raise InputError(option, f"{folder} is of kind {card.kind} and has no {STATE_HEAD_NAME}")
     if card.kind != "head":
         check_model(str(card.classifier_in(folder)), option)
+    check_sums(folder)
     return card

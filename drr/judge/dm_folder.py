@@ -21,6 +21,14 @@ DEFAULT_NUDGE_CUE = "Wait,"
 DEFAULT_MAX_TOKENS = 1024
 _CHUNK = 8 << 20
 _KINDS = ", ".join(JUDGE_LOGITS)
+_RANGES = (
+    ("threshold", 0.0, 1.0),
+    ("patience", 1, 1_000),
+    ("nudge", 0, 64),
+    ("nudge_below", 0.0, 1.0),
+    ("max_tokens", 1, 1 << 24),
+)
+"""What may stand in a card, by its field."""
 
 
 class DmMismatchError(ValueError):
@@ -63,6 +71,10 @@ class DmCard:
         card = read_json_as(cls, path)
         if card.kind not in JUDGE_LOGITS:
             raise InputError(str(path), f"must be {_KINDS}, not {card.kind}", field="kind")
+        for name, least, most in _RANGES:
+            value = getattr(card, name)
+            if not least <= value <= most:  # also what is no number at all
+                raise InputError(str(path), f"must be from {least:g} to {most:g}, not {value}", field=name)
         return card
 
     def save(self, folder: Path) -> None:

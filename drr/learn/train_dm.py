@@ -22,6 +22,7 @@ from drr.judge.dm_folder import (
     DmMismatchError,
     read_trained_on,
 )
+from drr.judge.dm_sums import SUMS_NAME, write_sums
 from drr.judge.head import FusionHead, Kind, save_head
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries
@@ -41,7 +42,10 @@ _DEFAULT_THRESHOLD = 0.9
 """The threshold on p_now of a DM that has not been calibrated yet."""
 
 _INDEX_NAME = "model.safetensors.index.json"
-_OWN_FILES = (CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, "README.md", "promise.json", "promise.png")
+_OWN_FILES = (
+    *(CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, SUMS_NAME),
+    *("README.md", "promise.json", "promise.png"),
+)
 """The files of a DM's folder that are not its text classifier's."""
 
 
@@ -114,6 +118,7 @@ def finish_dm(
     )
     card.save(folder)
     write_dm_card(card, folder)
+    write_sums(folder)
     return card
 
 
@@ -176,6 +181,7 @@ def share_classifier(folder: Path, source: Path) -> None:
         (folder / path.name).unlink(missing_ok=True)
     (folder / _INDEX_NAME).unlink(missing_ok=True)
     replace(DmCard.load(folder), classifier=os.path.relpath(source, folder)).save(folder)
+    write_sums(folder)
 
 
 def _classifier_files(folder: Path) -> list[Path]:
