@@ -10,7 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from drr.engine.devices import dm_precision, give_way
+from drr.engine.devices import dm_precision, engine_on, give_way, parse_cpus
 from drr.engine.open_dm import scorer_of, start_dm
 from drr.engine.remote_dm import RemoteClassifier, remote_dm
 from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint
@@ -43,8 +43,9 @@ class Dm:
 
     async def take_over(self, other: "Dm") -> None:
         """Judge by what has been started for `other`, warmed up."""
+        self.engine = other.engine  # to be ended with this DM, whatever becomes of it
         await other.warm_up()
-        self.scorer, self.text, self.engine = other.scorer, other.text, other.engine
+        self.scorer, self.text = other.scorer, other.text
 
     @property
     def dead(self) -> bool:
@@ -119,8 +120,15 @@ def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
         return Dm(folder.card, scorer_of(folder.card, folder.path, None, place), name=folder.name)
     dm = _start_text(folder, args)
     dm.scorer = scorer_of(folder.card, folder.path, dm.text, place)
-    dm.again = partial(start_judge, folder, place, args)
+    dm.again = partial(_again, folder, place, args)
     return dm
+
+
+def _again(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
+    """The same once more, on the same cores."""
+    cpus = None if args.dm_cpus is None else parse_cpus("--dm-cpus", args.dm_cpus)
+    with engine_on(cpus):
+        return start_judge(folder, place, args)
 
 
 def _start_text(folder: DmFolder, args: argparse.Namespace) -> Dm:

@@ -56,7 +56,7 @@ class Lifecycle:
         logger.warning("Shutting down: %d requests are under way (at most %g s)", len(under_way), self.limit)
         begun = time.monotonic()
         await self._unless_hurried(self.lead)
-        self.door.closed = draining(self.limit)
+        self.door.close(draining(self.limit))
         await self._unless_hurried(self.limit - (time.monotonic() - begun), under_way.idle())
         if len(under_way):
             left = under_way.cut_all(unavailable("The server is being shut down; the response ends here."))
@@ -66,8 +66,9 @@ class Lifecycle:
     async def give_up(self) -> None:
         """The Reasoner's engine has died: whoever waits is told so."""
         self.ready = False
-        self.door.closed = unavailable("The Reasoner's engine has died; the server is going down.")
-        if self.door.under_way.cut_all(self.door.closed):
+        gone = unavailable("The Reasoner's engine has died; the server is going down.")
+        self.door.close(gone)
+        if self.door.under_way.cut_all(gone):
             await _at_most(_SECONDS_TO_SAY_SO, self.door.under_way.idle())
 
     async def _unless_hurried(self, seconds: float, otherwise: Any = None) -> None:

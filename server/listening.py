@@ -31,8 +31,8 @@ class Connection(HttpToolsProtocol):
     one."""
 
     _patience: asyncio.TimerHandle | None = None
-    _unread = 0
-    """Bytes since the last request that was understood."""
+    _unread = _arrived = 0
+    """Bytes of the request line and the headers so far, and all that came since headers are expected."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -42,27 +42,58 @@ class Connection(HttpToolsProtocol):
         self._have_headers()
         super().connection_lost(exc)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._patience is not None:
-            self._unread += len(data)
-            if self._unread > self._limit("h11_max_incomplete_event_size"):
-                self._refuse()
-
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unread = 0
         self._expect_headers()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
+        self._count(name, value)
         if len(self.headers) > self._limit("h11_max_header_count"):
             self._refuse()
 
     def on_headers_complete(self) -> None:
         self._have_headers()
+        if self.transport.is_closing():
+            return
         extensions: dict[str, Any] = {ABORT: self.transport.abort}
         self.scope["extensions"] = extensions
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._expect_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._patience is not None and not self._is_answering:
+            self._arrived += len(data)
+            if self._arrived > self._limit("h11_max_incomplete_event_size"):  # a header without an end
+                self._refuse()
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a response is still being made on this connection."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _count(self, *parts: bytes) -> None:
+        self._unread += sum(map(len, parts))
+        if self._unread > self._limit("h11_max_incomplete_event_size"):
+            self._refuse()
 
     def _limit(self, name: str) -> int:
         limit: int = getattr(self.config, name)
@@ -74,13 +105,14 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _expect_headers(self) -> None:
-        if self._patience is None:
+        if self._patience is None and not self._is_answering:
+            self._arrived = 0
             self._patience = self.loop.call_later(_SECONDS_FOR_HEADERS, self.transport.abort)
 
     def _have_headers(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
-            self._patience, self._unread = None, 0
+            self._patience = None
 
 
 async def listen(

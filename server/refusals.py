@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -13,6 +13,7 @@ MESSAGES_PATH, RESPONSES_PATH = "/v1/messages", "/v1/responses"
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
@@ -35,6 +36,10 @@ class Refusal:
     def response(self, path: str) -> JSONResponse:
         """The whole response."""
         return JSONResponse(self._body(path), status_code=self.status, headers=dict(self.headers))
+
+    def closing(self) -> "Refusal":
+        """The same, after which the connection is closed."""
+        return replace(self, headers={**self.headers, "connection": "close"})
 
     def event(self, path: str) -> bytes:
         """The last event of a stream that has begun."""

@@ -18,7 +18,7 @@ _BETWEEN_LOOKS = 1.0
 _BEATS = 1.0, 5.0
 """A DM judges in milliseconds: one that has not answered for five seconds is holding up every request."""
 
-_SECONDS_TO_END = 5.0
+_SECONDS_TO_END, _SECONDS_TO_WARM_UP = 5.0, 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 """Seconds before the first start, and at most before a later one: each wait is twice the last."""
 
@@ -33,7 +33,7 @@ class Reviver:
         """The engine's pulse, and later that of the engine in its place, is kept in `pulses` as "dm"."""
         self._dm, self._runtime, self._pulses = dm, runtime, pulses
         self._wait = _FIRST_WAIT
-        self.starting = False
+        self.starting: asyncio.Task[Dm] | None = None
         self._take_pulse()
 
     def _take_pulse(self) -> None:
@@ -60,13 +60,12 @@ class Reviver:
         metrics.DM_UP.set(0)
         while True:
             logger.warning("The DM's engine is started again in %g s; until then requests think in full.", self._wait)
-            await self._end()
-            await asyncio.sleep(self._wait)
-            self._wait = min(2 * self._wait, _LONGEST_WAIT)
             try:
-                os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads that a fork would lose
+                await self._end()
+                await asyncio.sleep(self._wait)
+                self._wait = min(2 * self._wait, _LONGEST_WAIT)
                 await self._start()
-            except Exception as error:  # whatever keeps an engine from starting: it is tried again
+            except Exception as error:  # whatever keeps an engine from ending or starting: it is tried again
                 metrics.DM_RESTARTS.labels("failed").inc()
                 logger.warning("The DM's engine could not be started: %r", error)
                 continue
@@ -78,9 +77,15 @@ class Reviver:
 
     async def _start(self) -> None:
         assert self._dm.again is not None
-        self.starting = True
-        await self._dm.take_over(await asyncio.to_thread(self._dm.again))
-        self.starting = False
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads that a fork would lose
+        self.starting = asyncio.create_task(asyncio.to_thread(self._dm.again))
+        try:
+            other = await asyncio.shield(self.starting)
+            async with asyncio.timeout(_SECONDS_TO_WARM_UP):
+                await self._dm.take_over(other)
+        finally:
+            if self.starting.done():
+                self.starting = None
 
     async def _end(self) -> None:
         """End what is left of the old engine, a hanging process included."""
@@ -89,6 +94,15 @@ class Reviver:
         if self._dm.engine is not None:
             engine, self._dm.engine = self._dm.engine, None
             await asyncio.to_thread(engine.shutdown, timeout=_SECONDS_TO_END)
+
+
+async def _end_start(starting: "asyncio.Task[Dm]") -> None:
+    """The server ends while an engine is being started: that is not waited for."""
+    while not starting.done():
+        kill_engines()
+        await asyncio.wait({starting}, timeout=0.2)
+    if not starting.cancelled() and starting.exception() is None:
+        await starting.result().shutdown()
 
 
 @contextlib.asynccontextmanager
@@ -104,5 +118,5 @@ async def reviving(dms: Sequence[Dm], runtime: DrrRuntime | None, pulses: dict[s
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
-        if reviver.starting:
-            kill_engines()  # else the end of the server would wait for the start of an engine
+        if reviver.starting is not None:
+            await _end_start(reviver.starting)

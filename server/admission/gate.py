@@ -41,29 +41,35 @@ class Gate:
     def waiting(self) -> int:
         return len(self._queue)
 
-    def entered(self) -> bool:
-        """Whether this request's turn is now; if so it is in, and has to leave."""
-        if self.running >= self._most_running or self._queue:
-            return False
-        self.running += 1
-        return True
-
-    async def turn(self) -> None:
-        """Wait for this request's turn; then it is in, and has to leave. FullError, at once, where it may not even
-        wait."""
-        if len(self._queue) >= self._most_waiting:
-            raise FullError(self._until_free())
+    def turn(self) -> "asyncio.Future[None]":
+        """Done when it is this request's turn: then it is in, and has to leave. It takes its place in the queue at
+        once. FullError where it may not even wait."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it came at the same moment: it is the next one's
+        if self.running < self._most_running and not self._queue:
+            self.running += 1
+            turn.set_result(None)
+        elif len(self._queue) >= self._most_waiting:
+            raise FullError(self._until_free())
+        else:
+            self._queue.append(turn)
+        return turn
+
+    def give_up(self, turn: "asyncio.Future[None]") -> None:
+        """Nobody waits for this turn any more, whether it has come or not."""
+        if turn.done():
+            if not turn.cancelled() and turn.exception() is None:
                 self._next()
-            else:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(turn)
-            raise
+            return
+        turn.cancel()
+        with contextlib.suppress(ValueError):
+            self._queue.remove(turn)
+
+    def close(self, why: Exception) -> None:
+        """Whoever waits waits in vain, and is told why."""
+        while self._queue:
+            turn = self._queue.popleft()
+            if not turn.done():
+                turn.set_exception(why)
 
     def leave(self, seconds: float) -> None:
         """A request is done that took this long."""

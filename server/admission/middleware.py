@@ -13,7 +13,7 @@ from server.admission.api_keys import ApiKey, ApiKeys
 from server.admission.bodies import Bodies, BodyLimits, LeftError, RefusedError
 from server.admission.gate import FullError, Gate
 from server.admission.shares import USING, Share, Shares
-from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay
+from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay, too_long
 from server.endpoints import endpoint_of
 from server.refusals import Refusal, busy, unavailable
 
@@ -21,6 +21,7 @@ OPEN_PATHS = frozenset({"/health", "/live", "/ready", "/ping", "/version"})
 """What tells how the server is, and nothing else."""
 
 METRICS_PATH = "/metrics"
+_READING = ("GET", "HEAD")
 
 _NO_KEY = Refusal(
     401,
@@ -45,6 +46,11 @@ class Door:
     closed: Refusal | None = None
     """Why nothing new is begun; None while the server takes requests."""
 
+    def close(self, refusal: Refusal) -> None:
+        """Begin nothing new, for this reason: not for those either who wait for their turn."""
+        self.closed = refusal
+        self.gate.close(RefusedError(refusal))
+
     @classmethod
     def of(
         cls, keys: ApiKeys, limits: BodyLimits, gate: Gate, under_way: UnderWay, *, protect_metrics: bool = False
@@ -65,18 +71,21 @@ class Admission:
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         key = None
-        if self._door.keys and path not in self._door.open_paths and scope.get("method") != "OPTIONS":
+        is_open = path in self._door.open_paths and scope.get("method") in _READING
+        if self._door.keys and not is_open:
             key = self._door.keys.find(scope["headers"])
             if key is None:
                 await self._refuse(_NO_KEY, scope, receive, send)
                 return
-        if scope["type"] == "websocket" or scope["method"] != "POST":
+        if self._door.closed is not None and scope["type"] == "websocket":
+            await self._refuse(self._door.closed, scope, receive, send)
+        elif scope["type"] == "websocket" or scope["method"] != "POST" or path in OPEN_PATHS:
             await self._app(scope, receive, send)
         else:
             await self._posted(path, key, scope, receive, send)
 
     async def _posted(self, path: str, key: ApiKey | None, scope: Any, receive: Receive, send: Send) -> None:
-        door = self._door
+        door, begun = self._door, time.monotonic()
         if door.closed is not None:
             await self._refuse(door.closed, scope, receive, send)
             return
@@ -84,9 +93,9 @@ class Admission:
         try:
             body = await door.bodies.read(scope, receive, held)
             if endpoint_of(path).thinks:
-                await self._in_turn(key, scope, receive, send, body)
+                await self._in_turn(key, scope, receive, send, body, begun)
             else:
-                await self._answer(scope, receive, send, body)
+                await self._answer(scope, receive, send, body, begun)
         except RefusedError as error:
             await self._refuse(error.refusal, scope, receive, send)
         except LeftError:
@@ -94,45 +103,48 @@ class Admission:
         finally:
             held.let_go()
 
-    async def _in_turn(self, key: ApiKey | None, scope: Any, receive: Receive, send: Send, body: list[Message]) -> None:
+    async def _in_turn(
+        self, key: ApiKey | None, scope: Any, receive: Receive, send: Send, body: list[Message], begun: float
+    ) -> None:
         """Answer when it is this request's turn. RefusedError where it does not get one."""
         door, share = self._door, None if key is None else self._door.shares.of(key)
         refusal = None if share is None else share.refusal()
         if refusal is not None:
             raise RefusedError(refusal)
-        with _counted(share):
-            await self._turn(receive)
-            place = _Place(door.gate)
-            try:
-                if door.closed is not None:
-                    raise RefusedError(door.closed)
-                with_limits = send if share is None else _with_headers(share, send)
-                await self._answer(scope, receive, with_limits, body, place.free)
-            finally:
-                place.free()
+        with _counted(share) as place:
+            await self._turn(receive, begun)
+            place.enter(door.gate)
+            if door.closed is not None:
+                raise RefusedError(door.closed)
+            with_limits = send if share is None else _with_headers(share, send)
+            await self._answer(scope, receive, with_limits, body, begun, place.free)
 
-    async def _turn(self, receive: Receive) -> None:
+    async def _turn(self, receive: Receive, begun: float) -> None:
         """Wait until it is this request's turn. LeftError where its client does not wait as long, RefusedError where
-        there is no place to wait."""
-        gate = self._door.gate
-        if gate.entered():
-            return
-        turn, left = asyncio.ensure_future(gate.turn()), asyncio.ensure_future(_left(receive))
+        there is no place to wait, or its time is over."""
+        gate, limit = self._door.gate, self._door.under_way.limit
         try:
-            await asyncio.wait({turn, left}, return_when=asyncio.FIRST_COMPLETED)
-            if not turn.done():
-                raise LeftError
-            turn.result()
+            turn = gate.turn()
         except FullError as error:
             told = "The server has as many requests as it can serve and keep waiting."
             raise RefusedError(busy(told, error.seconds)) from error
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                gate.leave(0.0)
+        if turn.done():
+            return
+        left = asyncio.ensure_future(_left(receive))
+        try:
+            timeout = None if limit is None else max(0.0, limit - (time.monotonic() - begun))
+            await asyncio.wait({turn, left}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            if left.done() and not turn.done():
+                raise LeftError
+            if not turn.done():
+                assert limit is not None
+                raise RefusedError(too_long(limit))
+            turn.result()
+        except BaseException:
+            gate.give_up(turn)
             raise
         finally:
             left.cancel()
-            turn.cancel()
 
     async def _answer(
         self,
@@ -140,9 +152,10 @@ class Admission:
         receive: Receive,
         send: Send,
         body: list[Message],
+        begun: float,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        exchange = Exchange(self._app, scope, receive, send, body, on_end)
+        exchange = Exchange(self._app, scope, receive, send, body, begun, on_end)
         with self._door.under_way.holding(exchange):
             await exchange.run()
 
@@ -152,35 +165,46 @@ class Admission:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if refusal.status != 429:  # what is left of the body is never read: the connection cannot be used again
+            refusal = refusal.closing()
         await refusal.response(path)(scope, receive, send)
 
 
 class _Place:
-    """One request's place behind the gate, which is given up once."""
+    """What one request takes of its key's share, and behind the gate. It is given up once."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate, self._begun = gate, time.monotonic()
+    def __init__(self, share: Share | None) -> None:
+        self._share, self._begun = share, 0.0
+        self._gate: Gate | None = None
         self._is_free = False
+        if share is not None:
+            share.running += 1
+
+    def enter(self, gate: Gate) -> None:
+        """It is behind the gate, too."""
+        self._gate, self._begun = gate, time.monotonic()
 
     def free(self) -> None:
-        if not self._is_free:
-            self._is_free = True
+        if self._is_free:
+            return
+        self._is_free = True
+        if self._share is not None:
+            self._share.running -= 1
+        if self._gate is not None:
             self._gate.leave(time.monotonic() - self._begun)
 
 
 @contextlib.contextmanager
-def _counted(share: Share | None) -> Iterator[None]:
-    """While the block runs, a request of this share is under way, and what it uses is told to the share."""
-    if share is None:
-        yield
-        return
-    share.running += 1
-    token = USING.set(share if share.counts else None)
+def _counted(share: Share | None) -> Iterator[_Place]:
+    """A request's place, given up at the end of the block at the latest; within it what is used is told to the
+    share."""
+    place = _Place(share)
+    token = USING.set(share if share is not None and share.counts else None)
     try:
-        yield
+        yield place
     finally:
         USING.reset(token)
-        share.running -= 1
+        place.free()
 
 
 async def _left(receive: Receive) -> None:

@@ -32,11 +32,13 @@ _MEMORY = 256 << 20
 
 def api_keys(args: argparse.Namespace) -> ApiKeys:
     """The keys of --api-key, or of VLLM_API_KEY, and of the file. vLLM's own check, which leaves some routes open, is
-    switched off. InputError where the file cannot be used."""
-    given = [key for key in args.api_key or [os.environ.pop("VLLM_API_KEY", "")] if key]
+    switched off. On SIGHUP the file is read again. InputError where the file cannot be used."""
+    given = [key for key in (*(args.api_key or ()), os.environ.pop("VLLM_API_KEY", "")) if key]
     args.api_key = None
     path = Path(args.drr_api_keys) if args.drr_api_keys else None
     keys = ApiKeys(given, path, KeyLimits(args.drr_key_running, args.drr_key_tokens))
+    if path is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, keys)
     if not keys and (args.drr_key_running or args.drr_key_tokens or args.drr_protect_metrics):
         flags = ("--drr-key-running", "--drr-key-tokens", "--drr-protect-metrics")
         named = next(flag for flag in flags if getattr(args, flag[2:].replace("-", "_")))
@@ -45,7 +47,7 @@ def api_keys(args: argparse.Namespace) -> ApiKeys:
 
 
 def make_door(args: argparse.Namespace, keys: ApiKeys, engine: AsyncLLM) -> Door:
-    """The door; on SIGHUP it reads its file of keys again."""
+    """The door of a server with this engine."""
     running = args.drr_max_running or engine.vllm_config.scheduler_config.max_num_seqs
     waiting = args.drr_max_waiting if args.drr_max_waiting is not None else -(-running // 4)
     gate = Gate(running, waiting)
@@ -54,7 +56,6 @@ def make_door(args: argparse.Namespace, keys: ApiKeys, engine: AsyncLLM) -> Door
     size = args.drr_max_body_bytes or _largest_body(engine)
     limits = BodyLimits(size, args.drr_max_messages, _BODY_SECONDS, max(_MEMORY, size * _TOGETHER))
     under_way = UnderWay(args.drr_request_seconds, args.drr_stall_seconds)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_again, keys)
     if not keys and args.host not in ("127.0.0.1", "localhost", "::1") and not args.uds:
         logger.warning("Anybody who reaches this address may use the server: no API keys were given")
     return Door.of(keys, limits, gate, under_way, protect_metrics=args.drr_protect_metrics)

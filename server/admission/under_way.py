@@ -32,22 +32,26 @@ class Exchange:
         receive: Receive,
         send: Send,
         first: list[Message],
+        since: float,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """`first` are the messages of `receive` that have been read already. `on_end` is called just before the last
+        """`first` are the messages of `receive` that have been read already; `since` is when the request came, by the
+        monotonic clock. `on_end` is called just before the last
         message is sent: what follows is no work, and whoever reads that message may ask again at once."""
         self._app, self._scope, self._receive_more, self._send_on = app, scope, receive, send
         self._first, self._on_end = list(first), on_end
         self._cut = asyncio.Event()
         self._refusal: Refusal | None = None
         self._begun = self._complete = self._streams = False
-        self.since = time.monotonic()
+        self.since = since
         self.sending_since: float | None = None
         """When the message was handed over that the client has not made room for yet."""
 
-    def cut(self, refusal: Refusal | None) -> None:
-        """End the response, with this error, or without a word where the client does not listen."""
+    def cut(self, refusal: Refusal | None, reason: str) -> None:
+        """End the response, with this error, or without a word where the client does not listen. It is counted under
+        `reason`, once."""
         if not self._cut.is_set():
+            metrics.CUT.labels(reason).inc()
             self._refusal = refusal
             self._cut.set()
 
@@ -136,7 +140,7 @@ class UnderWay:
     client has not read for `stall` seconds."""
 
     def __init__(self, limit: float | None, stall: float, tick: float = 0.25) -> None:
-        self._limit, self._stall, self._tick = limit, stall, tick
+        self.limit, self._stall, self._tick = limit, stall, tick
         self._exchanges = set[Exchange]()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -166,8 +170,7 @@ class UnderWay:
     def cut_all(self, refusal: Refusal) -> int:
         """End all of them with this error; returns how many."""
         for exchange in self._exchanges:
-            exchange.cut(refusal)
-        metrics.CUT.labels("shutdown").inc(len(self._exchanges))
+            exchange.cut(refusal, "shutdown")
         return len(self._exchanges)
 
     async def _go_round(self) -> None:
@@ -176,14 +179,13 @@ class UnderWay:
             now = time.monotonic()
             for exchange in list(self._exchanges):
                 if exchange.sending_since is not None and now - exchange.sending_since > self._stall:
-                    metrics.CUT.labels("stall").inc()
-                    exchange.cut(None)
-                elif self._limit is not None and now - exchange.since > self._limit:
-                    metrics.CUT.labels("time").inc()
-                    exchange.cut(_too_long(self._limit))
+                    exchange.cut(None, "stall")
+                elif self.limit is not None and now - exchange.since > self.limit:
+                    exchange.cut(too_long(self.limit), "time")
         self._rounds = None
 
 
-def _too_long(limit: float) -> Refusal:
+def too_long(limit: float) -> Refusal:
+    """What is said of a request that took longer than `limit` seconds."""
     message = f"The response took longer than the {limit:g} seconds that this server allows (--drr-request-seconds)."
     return Refusal(504, message, kind="timeout", code="request_timeout", headers={"x-should-retry": "false"})

@@ -65,7 +65,7 @@ def fused(made: tuple[Path, Path], head: Path, text: Path) -> Path:
 
 def test_a_head_needs_no_second_model(head: Path) -> None:
     names = {path.name for path in head.iterdir()}
-    assert names == {"drr.json", "head.json", STATE_HEAD_NAME, "trained_on.txt", "README.md", "plots"}
+    assert names == {"drr.json", "head.json", STATE_HEAD_NAME, "trained_on.txt", "README.md", "SHA256SUMS", "plots"}
     card = DmCard.load(head)
     assert card.kind == load_dm_head(head).kind == "head"
     assert set(card.metrics) == {"state", "behaviour", "head", "baselines"}

@@ -212,6 +212,57 @@ async def test_a_connection_serves_again_and_again(monkeypatch: pytest.MonkeyPat
             await asyncio.sleep(0.15)
 
 
+REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}"
+
+
+async def test_a_connection_that_says_nothing_after_its_response_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_FOR_HEADERS", 0.3)
+    async with running() as server:
+        server.may_end.set()
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST)
+        await reader.readuntil(b"done")
+        writer.write(b"\r\n")  # ends uvicorn's own wait, and begins nothing
+        assert await read_all(reader) == b""
+        writer.close()
+
+
+async def test_the_beginning_of_a_next_request_ends_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_FOR_HEADERS", 0.2)
+    async with running() as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST + b"P")
+        await until(lambda: bool(server.begun))
+        await asyncio.sleep(0.4)
+        server.may_end.set()
+        assert (await read_all(reader)).endswith(b"done")
+        writer.close()
+
+
+async def test_a_body_is_no_header() -> None:
+    async with running() as server:
+        server.may_end.set()
+        reader, writer = await asyncio.open_connection(*server.address)
+        body = b"x" * 900
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n" + body + REQUEST[:9]
+        )
+        await reader.readuntil(b"done")
+        writer.write(REQUEST[9:])
+        assert b"200 OK" in await reader.readuntil(b"done")
+        writer.close()
+
+
+async def test_who_is_refused_unread_is_not_read_further() -> None:
+    async with running() as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nxx")
+        told = await read_all(reader)
+        assert b" 413 " in told
+        assert b"connection: close" in told
+        writer.close()
+
+
 async def test_a_client_that_does_not_read_is_dropped() -> None:
     async with running(stall=0.3) as server:
         _, writer = await asyncio.open_connection(*server.address)

@@ -11,18 +11,16 @@ from server.admission.gate import FullError, Gate
 
 async def test_turns_come_in_order() -> None:
     gate, order = Gate(1, 3), list[int]()
-    assert gate.entered()
-    assert not gate.entered()
+    assert gate.turn().done()
 
-    async def wait(number: int) -> None:
-        await gate.turn()
+    async def wait(number: int, turn: "asyncio.Future[None]") -> None:
+        await turn
         order.append(number)
         gate.leave(1.0)
 
-    tasks = [asyncio.ensure_future(wait(number)) for number in range(3)]
-    await asyncio.sleep(0)
+    tasks = [asyncio.ensure_future(wait(number, gate.turn())) for number in range(3)]
     with pytest.raises(FullError):
-        await gate.turn()
+        gate.turn()
     gate.leave(1.0)
     await asyncio.gather(*tasks)
     assert order == [0, 1, 2]
@@ -30,26 +28,38 @@ async def test_turns_come_in_order() -> None:
 
 
 async def test_nobody_overtakes_who_waits() -> None:
-    gate = Gate(1, 1)
-    assert gate.entered()
-    turn = asyncio.ensure_future(gate.turn())
-    await asyncio.sleep(0)
+    gate = Gate(1, 2)
+    assert gate.turn().done()
+    first = gate.turn()
     gate.leave(0.1)
-    assert not gate.entered()  # the place is the one's who waits, though it has not taken it yet
-    await turn
-    assert gate.running == 1
+    assert first.done()
+    assert not gate.turn().done()
+    assert (gate.running, gate.waiting) == (1, 1)
+
+
+async def test_a_closed_gate_tells_who_waits() -> None:
+    gate = Gate(1, 2)
+    assert gate.turn().done()
+    waiting = [gate.turn(), gate.turn()]
+    gate.close(ValueError("closed"))
+    for turn in waiting:
+        with pytest.raises(ValueError, match="closed"):
+            await turn
+        gate.give_up(turn)
+    gate.leave(1.0)
+    assert (gate.running, gate.waiting) == (0, 0)
 
 
 async def test_the_wait_that_is_told_grows_with_what_requests_take() -> None:
     told = []
     for seconds in (0.1, 4.0, 1e6):
         gate = Gate(2, 0)
-        assert gate.entered()
+        gate.turn()
         gate.leave(seconds)
-        assert gate.entered()
-        assert gate.entered()
+        gate.turn()
+        gate.turn()
         with pytest.raises(FullError) as full:
-            await gate.turn()
+            gate.turn()
         told.append(full.value.seconds)
     assert told == [1.0, 2.0, 60.0]
 
@@ -57,25 +67,22 @@ async def test_the_wait_that_is_told_grows_with_what_requests_take() -> None:
 async def test_who_is_told_to_come_again_comes_behind_those_who_were_told_before() -> None:
     now = 0.0
     gate = Gate(2, 1, lambda: now)
-    assert gate.entered()
+    gate.turn()
     gate.leave(4.0)
-    assert gate.entered()
-    assert gate.entered()
-    turn = asyncio.ensure_future(gate.turn())
-    await asyncio.sleep(0)
+    gate.turn()
+    gate.turn()
+    gate.turn()
 
-    async def told() -> float:
+    def told() -> float:
         with pytest.raises(FullError) as full:
-            await gate.turn()
+            gate.turn()
         return full.value.seconds
 
-    assert [await told() for _ in range(4)] == [4.0, 6.0, 8.0, 10.0]
+    assert [told() for _ in range(4)] == [4.0, 6.0, 8.0, 10.0]
     now = 6.0  # two of them are back
-    assert await told() == 8.0
+    assert told() == 8.0
     now = 100.0
-    assert await told() == 4.0
-    gate.leave(4.0)
-    await turn
+    assert told() == 4.0
 
 
 @settings(max_examples=200, deadline=None)
@@ -93,11 +100,15 @@ def test_no_place_is_lost_or_made(running: int, waiting: int, moves: list[tuple[
         inside = set[asyncio.Task[None]]()
 
         async def request(end: asyncio.Event) -> None:
-            if not gate.entered():
-                try:
-                    await gate.turn()
-                except FullError:
-                    return
+            try:
+                turn = gate.turn()
+            except FullError:
+                return
+            try:
+                await asyncio.wait({turn})
+            except asyncio.CancelledError:
+                gate.give_up(turn)
+                raise
             me = asyncio.current_task()
             assert me is not None
             inside.add(me)

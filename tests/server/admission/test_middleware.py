@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from server import metrics
 from server.admission.api_keys import ApiKeys, KeyLimits
 from server.admission.middleware import draining
 from server.admission.shares import USING
@@ -46,7 +47,8 @@ async def test_what_tells_of_the_server_needs_none() -> None:
         assert (await Client(guard, path="/metrics", method="GET").done()).status == status
         for path in ("/health", "/live", "/ready", "/ping", "/version"):
             assert (await Client(guard, path=path, method="GET").done()).status == 200
-        assert (await Client(guard, method="OPTIONS").done()).status == 200
+            assert (await Client(guard, path=path, method="POST").done()).status == 401
+        assert (await Client(guard, path="/metrics", method="OPTIONS").done()).status == 401
 
 
 async def test_errors_have_the_shape_that_the_client_expects() -> None:
@@ -134,6 +136,56 @@ async def test_who_has_the_last_word_may_ask_again_at_once() -> None:
     await guard(client.scope, Client(guard).receive, send)
     assert running == [1, 0]
     assert of.gate.running == 0
+
+
+async def test_a_place_that_becomes_free_in_the_same_moment_is_not_lost() -> None:
+    app = Answering()
+    guard, of = guarded(app, door(running=1, waiting=2))
+    first = Client(guard)
+    await until(lambda: app.begun == 1)
+    second = Client(guard)
+    app.may_end.set()
+    third = Client(guard)
+    for client in (first, second, third):
+        assert (await client.done()).status == 200
+    assert (of.gate.running, of.gate.waiting) == (0, 0)
+
+
+async def test_the_wait_for_a_turn_counts() -> None:
+    app = Answering()
+    guard, _ = guarded(app, door(running=1, waiting=2, seconds=0.2))
+    clients = [Client(guard) for _ in range(3)]
+    begun = asyncio.get_running_loop().time()
+    for client in clients:
+        assert (await client.done()).status == 504
+    assert asyncio.get_running_loop().time() - begun < 0.5
+
+
+async def test_a_key_s_place_is_free_before_the_last_byte_is_sent() -> None:
+    app = Answering()
+    app.may_end.set()
+    guard, of = guarded(app, door(ApiKeys(["alice-alice-alice-1"], None, KeyLimits(running=1))))
+    running = []
+
+    async def send(message: object) -> None:
+        running.append(next(iter(of.shares._by_name.values())).running)
+
+    client = Client(guard, headers=KEY)
+    await client.done()
+    await guard(client.scope, Client(guard).receive, send)
+    assert running == [1, 0]
+
+
+async def test_what_is_cut_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.admission.under_way._SECONDS_TO_END", 0.2)
+
+    async def deaf(scope: object, receive: object, send: object) -> None:
+        await asyncio.Event().wait()
+
+    guard, _ = guarded(deaf, door(seconds=0.05))
+    before = metrics.CUT.labels("time")._value.get()
+    await Client(guard).done()
+    assert metrics.CUT.labels("time")._value.get() == before + 1
 
 
 async def test_who_leaves_while_waiting_is_not_answered() -> None:
@@ -242,12 +294,12 @@ async def test_a_closed_door_lets_finish_what_is_inside() -> None:
     guard, of = guarded(app, door(running=1))
     inside, waiting = Client(guard), Client(guard)
     await until(lambda: of.gate.waiting == 1)
-    of.closed = draining(7)
+    of.close(draining(7))
+    assert (await waiting.done()).status == 503  # at once: what it waited for will not come
     late = await Client(guard).done()
-    assert (late.status, late.headers["retry-after"]) == (503, "7")
+    assert (late.status, late.headers["retry-after"], late.headers["connection"]) == (503, "7", "close")
     app.may_end.set()
     assert (await inside.done()).status == 200
-    assert (await waiting.done()).status == 503
     assert of.gate.running == 0
 
 
