@@ -69,8 +69,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 _BY_PATH = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
 
+_MANAGING = frozenset(
+    {
+        *("/pause", "/resume", "/sleep", "/wake_up", "/abort_requests", "/reset_prefix_cache", "/reset_mm_cache"),
+        *("/reset_encoder_cache", "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep"),
+        *("/start_profile", "/stop_profile", "/init_weight_transfer_engine", "/update_weights"),
+    }
+)
+"""Where nothing is generated, and nobody may have to wait behind those that generate."""
+
+
 def endpoint_of(path: str) -> Endpoint:
     """The endpoint at a path."""
+    if path in _MANAGING:
+        return Endpoint(path, thinks=False)
     if path.startswith("/v1/responses/") and path.endswith("/cancel"):
         return Endpoint(path, thinks=False)
     return _BY_PATH.get(path, Endpoint(path))

@@ -134,6 +134,9 @@ async def listen(
     ending = asyncio.create_task(lifecycle.ending.wait())
     try:
         await _until_started(server, serving)
+        if serving.done():  # it could not even begin
+            serving.result()
+            return
         lifecycle.ready = True
         on_start()
         await asyncio.wait({serving, dying, ending}, return_when=asyncio.FIRST_COMPLETED)

@@ -113,6 +113,8 @@ def _key(place: str, line: str, usual: KeyLimits) -> ApiKey:
     name, colon, key = entry.partition(":")
     if not colon or not _NAME.fullmatch(name):
         raise InputError(FLAG, f"{place}: must be name:key, the name of letters, digits, dots and dashes")
+    if not key.isascii():
+        raise InputError(FLAG, f"{place}: the key of {name} has characters that headers do not carry")
     if len(key) < _SHORTEST:
         raise InputError(FLAG, f"{place}: the key of {name} has fewer than {_SHORTEST} characters")
     limits = {"running": usual.running, "tokens": usual.tokens}

@@ -14,7 +14,7 @@ _ROLE = b'"role"'
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """`size` and `together` in bytes: of one body, and of all that are being read or wait for their turn. `messages` in
+    """`size` and `together` in bytes: of one body, and of all whose requests are not done. `messages` in
     a conversation. `seconds` to send a body in."""
 
     size: int
@@ -75,6 +75,10 @@ class Bodies:
         return Held(self)
 
     def _check_messages(self, messages: Sequence[MutableMapping[str, Any]]) -> None:
+        if b"\0" in b"".join(message.get("body", b"")[:4] for message in messages[:4])[:4]:
+            raise RefusedError(
+                bad_request("body", "must be UTF-8")
+            )  # JSON in UTF-16 would pass by what looks for bytes
         most = self._limits.messages
         if sum(message.get("body", b"").count(_ROLE) for message in messages) > most:
             raise RefusedError(bad_request("messages", f"has more than {most} entries (--drr-max-messages)"))

@@ -54,6 +54,7 @@ def test_others_are_not(tmp_path: Path, headers: list[tuple[bytes, bytes]]) -> N
         (":secret-secret-secret", "must be name:key"),
         ("a b:secret-secret-secret", "must be name:key"),
         ("bob:secret", "fewer than 16"),
+        ("bob:sécret-secret-secret", "headers do not carry"),
         ("bob:secret-secret-secret tokens=0", "from 1 up"),
         ("bob:secret-secret-secret tokens", "from 1 up"),
         ("bob:secret-secret-secret speed=3", "running=N and tokens=N"),

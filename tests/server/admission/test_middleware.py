@@ -78,7 +78,21 @@ async def test_large_bodies_are_not_read() -> None:
     assert (many.status, many.error["param"]) == (400, "messages")
     spoken = json.dumps({"messages": [{"role": "user", "content": json.dumps([{"role": 1}] * 9)}]}).encode()
     assert (await Client(guard, body=spoken).done()).status == 200  # a text may speak of roles
+    wide = await Client(guard, body=json.dumps({"messages": [{"role": "user"}] * 5}).encode("utf-16")).done()
+    assert (wide.status, wide.error["param"]) == (400, "body")
     assert of.bodies.held == 0
+
+
+async def test_who_manages_does_not_wait_behind_those_who_generate() -> None:
+    app = Answering()
+    guard, of = guarded(app, door(running=1, waiting=0))
+    inside = Client(guard)
+    await until(lambda: app.begun == 1)
+    resume = Client(guard, path="/resume")
+    await until(lambda: app.begun == 2)
+    assert (of.gate.running, of.gate.waiting) == (1, 0)
+    app.may_end.set()
+    assert (await resume.done()).status == (await inside.done()).status == 200
 
 
 async def test_all_bodies_together_are_limited() -> None:
