@@ -21,11 +21,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
+_ABOVE_ZERO = (
+    *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
+    *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
+    *("drr_request_seconds", "drr_stall_seconds"),
+)
+_NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
+
 NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
-
-
-_FROM_ONE = ("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages")
 
 
 def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
@@ -59,16 +63,10 @@ def check_kind(given: Mapping[str, Any], kind: str) -> None:
 def _check_values(given: Mapping[str, Any]) -> None:
     if "dm_nice" in given and not 0 <= given["dm_nice"] <= 19:
         raise InputError("--dm-nice", f"must be from 0 to 19, not {given['dm_nice']}")
-    for name in ("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"):
+    for name in _ABOVE_ZERO:
         if given.get(name) is not None:
             check_range(flag(name), given[name], above=0)
-    for name in _FROM_ONE:
-        if given.get(name) is not None:
-            check_range(flag(name), given[name], least=1)
-    for name in ("drr_request_seconds", "drr_stall_seconds"):
-        if given.get(name) is not None:
-            check_range(flag(name), given[name], above=0)
-    for name in ("drr_max_waiting", "drr_shutdown_lead"):
+    for name in _NOT_BELOW_ZERO:
         if given.get(name) is not None:
             check_range(flag(name), given[name], least=0)
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):

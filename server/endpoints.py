@@ -1,7 +1,7 @@
 """Which endpoint takes DRR's options, as data. What an endpoint does not take it refuses; nothing is ignored that the
 client could have left out."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,12 @@ _MANAGING = frozenset(
     }
 )
 """Where nothing is generated, and nobody may have to wait behind those that generate."""
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """The path of an ASGI request, without what stands before it where the server is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def endpoint_of(path: str) -> Endpoint:

@@ -10,6 +10,7 @@ from server.endpoints import (
     OUTCOME_HEADER,
     Endpoint,
     endpoint_of,
+    path_of,
     served_names,
     split_alias,
 )
@@ -32,7 +33,7 @@ class GuardOptions:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        endpoint = endpoint_of(scope["path"].removeprefix(scope.get("root_path", "")))
+        endpoint = endpoint_of(path_of(scope))
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
         elif endpoint.path == CHAT_PATH:

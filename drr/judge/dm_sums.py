@@ -1,6 +1,7 @@
 """SHA256SUMS: what the files of a DM were when it was made. A file that is missing or damaged since would judge wrongly
 without a word: a tokenizer that is gone is replaced by a guess, weights of random bytes still give numbers."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -54,5 +55,12 @@ def _judging_files(folder: Path) -> list[str]:
 
 
 def _digest(path: Path) -> str:
+    found = path.stat()
+    return _digest_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(path: Path, *identity: int) -> str:
+    """A server looks at its DM before vLLM is loaded and after: large weights are read once."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from server.admission.bodies import Bodies, BodyLimits, LeftError, RefusedError
 from server.admission.gate import FullError, Gate
 from server.admission.shares import USING, Share, Shares
 from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay, too_long
-from server.endpoints import endpoint_of
+from server.endpoints import endpoint_of, path_of
 from server.refusals import Refusal, busy, unavailable
 
 OPEN_PATHS = frozenset({"/health", "/live", "/ready", "/ping", "/version"})
@@ -69,7 +69,7 @@ class Admission:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         key = None
         is_open = path in self._door.open_paths and scope.get("method") in _READING
         if self._door.keys and not is_open:
@@ -164,10 +164,9 @@ class Admission:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
         if refusal.status != 429:  # what is left of the body is never read: the connection cannot be used again
             refusal = refusal.closing()
-        await refusal.response(path)(scope, receive, send)
+        await refusal.response(path_of(scope))(scope, receive, send)
 
 
 class _Place:

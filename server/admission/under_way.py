@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from server import metrics
+from server.endpoints import path_of
 from server.refusals import Refusal
 
 Message = MutableMapping[str, Any]
@@ -74,12 +75,6 @@ class Exchange:
         elif not self._complete:
             await self._end()
 
-    @property
-    def path(self) -> str:
-        """The path without what stands before it where the server is mounted."""
-        path: str = self._scope["path"]
-        return path.removeprefix(self._scope.get("root_path", ""))
-
     async def _receive(self) -> Message:
         if self._first:
             return self._first.pop(0)
@@ -128,10 +123,10 @@ class Exchange:
         if self._refusal is None or (self._begun and not self._streams):
             return False
         if self._begun:
-            event = self._refusal.event(self.path)
+            event = self._refusal.event(path_of(self._scope))
             await self._hand_over({"type": "http.response.body", "body": event, "more_body": False})
         else:
-            await self._refusal.response(self.path)(self._scope, self._receive, self._hand_over)
+            await self._refusal.response(path_of(self._scope))(self._scope, self._receive, self._hand_over)
         return True
 
 
