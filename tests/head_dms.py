@@ -8,6 +8,7 @@ from typing import Any
 
 from drr import reference
 from drr.judge.dm_folder import CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, DmCard
+from drr.judge.dm_sums import write_sums
 from drr.judge.head import Kind, save_head
 from tests.judge.test_head import head_of
 
@@ -23,4 +24,5 @@ def make_dm(folder: Path, kind: Kind, **changes: Any) -> Path:
     save_head(head_of(kind), folder / HEAD_NAME)
     if kind != "text":
         (folder / STATE_HEAD_NAME).write_bytes(b"")
+    write_sums(folder)
     return folder

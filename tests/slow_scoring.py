@@ -1,4 +1,4 @@
-"""Engine token rate with scoring at its own speed (A) and slowed to 200 ms per boundary (B), as A B B A A B ...
+"""Engine token rate with scoring at its own speed (A) and slowed to 500 ms per boundary (B), as A B B A A B ...
 
 python -m tests.slow_scoring      prints {"ratios": [...], "rates": [...]}, B over A in each pair
 
@@ -24,7 +24,7 @@ from drr.loop.steps import StepRule
 from drr.tasks import Split
 from drr.tasks.reference_suite import reference_questions
 
-_DELAY = 0.2
+_DELAY = 0.5
 _REQUESTS = 16
 _PAIRS = 5
 

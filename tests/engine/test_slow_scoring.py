@@ -12,4 +12,5 @@ def test_the_engine_does_not_wait_for_scores() -> None:
     )
     assert result.returncode == 0, result.stderr[-2000:]
     measured = json.loads(result.stdout.strip().splitlines()[-1])
-    assert statistics.median(measured["ratios"]) > 0.85, measured
+    # An engine that waited would take ten times half a second longer than the one to two that a request thinks.
+    assert statistics.median(measured["ratios"]) > 0.6, measured
