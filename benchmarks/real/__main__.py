@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.pages import EVIDENCE_PAGE
 from benchmarks.real.questions import USES, sets_of
 from benchmarks.real.report import report
-from benchmarks.real.run import Sizes, run
+from benchmarks.real.run import PUBLISH, Sizes, run
 from drr.checks import check_range
 from drr.engine.devices import prepare_environment
 from drr.failures import guarded
@@ -83,7 +83,8 @@ def _run(options: argparse.Namespace) -> int:
         options.traces,
         options.dtype,
     )
-    report(options.out, options.page)
+    if options.stage is None or PUBLISH in options.stage:
+        report(options.out, options.page)
     return 0
 
 

@@ -59,12 +59,15 @@ STRATEGIES: tuple[tuple[str, ...], ...] = (
     ("rethink: logprob", "rethink: confidence", "rethink: self_critique"),
     tuple(f"{name}, {rule}" for name in CALIBRATED for rule in ("default", "5 % lost")),
     ("budget",),
-    ("judged by critique", "rethink: critique, 4", "in context, rethink: critique, 2"),
+    ("judged by critique", "rethink: critique, 2", "in context, rethink: critique, 2"),
 )
 """What is compared, in the order in which it is run."""
 
 _TRACE_QUESTIONS = 400
 """Questions of each file of recorded solutions: an encoder reads the whole text anew at every boundary."""
+
+PUBLISH = "publish"
+"""The stage after which there is something to report."""
 
 _CLOSE = "</think>"
 """What ends the thinking in recorded traces that have any."""
@@ -146,7 +149,7 @@ def run(
         "records-test": partial(_records, place, "test"),  # from what the strategies generated
         "skill": partial(_skill, place),
         "traces": partial(_traces, place, backbone, traces),
-        "publish": partial(_publish, place),
+        PUBLISH: partial(_publish, place),
     }
     unknown = [name for name in only or () if name not in stages]
     if unknown:

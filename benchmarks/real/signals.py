@@ -22,7 +22,7 @@ from sklearn.preprocessing import StandardScaler
 from drr.errors import InputError, first_line
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries, flatten
-from drr.learn.fusion import rollout_weights
+from drr.learn.fusion import rollout_weights, sigmoid
 from drr.learn.records import Rollout
 from drr.learn.train_split import TrainingData
 from drr.loop.features import FEATURE_NAMES
@@ -32,6 +32,9 @@ _TABLE = "embed_tokens.weight"
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the regression's penalty that are tried."""
+
+_LEAST_SLOPE = 0.05
+"""So much more is the log-odds of `now` by one unit of a signal, at least."""
 
 _CONFIDENCE = FEATURE_NAMES.index("attempt_mean_logprob")
 
@@ -90,15 +93,20 @@ def _lessons(rollouts: Sequence[Rollout], table: torch.Tensor) -> tuple[NDArray[
     return mean_embeddings(rollouts, table)[data.known], data.now[data.known], rollout_weights(data)[data.known]
 
 
-def by_embeddings(data: TrainingData, fitting: Boundaries, rollouts: Sequence[Rollout], table: torch.Tensor) -> Reals:
-    """[N] the probability of `now` at the boundaries of `rollouts`, calibrated on `fitting` (those of `data.head`)."""
+def by_embeddings(data: TrainingData, rollouts: Sequence[Rollout], table: torch.Tensor) -> Reals:
+    """[N] the probability of `now` at the boundaries of `rollouts`, calibrated on `data.head`."""
     regression = fit_regression(data, table)
+    fitting = flatten(data.head, [np.zeros((len(rollout.steps), 2)) for rollout in data.head])
     fitted = regression.decision_function(mean_embeddings(data.head, table))
     return _calibrated(fitted, fitting, regression.decision_function(mean_embeddings(rollouts, table)))
 
 
 def by_confidence(fitting: Boundaries, tested: Boundaries) -> Reals | None:
-    """[N] the probability of `now` by the attempt's mean log-probability so far; None unless it is known throughout."""
+    """[N] the probability of `now` by the attempt's mean log-probability so far; None unless it is known throughout.
+
+    Sure is taken for right, whatever the boundaries at which it was fitted say: over unlike boundaries a regression
+    can find the opposite, and would turn the baseline against itself.
+    """
     if not (fitting.featured.all() and tested.featured.all()):
         return None
     return _calibrated(fitting.features[:, _CONFIDENCE], fitting, tested.features[:, _CONFIDENCE])
@@ -108,4 +116,8 @@ def _calibrated(fitted: Reals, fitting: Boundaries, signal: Reals) -> Reals:
     """A signal as a probability, through a regression on its values `fitted` at the boundaries `fitting`."""
     known = fitting.known
     regression = LogisticRegression().fit(fitted[known, None], fitting.now[known])
-    return np.asarray(regression.predict_proba(signal[:, None])[:, 1], dtype=np.float64)
+    slope, shift = float(regression.coef_[0, 0]), float(regression.intercept_[0])
+    if slope < _LEAST_SLOPE:
+        odds = np.log(fitting.now[known].mean() / (1 - fitting.now[known].mean()))
+        slope, shift = _LEAST_SLOPE, odds - _LEAST_SLOPE * float(fitted[known].mean())
+    return sigmoid(slope * signal + shift)

@@ -19,24 +19,25 @@ import numpy as np
 from benchmarks.real.intervals import Scored, differences, figures
 from benchmarks.real.signals import by_confidence, by_embeddings, read_embeddings
 from drr.cli.common import complete_records
-from drr.engine.state_head import StateHead
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, read_trained_on
 from drr.judge.head import FusionHead
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries
 from drr.learn.fusion import fit_head, probabilities, with_temperatures
-from drr.learn.judging import Judge, fit_parts, part_probabilities
+from drr.learn.judging import Judge, fit_parts, fused, part_probabilities
 from drr.learn.records import Rollout, question_key, read_rollouts, share_of
 from drr.learn.state_config import StateConfig
 from drr.learn.states import BoundaryStates, read_states
-from drr.learn.train_split import TrainingData, split_for_training
-from drr.learn.train_state import state_logits, train_state_head
+from drr.learn.train_split import split_for_training
+from drr.learn.train_state import TrainedStateHead, state_logits, train_state_head
 
 SIZES = (100, 300, 1000)
 SEEDS = (0, 1, 2)
 
 _CONFIG = StateConfig()
+
+_LEAST_QUESTIONS = 20
 
 _ALL_TRAIN = 1.0
 """Share of the training records that trains: test questions come from records of their own."""
@@ -63,15 +64,19 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """A DM of kind head, the rollouts that it was made from, and the boundaries that its fusion was fitted on."""
+    """A DM of kind head, and the boundaries that its fusion was fitted on."""
 
-    state: StateHead
+    state: TrainedStateHead
     fusion: FusionHead
-    data: TrainingData
     fitting: Boundaries
 
+    @property
+    def questions(self) -> list[str]:
+        """The questions of the rollouts that trained it."""
+        return [rollout.question for rollout in self.state.rollouts]
+
     def scored(self, rollouts: Sequence[Rollout], states: BoundaryStates) -> Scored:
-        boundaries = state_logits(self.state, rollouts, states)
+        boundaries = state_logits(self.state.head, rollouts, states)
         return Scored(probabilities(self.fusion, boundaries)[:, 0], boundaries, rollouts)
 
 
@@ -92,25 +97,25 @@ def parts(
     """
     _check_apart(train.rollouts, test.rollouts)
     head = _learn(train.rollouts, train.states, config)
-    fitting, tested = head.fitting, head.scored(test.rollouts, test.states).data
-    fusion, seed = head.fusion, config.seed
-    questions = [rollout.question for rollout in head.data.head]
+    tested, seed = head.scored(test.rollouts, test.states).data, config.seed
+    fitted = fit_parts(head.fusion, head.fitting, head.questions, head.fitting, seed)
+    scores: dict[str, Reals] = {name: found[:, 0] for name, found in part_probabilities(fitted, tested).items()}
+    data = split_for_training(train.rollouts, _ALL_TRAIN)
     if text_dm is not None:
         _check_text_dm(text_dm, test)
-        fitting = _with_text(fitting, head.data.head, text_dm)
-        tested = _with_text(tested, test.rollouts, text_dm)
-        fusion = _fused(fitting, questions, seed)
-    fitted = fit_parts(fusion, fitting, questions, fitting, seed)
-    scores: dict[str, Reals] = {name: found[:, 0] for name, found in part_probabilities(fitted, tested).items()}
+        fitting = _with_text(head.state.unseen_of(data.head), data.head, text_dm)
+        fitting, read = fitting.where(fitting.judged), _with_text(tested, test.rollouts, text_dm)
+        questions = [rollout.question for rollout in data.head]
+        more = part_probabilities(fit_parts(_fused(fitting, questions, seed), fitting, questions, fitting, seed), read)
+        scores |= {name: more[name][:, 0] for name in ("text", "fused")}
     if reasoner is not None:
-        table = read_embeddings(reasoner)
-        scores["embeddings"] = by_embeddings(head.data, fitting, test.rollouts, table)
-    if (confidence := by_confidence(fitting, tested)) is not None:
+        scores["embeddings"] = by_embeddings(data, test.rollouts, read_embeddings(reasoner))
+    if (confidence := by_confidence(head.fitting, tested)) is not None:
         scores["log-probability"] = confidence
     scored = {name: Scored(found, tested, test.rollouts) for name, found in scores.items()}
     whole = scored.get("head", scored["state"])  # without behaviour features a head is its state head
     return {
-        "questions": {"test": _count(test.rollouts), **_counts(head.data)},
+        "questions": {"test": _count(test.rollouts), "trained": _count(head.state.rollouts)},
         "parts": {name: {"all": figures(one), "families": _by_family(one)} for name, one in scored.items()},
         "against_head": {name: differences(one, whole) for name, one in scored.items() if one is not whole},
     }
@@ -135,7 +140,7 @@ def transfer(train: Attempts, test: Attempts, *, config: StateConfig = _CONFIG) 
         made = {name: head(source) for name, source in sources.items() if source}
         scored = {name: one.scored(asked, test.states) for name, one in made.items()}
         found[family] = {
-            "questions": {name: _count(one.data.trained_on) for name, one in made.items()},
+            "questions": {name: _count(one.state.rollouts) for name, one in made.items()},
             **{name: figures(one) for name, one in scored.items()},
             "gained": {name: differences(scored["others"], one) for name, one in scored.items() if name != "others"},
         }
@@ -181,13 +186,11 @@ def subset(rollouts: Sequence[Rollout], questions: int, seed: int) -> list[Rollo
 
 def _learn(rollouts: Sequence[Rollout], states: BoundaryStates, config: StateConfig) -> _Head:
     """A head made from all of the rollouts. InputError if they are too few for that."""
-    data = split_for_training(rollouts, _ALL_TRAIN)
-    for name, count in _counts(data).items():
-        if not count:
-            raise InputError("records", f"leave no question for {name}: more than {_count(rollouts)} are needed")
-    state, _ = train_state_head(data.text, data.dev, states, config)
-    fitting = state_logits(state, data.head, states)
-    return _Head(state, _fused(fitting, [rollout.question for rollout in data.head], config.seed), data, fitting)
+    if _count(rollouts) < _LEAST_QUESTIONS:
+        raise InputError("records", f"hold {_count(rollouts)} questions to train on; {_LEAST_QUESTIONS} are needed")
+    state = train_state_head(rollouts, states, config)
+    fitting = state.unseen.where(state.unseen.judged)
+    return _Head(state, _fused(fitting, [rollout.question for rollout in rollouts], config.seed), fitting)
 
 
 def _fused(fitting: Boundaries, questions: Sequence[str], seed: int) -> FusionHead:
@@ -198,7 +201,7 @@ def _with_text(state: Boundaries, rollouts: Sequence[Rollout], dm: Path) -> Boun
     """The boundaries of `rollouts` with the logits of the text classifier of `dm` before those of the state head."""
     card = DmCard.load(dm)
     text = Judge("text", dm, card.max_tokens).boundaries(rollouts)
-    return replace(text, kind="fused", logits=np.concatenate([text.logits, state.logits], axis=1))
+    return fused(text, state)
 
 
 def _by_family(scored: Scored) -> dict[str, Any]:
@@ -231,10 +234,6 @@ def _check_text_dm(dm: Path, test: Attempts) -> None:
     seen = {question_key(rollout.question) for rollout in test.rollouts} & read_trained_on(dm)
     if seen:
         raise InputError(str(dm), f"was trained on {len(seen)} test questions")
-
-
-def _counts(data: TrainingData) -> dict[str, int]:
-    return {"state head": _count(data.text), "early stopping": _count(data.dev), "fusion": _count(data.head)}
 
 
 def _count(rollouts: Sequence[Rollout]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drr.evaluate.combined import LIKE_ONE_SAMPLE, combined
 from drr.evaluate.run import Row, StrategyOutcomes
 from drr.evaluate.selective import Judged
 from drr.evaluate.strategies import FULL, JUDGED, SAMPLES
@@ -21,7 +22,6 @@ LEAST_GROUP = 20
 """Questions that a group needs to get figures."""
 
 _BOOTSTRAPS, _MIXTURES = 10_000, 1_000
-_COUNTS = (2, 3, 4, 6, 8, 12, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +64,15 @@ def strategy_arrays(outcomes: Sequence[StrategyOutcomes], grading: Grading) -> l
     for outcome in outcomes:
         answers = by_question(outcome.rows)
         if outcome.family == SAMPLES:
-            samples = max(map(len, answers))
-            for count in (count for count in _COUNTS if count <= samples):
-                drawn = [rows[:count] for rows in answers]
-                seconds = None if outcome.seconds is None else outcome.seconds * count / samples
-                found += _samples_together(drawn, seconds, grading)
+            for way in combined(answers, grading):
+                seconds = None
+                if outcome.seconds is not None and way.share is not None:
+                    seconds = outcome.seconds * way.share
+                found.append(_arrays(way.name, way.family, way.drawn, way.picked, seconds))
         elif outcome.family != JUDGED:
             picked = [rows[0] for rows in answers]
             found.append(_arrays(outcome.name, outcome.family, answers, picked, outcome.seconds))
     return found
-
-
-def _samples_together(drawn: list[list[Row]], seconds: float | None, grading: Grading) -> list[StrategyArrays]:
-    """The samples of every question (`drawn`) combined in every way: by majority, by the DM's score, by the oracle."""
-    count = len(drawn[0])
-    majority = [_majority(rows, grading) for rows in drawn]
-    found = [_arrays(f"self-consistency, {count}", "self-consistency", drawn, majority, seconds)]
-    if not all(np.isnan(row.p_now) for rows in drawn for row in rows):
-        best = [max(rows, key=lambda row: float(np.nan_to_num(row.p_now))) for rows in drawn]
-        found.append(_arrays(f"best of {count} by DM", "best of k: dm", drawn, best, seconds))
-    oracle = [max(rows, key=lambda row: row.right) for rows in drawn]
-    return [*found, _arrays(f"any of {count} (oracle)", "any of k (oracle)", drawn, oracle, seconds)]
 
 
 def by_question(rows: Sequence[Row]) -> list[list[Row]]:
@@ -93,12 +81,6 @@ def by_question(rows: Sequence[Row]) -> list[list[Row]]:
     for row in rows:
         groups.setdefault(row.question, []).append(row)
     return [groups[question] for question in sorted(groups)]
-
-
-def _majority(rows: Sequence[Row], grading: Grading) -> Row:
-    """The first row with the answer that most rows share; the first of all if no two agree."""
-    chosen = grading.majority([row.answer for row in rows], f"question {rows[0].question}")
-    return next((row for row in rows if row.answer == chosen), rows[0])
 
 
 def _arrays(
@@ -158,7 +140,7 @@ def at_equal_tokens(found: Sequence[StrategyArrays], contenders: Sequence[str], 
     curves: dict[str, list[str]] = {}
     for strategy in found:
         curves.setdefault(strategy.family, []).append(strategy.name)
-    for family in ("self-consistency", "best of k: dm"):
+    for family in LIKE_ONE_SAMPLE:
         if family in curves:
             curves[family].append(base.name)  # one sample is full thinking
     return [

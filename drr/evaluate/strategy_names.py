@@ -9,7 +9,7 @@ from drr.evaluate.strategies import FULL, SAMPLES, Strategy
 _COUNTED = re.compile(r" \(\d+\)$")
 """What a table puts behind the name of a family: how many strategies it has."""
 
-_OF_SAMPLES = re.compile(r"(self-consistency|best of (k|\d+)|any of (k|\d+))\b.*")
+_OF_SAMPLES = re.compile(r"(self-consistency|until two agree|(best|vote|any) of (k|\d+))\b.*")
 """Names, in tables, of ways to combine samples of full thinking."""
 
 

@@ -57,6 +57,11 @@ class Boundaries:
         """[N] whether the behaviour features are known."""
         return np.asarray(~np.isnan(self.features).any(1))
 
+    @property
+    def judged(self) -> Flags:
+        """[N] whether there are logits."""
+        return np.asarray(~np.isnan(self.logits).any(1))
+
     def where(self, mask: Flags) -> "Boundaries":
         """The boundaries where `mask` [N] is true."""
         return Boundaries(self.kind, *(getattr(self, name)[mask] for name in self.__slots__ if name != "kind"))

@@ -51,11 +51,16 @@ def _training(card: DmCard) -> str:
     trained = [_classifier(card.trained_on["classifier"], questions)] if "classifier" in card.trained_on else []
     if "state_head" in card.trained_on:
         trained.append(_state_head(card.trained_on["state_head"], questions))
+    fitted = f"{questions['head']:,} other questions"
+    if "questions" in card.trained_on.get("state_head", {}):
+        fitted = "these questions, each judged by networks that it did not train"
+        if card.kind == "fused":
+            fitted = f"the {questions['head']:,} questions that did not train the classifier"
     return f"""## Training
 
 {chr(10).join(trained)}
 A small network reads these logits beside the Reasoner's behaviour (token log-probabilities, length, position, stated
-answers). It was fitted on {questions["head"]:,} other questions. Labels were graded against {against}."""
+answers). It was fitted on {fitted}. Labels were graded against {against}."""
 
 
 def _classifier(training: dict[str, Any], questions: dict[str, int]) -> str:
@@ -70,7 +75,7 @@ def _state_head(training: dict[str, Any], questions: dict[str, int]) -> str:
     boundaries, epochs = training["boundaries"], training["best_epoch"]
     return f"""A state head ({training["parameters"]:,} parameters), which runs inside the Reasoner's forward pass, was
 trained on the Reasoner's last hidden state at {boundaries:,} boundaries of {training["rollouts"]:,} rollouts of
-{questions["text"]:,} questions ({epochs} epochs, {training["seconds"]:,} s)."""
+{training.get("questions", questions["text"]):,} questions ({epochs} epochs, {training["seconds"]:,} s)."""
 
 
 def _metrics(card: DmCard, folder: Path) -> str:

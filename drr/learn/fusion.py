@@ -1,5 +1,6 @@
 """Fit the fusion head, which turns a judge's logits and behaviour features into probabilities, and calibrate it."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +19,13 @@ _LEAST_FEATURED = 200
 """With fewer boundaries than this whose behaviour features are known, the head uses the judge's logits only."""
 
 _LEAST_SLOPE = 0.05
+
+_CHECKED_EVERY = 20
+"""Steps between two looks at how well the networks judge questions that they were not fitted to."""
+
+
+_Network = tuple[torch.nn.Linear, torch.nn.Linear]
+"""Two layers, with tanh between."""
 
 
 def fit_judge_only(data: Boundaries) -> FusionHead:
@@ -48,8 +56,8 @@ def fit_head(
     questions: Sequence[str],
     *,
     use: Sequence[str] | None = None,
-    members: int = 6,
-    hidden: int = 16,
+    members: int = 12,
+    hidden: int = 8,
     steps: int = 700,
     seed: int = 0,
 ) -> FusionHead:
@@ -58,8 +66,9 @@ def fit_head(
 
     The head is an average of `members` small networks, each fitted on a bootstrap sample of the questions
     (`questions[i]` is rollout i's), because a single network overfits to so few questions. The average is itself one
-    network with one hidden layer. Where behaviour features are unknown, the head uses the judge's logits only,
-    scaled and shifted to fit `data`.
+    network with one hidden layer. It is taken at the step at which the loss on the questions that their samples left
+    out is least; with few questions that is early. Where behaviour features are unknown, the head uses the judge's
+    logits only, scaled and shifted to fit `data`.
     """
     weight, bias = _platt(data)
     usable = data.where(data.featured & data.known)
@@ -74,11 +83,22 @@ def fit_head(
     standard = torch.tensor(np.clip((inputs - mean) / scale, -8, 8), dtype=torch.float32)
     labels = torch.tensor(np.stack([usable.now, usable.later], axis=1), dtype=torch.float32)
     names, question_of = np.unique(np.asarray(first_spellings(questions))[usable.rollout], return_inverse=True)
-    fitted = []
+    weights = torch.tensor(rollout_weights(usable), dtype=torch.float32)[:, None]
+    checks = [*range(_CHECKED_EVERY, steps, _CHECKED_EVERY), steps]
+    unseen, judges = torch.zeros(len(checks), *labels.shape), torch.zeros(len(labels), 1)
+    networks = []
     for _ in range(members):
-        drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))
-        weights = torch.tensor(rollout_weights(usable) * drawn[question_of], dtype=torch.float32)[:, None]
-        fitted.append(_fit_network(standard, labels, weights, hidden, steps))
+        drawn = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[question_of]
+        own = weights * torch.tensor(drawn, dtype=torch.float32)[:, None]
+        networks.append(_fit_network(standard, labels, own, hidden, checks))
+        left_out = torch.tensor(drawn == 0)
+        judges[left_out] += 1
+        for check, network in enumerate(networks[-1]):
+            with torch.inference_mode():
+                unseen[check][left_out] += _outputs(network, standard[left_out])
+    judged = judges[:, 0] > 0
+    losses = [_loss(total[judged] / judges[judged], labels[judged], weights[judged]) for total in unseen]
+    fitted = [network[int(np.argmin(losses))] for network in networks]
     return FusionHead(
         data.kind,
         mean=mean,
@@ -150,19 +170,37 @@ def rollout_weights(data: Boundaries) -> Reals:
 
 
 def _fit_network(
-    inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, hidden: int, steps: int
-) -> tuple[torch.nn.Linear, torch.nn.Linear]:
-    first, last = torch.nn.Linear(inputs.shape[1], hidden), torch.nn.Linear(hidden, 2)
-    model = torch.nn.Sequential(first, torch.nn.Tanh(), last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    inputs: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, hidden: int, checks: Sequence[int]
+) -> list[_Network]:
+    """The network after each of these numbers of steps; the last is all of them."""
+    network = torch.nn.Linear(inputs.shape[1], hidden), torch.nn.Linear(hidden, 2)
+    weights_of = [parameter for layer in network for parameter in layer.parameters()]
+    optimizer = torch.optim.AdamW(weights_of, lr=0.02, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, checks[-1])
+    found = []
+    for step in range(1, checks[-1] + 1):
         optimizer.zero_grad()
-        losses = functional.binary_cross_entropy_with_logits(model(inputs), labels, reduction="none")
+        losses = functional.binary_cross_entropy_with_logits(_outputs(network, inputs), labels, reduction="none")
         torch.autograd.backward((losses * weights).sum() / weights.sum())
         optimizer.step()
         schedule.step()
-    return first, last
+        if step in checks:
+            found.append(copy.deepcopy(network))
+    return found
+
+
+def _outputs(network: _Network, inputs: torch.Tensor) -> torch.Tensor:
+    first, last = network
+    logits: torch.Tensor = last(torch.tanh(first(inputs)))
+    return logits
+
+
+def _loss(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> float:
+    """Mean log loss of logits [N, 2]; weights [N, 1]. Infinite where there is nothing to judge."""
+    if not float(weights.sum()):
+        return float("inf")
+    losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1, keepdim=True)
+    return float((losses * weights).sum() / weights.sum())
 
 
 def _array(parameter: torch.Tensor) -> Reals:

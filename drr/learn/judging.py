@@ -30,17 +30,20 @@ class Judge:
 
     def boundaries(self, rollouts: Sequence[Rollout], name: str = "Scoring") -> Boundaries:
         """The boundaries of `rollouts` with the logits that serving would compute; `name` is that of the progress."""
-        text = None
-        if self.kind != "head":
-            text = score_boundaries(rollouts, classifier_folder(self.folder), self.max_tokens, name)
         if self.kind == "text":
-            assert text is not None
-            return text
+            return self.text_boundaries(rollouts, name)
         assert self.states is not None
         state = state_logits(StateHead.load(self.folder / STATE_HEAD_NAME), rollouts, self.states)
-        if text is None:
-            return state
-        return replace(text, kind="fused", logits=np.concatenate([text.logits, state.logits], axis=1))
+        return state if self.kind == "head" else fused(self.text_boundaries(rollouts, name), state)
+
+    def text_boundaries(self, rollouts: Sequence[Rollout], name: str = "Scoring") -> Boundaries:
+        """The boundaries of `rollouts` with the logits of the text classifier alone."""
+        return score_boundaries(rollouts, classifier_folder(self.folder), self.max_tokens, name)
+
+
+def fused(text: Boundaries, state: Boundaries) -> Boundaries:
+    """The same boundaries with the logits of a text classifier and of a state head, side by side."""
+    return replace(text, kind="fused", logits=np.concatenate([text.logits, state.logits], axis=1))
 
 
 def fit_parts(

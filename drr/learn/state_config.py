@@ -11,15 +11,16 @@ class StateConfig:
 
     The head is the average of `members` small networks of `hidden` units, each trained on a bootstrap sample of the
     questions, because a single one overfits. `dropout` acts on states and hidden units. A batch holds all attempts at
-    `questions` questions. Training ends once the loss on other questions has not fallen for `patience` epochs.
+    `questions` questions. Training ends once the loss on the questions that a member's sample left out has not fallen
+    for `patience` epochs.
     """
 
     epochs: int = 24
     questions: int = 16
     learning_rate: float = 3e-3
     weight_decay: float = 1.0
-    hidden: int = 64
-    members: int = 6
+    hidden: int = 32
+    members: int = 12
     dropout: float = 0.1
     patience: int = 4
     seed: int = 0

@@ -46,7 +46,7 @@ class BoundaryStates:
     def of(self, rollouts: Sequence[Rollout]) -> torch.Tensor:
         """[N, size] states (float32) at all boundaries of `rollouts`, rollout by rollout. KeyError for an attempt of
         other records."""
-        found = [self.by_key[_key(rollout)] for rollout in rollouts]
+        found = [self.by_key[attempt_key(rollout)] for rollout in rollouts]
         return torch.cat([*found, torch.zeros((0, self.size))]).float()
 
     def joined(self, other: "BoundaryStates") -> "BoundaryStates":
@@ -84,7 +84,7 @@ def read_states(records: Path, manifest: Manifest, reasoner: str | None = None) 
                 states = _states(model, rollouts)
                 _keep(states, folder, path)
                 progress.advance()
-            by_key.update(zip(map(_key, rollouts), _by_rollout(states, rollouts), strict=True))
+            by_key.update(zip(map(attempt_key, rollouts), _by_rollout(states, rollouts), strict=True))
     if not by_key:
         raise InputError(str(records), "holds no attempt with a step")
     return BoundaryStates(by_key)
@@ -112,7 +112,8 @@ def _attempts(records: Path, manifest: Manifest) -> dict[Path, list[Rollout]]:
     return attempts
 
 
-def _key(rollout: Rollout) -> Key:
+def attempt_key(rollout: Rollout) -> Key:
+    """What identifies an attempt."""
     parts = (rollout.prompt_ids or (), rollout.thought_ids or (), rollout.step_tokens)
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

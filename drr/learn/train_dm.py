@@ -29,18 +29,19 @@ from drr.learn.boundaries import Boundaries
 from drr.learn.dm_card import write_dm_card
 from drr.learn.dm_metrics import baselines, score_report
 from drr.learn.fusion import fit_head, with_temperatures
-from drr.learn.judging import Judge, fit_parts, part_probabilities
+from drr.learn.judging import Judge, fit_parts, fused, part_probabilities
 from drr.learn.plots import draw_dm
 from drr.learn.records import Manifest, Rollout, question_key
 from drr.learn.state_config import StateConfig
 from drr.learn.states import BoundaryStates
 from drr.learn.train_split import TrainingData
-from drr.learn.train_state import train_state_head
+from drr.learn.train_state import TrainedStateHead, train_state_head
 from drr.loop.steps import StepRule
 
 _DEFAULT_THRESHOLD = 0.9
 """The threshold on p_now of a DM that has not been calibrated yet."""
 
+_SCORING = "Scoring for the head"
 _INDEX_NAME = "model.safetensors.index.json"
 _OWN_FILES = (
     *(CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, SUMS_NAME),
@@ -51,11 +52,11 @@ _OWN_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The trained parts of a DM in its folder: the figures of their trainings (None: no such part), and the keys of
-    questions that they were trained on beside those of the records at hand."""
+    """The trained parts of a DM in its folder (None: no such part): the figures of the classifier's training, and the
+    state head. `trained_on` are the keys of questions that they were trained on beside those of the records at hand."""
 
     classifier: dict[str, Any] | None = None
-    state_head: dict[str, Any] | None = None
+    state_head: TrainedStateHead | None = None
     trained_on: frozenset[str] = field(default_factory=frozenset)
 
     @property
@@ -84,8 +85,7 @@ def finish_dm(
     `folder`, which holds the trained parts. `states` are those of all attempts in `data`, where there is a state
     head."""
     judge = Judge(trained.kind, folder, trained.max_tokens, states)
-    fitting = judge.boundaries(data.head, "Scoring for the head")
-    questions = [rollout.question for rollout in data.head]
+    fitting, questions = fitting_boundaries(data, judge, trained.state_head)
     head = with_temperatures(fit_head(fitting, questions, seed=seed), fitting)
     save_head(head, folder / HEAD_NAME)
     keys = sorted({question_key(rollout.question) for rollout in data.trained_on} | trained.trained_on)
@@ -97,7 +97,10 @@ def finish_dm(
         metrics = measure(parts, fitting, held_out, data.held_out, folder / "plots")
     settings = manifest.settings
     reasoner = settings["reasoner"]
-    figures = {"classifier": trained.classifier, "state_head": trained.state_head}
+    figures = {
+        "classifier": trained.classifier,
+        "state_head": None if trained.state_head is None else trained.state_head.figures,
+    }
     card = DmCard(
         id=name or folder.resolve().name,
         reasoner=reasoner["fingerprint"],
@@ -122,6 +125,23 @@ def finish_dm(
     return card
 
 
+def fitting_boundaries(
+    data: TrainingData, judge: Judge, state_head: TrainedStateHead | None
+) -> tuple[Boundaries, list[str]]:
+    """The boundaries on which the fusion head is fitted, and the questions of the rollouts that their numbers name.
+
+    A text classifier can be judged by on the questions for the head only. A state head comes with the logits of unseen
+    questions for everything that trained it, so with nothing else to read, all of it fits the fusion head as well.
+    """
+    if state_head is None:
+        return judge.boundaries(data.head, _SCORING), [rollout.question for rollout in data.head]
+    fitting, rollouts = state_head.unseen, data.trained_on
+    if judge.kind == "fused":
+        rollouts = data.head
+        fitting = fused(judge.text_boundaries(rollouts, _SCORING), state_head.unseen_of(rollouts))
+    return fitting.where(fitting.judged), [rollout.question for rollout in rollouts]
+
+
 def measure(
     parts: Mapping[str, FusionHead], fitting: Boundaries, held_out: Boundaries, rollouts: Sequence[Rollout], plots: Path
 ) -> dict[str, Any]:
@@ -133,13 +153,13 @@ def measure(
     return {**report, "baselines": baselines(fitting, held_out)}
 
 
-def add_state_head(data: TrainingData, states: BoundaryStates, folder: Path, config: StateConfig) -> dict[str, Any]:
-    """Train a state head and write it into `folder`; returns the figures of its training."""
-    head, figures = train_state_head(data.text, data.dev, states, config)
+def add_state_head(data: TrainingData, states: BoundaryStates, folder: Path, config: StateConfig) -> TrainedStateHead:
+    """Train a state head and write it into `folder`."""
+    trained = train_state_head(data.trained_on, states, config)
     folder.mkdir(parents=True, exist_ok=True)
-    head.save(folder / STATE_HEAD_NAME)
+    trained.head.save(folder / STATE_HEAD_NAME)
     index_classifier(folder)
-    return figures
+    return trained
 
 
 def index_classifier(folder: Path) -> None:

@@ -1,6 +1,9 @@
 """Train a state head: a small network from the Reasoner's state at a boundary to the logits of `now` and `later`.
 
-It takes minutes: the states are computed once (drr.learn.states), and only the network is trained.
+It takes minutes: the states are computed once (drr.learn.states), and only the network is trained. The head is the
+average of several members, each trained on a bootstrap sample of the questions. The members that never saw a question
+judge it as the head judges a new one, so every question trains the head, decides when training ends, and fits what
+reads the head's logits (Breiman, "Out-of-bag estimation", 1996).
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,11 +18,12 @@ from torch.nn import functional
 
 from drr.engine.state_head import OUTPUTS, StateHead
 from drr.errors import InputError
+from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries, flatten
 from drr.learn.fusion import rollout_weights
 from drr.learn.records import Rollout
 from drr.learn.state_config import StateConfig
-from drr.learn.states import BoundaryStates
+from drr.learn.states import BoundaryStates, attempt_key
 from drr.progress import Progress
 
 
@@ -31,6 +35,24 @@ class _Lessons:
     labels: torch.Tensor
     weights: torch.Tensor
     question: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedStateHead:
+    """A state head, the figures of its training, and the rollouts that trained it. `unseen` are their boundaries with
+    the mean logits of the members that were not trained on the question; NaN where all members were."""
+
+    head: StateHead
+    unseen: Boundaries
+    figures: dict[str, Any]
+    rollouts: Sequence[Rollout]
+
+    def unseen_of(self, rollouts: Sequence[Rollout]) -> Boundaries:
+        """`unseen` of some of the rollouts that trained it, in their order. KeyError for any other."""
+        number = {attempt_key(rollout): number for number, rollout in enumerate(self.rollouts)}
+        ends = np.cumsum([len(rollout.steps) for rollout in self.rollouts])[:-1]
+        logits = np.split(self.unseen.logits, ends)
+        return flatten(rollouts, [logits[number[attempt_key(rollout)]] for rollout in rollouts], "head")
 
 
 class _Members(nn.Module):
@@ -68,35 +90,35 @@ class _Members(nn.Module):
         return head.eval().requires_grad_(False)
 
 
-def train_state_head(
-    rollouts: Sequence[Rollout], held_back: Sequence[Rollout], states: BoundaryStates, config: StateConfig
-) -> tuple[StateHead, dict[str, Any]]:
-    """A head trained on the rollouts' boundaries, and the figures of its training.
+def train_state_head(rollouts: Sequence[Rollout], states: BoundaryStates, config: StateConfig) -> TrainedStateHead:
+    """A head trained on the rollouts' boundaries.
 
-    Training ends early once the loss on `held_back` (rollouts of other questions) has not fallen for `config.patience`
-    epochs, and the best state is kept. The same arguments give the same head. InputError if the loss is never a number.
+    Training ends early once the loss at unseen questions has not fallen for `config.patience` epochs, and the best
+    state is kept. The same arguments give the same head. InputError if the loss is never a number.
     """
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    train, held = _lessons(rollouts, states), _lessons(held_back, states)
+    train = _lessons(rollouts, states)
     mean, scale = train.states.mean(0), train.states.std(0) + 1e-4
     train.states.sub_(mean).div_(scale)
-    held.states.sub_(mean).div_(scale)
     members = _Members(train.states.shape[1], config)
-    best, best_loss, best_epoch, epoch = None, float("inf"), 0, 0
+    drawn = _bootstrap(train.question, config.members, rng)
+    best, best_unseen, best_loss, best_epoch, epoch = None, None, float("inf"), 0, 0
     with Progress("State head", config.epochs) as progress:
-        for epoch in _epochs(members, train, config, rng):
-            held_loss = _held_loss(members, held)
-            if held_loss < best_loss:
-                best, best_loss, best_epoch = members.averaged(mean, scale), held_loss, epoch
-            progress.advance(f"loss {held_loss:.4f}")
+        for epoch in _epochs(members, train, drawn, config, rng):
+            unseen = _unseen_logits(members, train, drawn)
+            loss = _unseen_loss(unseen, train, drawn)
+            if loss < best_loss:
+                best, best_unseen, best_loss, best_epoch = members.averaged(mean, scale), unseen, loss, epoch
+            progress.advance(f"loss {loss:.4f}")
             if epoch - best_epoch >= config.patience:
                 break
         seconds = progress.seconds
-    if best is None:
+    if best is None or best_unseen is None:
         raise InputError("records", "teach nothing: the loss of the state head is no number")
     figures = {
         "parameters": sum(parameter.numel() for parameter in best.parameters()),
+        "questions": len(drawn),
         "rollouts": len(rollouts),
         "boundaries": len(train.states),
         "epochs": epoch,
@@ -104,15 +126,21 @@ def train_state_head(
         "best_loss": round(best_loss, 4),
         "seconds": round(seconds),
     }
-    return best, figures
+    return TrainedStateHead(best, _boundaries(rollouts, best_unseen.double().numpy()), figures, rollouts)
 
 
-def _epochs(members: _Members, train: _Lessons, config: StateConfig, rng: np.random.Generator) -> Iterator[int]:
-    """Train the members, each on a bootstrap sample of the questions; yields the number of every epoch that is done."""
-    count = int(train.question.max()) + 1
-    samples = [np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(config.members)]
-    drawn = torch.tensor(np.stack(samples, axis=1), dtype=torch.float32)
-    steps = -(-count // config.questions) * config.epochs
+def _bootstrap(question: NDArray[np.int64], members: int, rng: np.random.Generator) -> torch.Tensor:
+    """[Q, K] how often each member's sample holds each question."""
+    count = int(question.max()) + 1
+    samples = [np.bincount(rng.integers(0, count, count), minlength=count) for _ in range(members)]
+    return torch.tensor(np.stack(samples, axis=1), dtype=torch.float32)
+
+
+def _epochs(
+    members: _Members, train: _Lessons, drawn: torch.Tensor, config: StateConfig, rng: np.random.Generator
+) -> Iterator[int]:
+    """Train the members, each on its sample of the questions; yields the number of every epoch that is done."""
+    steps = -(-len(drawn) // config.questions) * config.epochs
     optimizer = torch.optim.AdamW(members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(1, config.epochs + 1):
@@ -130,6 +158,11 @@ def state_logits(head: StateHead, rollouts: Sequence[Rollout], states: BoundaryS
     """The boundaries of `rollouts` with the head's logits, computed as in serving."""
     with torch.inference_mode():
         logits = head(states.of(rollouts)).double().numpy()
+    return _boundaries(rollouts, logits)
+
+
+def _boundaries(rollouts: Sequence[Rollout], logits: Reals) -> Boundaries:
+    """The boundaries of `rollouts` with these logits [N, 2]."""
     lengths = np.cumsum([len(rollout.steps) for rollout in rollouts])[:-1]
     return flatten(rollouts, np.split(logits, lengths), "head")
 
@@ -164,10 +197,17 @@ def _loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: 
     return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
 
 
-def _held_loss(members: _Members, data: _Lessons) -> float:
-    """The log loss of the members' average."""
+def _unseen_logits(members: _Members, data: _Lessons, drawn: torch.Tensor) -> torch.Tensor:
+    """[N, 2] the mean logits of the members whose sample does not hold the boundary's question; NaN where none is."""
     members.eval()
+    without = (drawn[data.question] == 0).float()[:, :, None]
     with torch.inference_mode():
-        logits = members(data.states).mean(1, keepdim=True)
-        everything = np.arange(len(data.question))
-        return float(_loss(logits, data, everything, torch.ones(len(everything), 1)))
+        logits: torch.Tensor = (members(data.states) * without).sum(1) / without.sum(1)
+        return logits
+
+
+def _unseen_loss(logits: torch.Tensor, data: _Lessons, drawn: torch.Tensor) -> float:
+    """The mean log loss of such logits, over the boundaries that a member did not see."""
+    rows = (drawn[data.question] == 0).any(1)
+    losses = functional.binary_cross_entropy_with_logits(logits[rows], data.labels[rows], reduction="none")
+    return float((losses * data.weights[rows]).sum() / data.weights[rows].sum().clamp(min=1e-6))

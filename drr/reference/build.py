@@ -7,7 +7,6 @@ or file; a build that was stopped continues with the first missing stage.
 
 import asyncio
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any
 from drr.certify.calibrate import calibrate, split_for_calibration
 from drr.engine.devices import prepare_environment
 from drr.files import check_same_settings, read_json_object, write_whole
-from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
+from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.learn.distill import distill
 from drr.learn.distill_config import DistillConfig
 from drr.learn.dm_card import write_dm_card
@@ -33,12 +32,13 @@ from drr.learn.train_dm import (
     add_state_head,
     copy_classifier,
     finish_dm,
-    index_classifier,
+    fitting_boundaries,
     measure,
     share_classifier,
 )
 from drr.learn.train_folder import forget_training
 from drr.learn.train_split import TrainingData, split_for_training
+from drr.learn.train_state import TrainedStateHead
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain
 from drr.tasks import Split
@@ -97,11 +97,11 @@ def build(out: Path, *, quick: bool = False, seed: int = 0) -> None:
     _stage(out, "classifier", lambda: _classifier(out, training))
     _stage(out, "dm", lambda: _finish_dm(out, seed))
     risks = (0.5,) if quick else None
-    _stage(out, "calibration", lambda: _calibrate(out, "dm", risks))
+    _stage(out, "calibration", lambda: _calibrate(out, "dm", risks, seed))
     _stage(out, "dm-head", lambda: _head_dm(out, seed))
-    _stage(out, "calibration-head", lambda: _calibrate(out, "dm-head", risks))
+    _stage(out, "calibration-head", lambda: _calibrate(out, "dm-head", risks, seed))
     _stage(out, "dm-fused", lambda: _fused_dm(out, seed))
-    _stage(out, "calibration-fused", lambda: _calibrate(out, "dm-fused", risks))
+    _stage(out, "calibration-fused", lambda: _calibrate(out, "dm-fused", risks, seed))
     write_reasoner_card(out)
 
 
@@ -191,21 +191,23 @@ def _finish_dm(out: Path, seed: int) -> dict[str, Any]:
 
 def _head_dm(out: Path, seed: int) -> dict[str, Any]:
     """The DM without a second model: a state head."""
-    figures = add_state_head(_training_data(out), _states(out), out / "dm-head", replace(STATE_TRAINING, seed=seed))
-    _finish(out, "dm-head", Trained(state_head=figures), seed)
-    return figures
+    head = _add_state_head(out, "dm-head", seed)
+    _finish(out, "dm-head", Trained(state_head=head), seed)
+    return head.figures
 
 
 def _fused_dm(out: Path, seed: int) -> dict[str, Any]:
-    """The text classifier of the one DM and the state head of the other in a third."""
+    """The text classifier of the one DM and such a state head as the other's in a third."""
     data, folder = _training_data(out), out / "dm-fused"
     trained = copy_classifier(out / "dm", data, Manifest.load(out / "rollouts" / Split.TRAIN), folder)
-    shutil.copyfile(out / "dm-head" / STATE_HEAD_NAME, folder / STATE_HEAD_NAME)
-    index_classifier(folder)
-    figures = DmCard.load(out / "dm-head").trained_on["state_head"]
-    _finish(out, "dm-fused", replace(trained, state_head=figures), seed)
+    _finish(out, "dm-fused", replace(trained, state_head=_add_state_head(out, "dm-fused", seed)), seed)
     share_classifier(folder, out / "dm")
     return {}
+
+
+def _add_state_head(out: Path, name: str, seed: int) -> TrainedStateHead:
+    """Trained again whenever it is needed, which gives the same head: it takes a minute."""
+    return add_state_head(_training_data(out), _states(out), out / name, replace(STATE_TRAINING, seed=seed))
 
 
 def _finish(out: Path, name: str, trained: Trained, seed: int) -> None:
@@ -226,7 +228,7 @@ def _states(out: Path, splits: Sequence[Split] = (Split.TRAIN, Split.CALIBRATION
     return reduce(BoundaryStates.joined, found)
 
 
-def _calibrate(out: Path, name: str, risks: tuple[float, ...] | None) -> dict[str, Any]:
+def _calibrate(out: Path, name: str, risks: tuple[float, ...] | None, seed: int) -> dict[str, Any]:
     """Certify rules on the calibration questions, then measure the finished DM on the test questions."""
     folder = out / name
     source = out / "rollouts" / Split.CALIBRATION
@@ -237,11 +239,13 @@ def _calibrate(out: Path, name: str, risks: tuple[float, ...] | None) -> dict[st
     card, _ = calibrate(
         card, data, Manifest.load(source), folder, states=states, max_lost_points=MAX_LOST_POINTS, **options
     )
-    head, fitted_on = load_dm_head(folder), _training_data(out).head
+    head = load_dm_head(folder)
     judge = Judge(head.kind, folder, card.max_tokens, states)
-    fitting, tempering = judge.boundaries(fitted_on), judge.boundaries(data.temperature)
+    state_head = None if card.kind == "text" else _add_state_head(out, name, seed)
+    fitting, questions = fitting_boundaries(_training_data(out), judge, state_head)
+    tempering = judge.boundaries(data.temperature)
     test_rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TEST) if rollout.steps]
-    parts = fit_parts(head, fitting, [rollout.question for rollout in fitted_on], tempering)
+    parts = fit_parts(head, fitting, questions, tempering)
     metrics = measure(parts, fitting, judge.boundaries(test_rollouts), test_rollouts, folder / "plots")
     card = replace(card, metrics=metrics)
     card.save(folder)

@@ -178,10 +178,18 @@ def _reporting(name: str, function: Callable[[str, str], Any]) -> Grader:
 
 def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:
     """The answer that most responses agree on, the earliest of several with as many votes; None if no two agree."""
+    votes = [sum(row) for row in agreement(responses, grade)]
+    if max(votes, default=0) < 2:
+        return None
+    return answer_in(responses[votes.index(max(votes))])
+
+
+def agreement(responses: Sequence[str], grade: Grader) -> list[list[bool]]:
+    """[i][j] whether response j gives the answer of response i. No response gives that of one without any."""
     answers = [answer_in(response) for response in responses]
-    best, votes = None, 1
-    for answer in dict.fromkeys(answer for answer in answers if answer):
-        count = sum(other == answer or grade(other, answer) for other in answers)
-        if count > votes:
-            best, votes = answer, count
-    return best
+    givers = {
+        answer: [other == answer or grade(other, answer) for other in answers]
+        for answer in dict.fromkeys(answers)
+        if answer
+    }
+    return [givers.get(answer, [False] * len(answers)) for answer in answers]

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from drr.errors import InputError
 from drr.tasks.answers import Expression
-from drr.tasks.grading import GRADERS, Comparison, check_gold, decide, majority_answer
+from drr.tasks.grading import GRADERS, Comparison, agreement, check_gold, decide, majority_answer
 from drr.tasks.grading_worker import MEMORY_EXIT, Limits, Work, run
 
 _MOST_WORKERS = 4
@@ -95,6 +95,14 @@ class Grading:
     def majority(self, responses: Sequence[str], where: str) -> str | None:
         """The answer that most responses agree on; None if no two agree. See `majority_answer`. An answer that exceeds
         a limit by itself is compared no further, because every comparison would."""
+        return majority_answer(responses, self._comparing(where))
+
+    def agreement(self, responses: Sequence[str], where: str) -> list[list[bool]]:
+        """[i][j] whether response j gives the answer of response i, compared as for `majority`."""
+        return agreement(responses, self._comparing(where))
+
+    def _comparing(self, where: str) -> Callable[[str, str], bool]:
+        """Whether a response gives an answer."""
         hopeless: set[str] = set()
 
         def agree(response: str, answer: str) -> bool:
@@ -106,7 +114,7 @@ class Grading:
                     hopeless.update(text for text in (response, answer) if self._exceeds(text))
             return False
 
-        return majority_answer(responses, agree)
+        return agree
 
     def gold_fault(self, gold: str) -> str | None:
         """Why nothing can be graded against `gold`; None if it can be used."""

@@ -24,7 +24,7 @@ from drr.learn.dm_metrics import auroc, baselines, within_question_auroc
 from drr.learn.fusion import fit_head
 from drr.learn.records import Manifest, Rollout, question_key, write_shard
 from drr.learn.state_config import StateConfig
-from drr.learn.states import STATES_NAME, BoundaryStates, _keep, _key
+from drr.learn.states import STATES_NAME, BoundaryStates, _keep, attempt_key
 from tests.fakes import rollout_of
 
 SIZE, STEPS, ATTEMPTS = 12, 3, 4
@@ -54,7 +54,7 @@ def attempts(telling: Telling, questions: int, seed: int, noise: float = 0.5) ->
             state = rng.normal(0, 1.0, (STEPS, SIZE))
             if isinstance(sign, int):
                 state[:, sign] = 2 * right - 1 + rng.normal(0, noise, STEPS)
-            by_key[_key(rollout)] = torch.tensor(state, dtype=torch.float32)
+            by_key[attempt_key(rollout)] = torch.tensor(state, dtype=torch.float32)
             rollouts.append(rollout)
     return Attempts(rollouts, BoundaryStates(by_key))
 
@@ -95,9 +95,9 @@ def test_every_signal_is_found_by_the_part_that_reads_it(
 ) -> None:
     monkeypatch.setattr(judging, "score_boundaries", partial(says_who_is_right, "read"))
     for module in (judging, skill):
-        monkeypatch.setattr(module, "fit_head", partial(fit_head, steps=250, members=2))
+        monkeypatch.setattr(module, "fit_head", partial(fit_head, steps=250, members=6))
     telling: Telling = {"felt": 3, "read": "text", "sure": "logprobs", "worded": "words"}
-    train, test = attempts(telling, 60, seed=1, noise=0.2), attempts(telling, 30, seed=2, noise=0.2)
+    train, test = attempts(telling, 62, seed=1, noise=0.2), attempts(telling, 30, seed=2, noise=0.2)
     table = torch.randn(1024, SIZE, generator=torch.Generator().manual_seed(0)).bfloat16()
     found = parts(train, test, text_dm=text_dm, reasoner=reasoner_with(table, tmp_path / "reasoner"), config=CONFIG)
 
@@ -123,7 +123,7 @@ def test_every_signal_is_found_by_the_part_that_reads_it(
             found["parts"][part]["all"]["all"]["auroc"] - against, abs=2e-4
         )
     assert set(found["against_head"]) == {*finds} - {"head"}
-    assert sum(found["questions"].values()) - found["questions"]["test"] == 4 * 60
+    assert found["questions"] == {"test": 4 * 30, "trained": 4 * 62}
     assert json.loads(json.dumps(found)) == found
 
 
@@ -164,22 +164,16 @@ def test_a_learning_curve_has_nested_subsets_of_the_right_size(monkeypatch: pyte
     train = without_logprobs(attempts(telling, 100, seed=1, noise=2.0))
     test = without_logprobs(attempts(telling, 30, seed=2, noise=2.0))
     trained_on: list[set[str]] = []
-    split = skill.split_for_training
-
-    def watched(rollouts: Sequence[Rollout], share: float) -> Any:
-        trained_on.append({rollout.identity for rollout in rollouts})
-        assert len(rollouts) == ATTEMPTS * len(trained_on[-1])
-        return split(rollouts, share)
-
     seeds = []
     train_head = skill.train_state_head
 
-    def seeded(*arguments: Any) -> Any:
+    def watched(rollouts: Sequence[Rollout], *arguments: Any) -> Any:
+        trained_on.append({rollout.identity for rollout in rollouts})
+        assert len(rollouts) == ATTEMPTS * len(trained_on[-1])
         seeds.append(arguments[-1].seed)
-        return train_head(*arguments)
+        return train_head(rollouts, *arguments)
 
-    monkeypatch.setattr(skill, "split_for_training", watched)
-    monkeypatch.setattr(skill, "train_state_head", seeded)
+    monkeypatch.setattr(skill, "train_state_head", watched)
     curve = learning_curve(train, test, sizes=(120, 40, 200, 1000), seeds=(0, 1), config=CONFIG)
     assert [point["questions"] for point in curve] == [40, 120, 200]
     assert [len(questions) for questions in trained_on] == [40, 40, 120, 120, 200]
@@ -219,7 +213,7 @@ def test_what_was_trained_on_tests_nothing(text_dm: Path) -> None:
     with pytest.raises(InputError, match="has no text classifier"):
         parts(train, test, text_dm=text_dm, config=CONFIG)
     few = [rollout for rollout in train.rollouts if rollout.question.endswith("/0")]
-    with pytest.raises(InputError, match="leave no question for"):
+    with pytest.raises(InputError, match="hold 2 questions to train on; 20 are needed"):
         parts(Attempts(few, train.states), test, config=CONFIG)
     with pytest.raises(InputError, match="hold one family"):
         transfer(attempts({"apples": 3}, 4, seed=3), test)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -143,7 +143,6 @@ def test_a_greedy_stream_has_no_seed_and_one_without_a_seed_is_never_kept(tmp_pa
         assert engine.requests == 1 + 2 * len(passing)
 
 
-@settings(deadline=None)
 @given(first=st.integers(1, 14), second=st.integers(1, 14), last=st.integers(0, 9))
 def test_a_request_for_fewer_tokens_sees_what_the_engine_would_send(first: int, second: int, last: int) -> None:
     with contextlib.closing(GenerationCache(Path(":memory:"))) as cache:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vllm.v1.outputs import LogprobsTensors
 from vllm.v1.sample.sampler import Sampler
@@ -46,7 +46,6 @@ WISHES = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(WISHES, min_size=1, max_size=8).filter(lambda wishes: any(map(_names, wishes))), st.integers(0, 2**31))
 def test_every_row_gets_what_vllm_gives_it_alone(wishes: list[int | list[int] | None], seed: int) -> None:
     noise = torch.Generator().manual_seed(seed)

@@ -230,7 +230,9 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "self-consistency, 4" in printed
     results = json.loads((tmp_path / RESULTS_NAME).read_text())
-    assert len(results["groups"][ALL]) == len(strategies()) - 2 + 6
+    assert len(results["groups"][ALL]) == len(strategies()) - 2 + 8, (
+        "two numbers of samples, each put together without a DM"
+    )
     assert [judge["judge"] for judge in results["selective"]] == ["confidence"]
     assert (tmp_path / PLOT_NAME).stat().st_size > 10_000
     assert (tmp_path / COVERAGE_NAME).stat().st_size > 10_000

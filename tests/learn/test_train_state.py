@@ -39,28 +39,25 @@ def lessons(count: int, seed: int, noise: float = 0.5) -> tuple[list[Rollout], B
 
 
 def train_state_key(rollout: Rollout) -> bytes:
-    from drr.learn.states import _key
+    from drr.learn.states import attempt_key
 
-    return _key(rollout)
+    return attempt_key(rollout)
 
 
 def test_a_head_learns_both_labels_from_states() -> None:
-    (train, states), (held, held_states), (test, test_states) = (lessons(240, 1), lessons(80, 2), lessons(200, 3))
-    head, figures = train_state_head(train, held, states.joined(held_states), CONFIG)
-    data = state_logits(head, test, test_states)
+    (train, states), (test, test_states) = lessons(240, 1), lessons(200, 3)
+    trained = train_state_head(train, states, CONFIG)
+    data = state_logits(trained.head, test, test_states)
     assert data.kind == "head"
     assert auroc(data.logits[:, 0], data.now) > 0.9  # type: ignore[operator]
     assert auroc(data.logits[:, 1], data.later) > 0.9  # type: ignore[operator]
-    assert figures["boundaries"] == 3 * 240
-    assert figures["parameters"] == 2 * SIZE + 3 * 4 * (SIZE + 1) + 2 * (3 * 4 + 1)
+    assert (trained.figures["questions"], trained.figures["boundaries"]) == (60, 3 * 240)
+    assert trained.figures["parameters"] == 2 * SIZE + 3 * 4 * (SIZE + 1) + 2 * (3 * 4 + 1)
 
 
 def test_training_is_repeatable_and_seeded() -> None:
-    (train, states), (held, held_states) = lessons(80, 1), lessons(40, 2)
-    heads = [
-        train_state_head(train, held, states.joined(held_states), replace(CONFIG, epochs=2, seed=seed))[0]
-        for seed in (0, 0, 1)
-    ]
+    train, states = lessons(80, 1)
+    heads = [train_state_head(train, states, replace(CONFIG, epochs=2, seed=seed)).head for seed in (0, 0, 1)]
     assert torch.equal(heads[0].hidden.weight, heads[1].hidden.weight)
     assert not torch.equal(heads[0].hidden.weight, heads[2].hidden.weight)
 
@@ -77,20 +74,51 @@ def test_the_average_of_the_members_is_one_head() -> None:
 
 
 def test_training_ends_early_when_nothing_is_gained() -> None:
-    (train, states), (held, held_states) = lessons(120, 1), lessons(60, 2)
-    for rollout in held:
-        rollout.now, rollout.later = [not now for now in rollout.now], not rollout.later
-    _, figures = train_state_head(train, held, states.joined(held_states), replace(CONFIG, patience=2))
+    train, states = lessons(120, 1, noise=100.0)
+    figures = train_state_head(train, states, replace(CONFIG, patience=2)).figures
     assert figures["epochs"] == figures["best_epoch"] + 2 < CONFIG.epochs
 
 
+def test_unseen_logits_come_from_members_that_do_not_know_the_question() -> None:
+    train, states = lessons(12, 1)
+    data, members = train_state._lessons(train, states), train_state._Members(SIZE, CONFIG)
+    with torch.no_grad():
+        members.out.zero_()
+        members.out_bias.copy_(torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]]))
+    drawn = torch.tensor([[0.0, 1.0, 0.0], [2.0, 1.0, 1.0], [3.0, 0.0, 2.0]])
+    found = train_state._unseen_logits(members, data, drawn)
+    assert found[:12].eq(torch.tensor([2.5, 25.0])).all()
+    assert found[12:24].isnan().all(), "every member was trained on the second question"
+    assert found[24:].eq(torch.tensor([2.0, 20.0])).all()
+
+
+def test_unseen_logits_of_some_of_the_rollouts() -> None:
+    train, states = lessons(80, 1)
+    trained = train_state_head(train, states, replace(CONFIG, epochs=2, members=2))
+    assert not trained.unseen.judged.all(), "of two members, both may have seen a question"
+    some = [replace(train[30]), train[3]]
+    found, rows = trained.unseen_of(some), [90, 91, 92, 9, 10, 11]
+    assert np.array_equal(found.logits, trained.unseen.logits[rows], equal_nan=True)
+    assert found.now.tolist() == trained.unseen.now[rows].tolist()
+    assert found.rollout.tolist() == [0, 0, 0, 1, 1, 1]
+    with pytest.raises(KeyError):
+        trained.unseen_of(lessons(4, 2)[0])
+
+
+def test_states_that_are_no_numbers_teach_nothing() -> None:
+    train, states = lessons(80, 1)
+    broken = BoundaryStates({key: torch.full_like(found, float("nan")) for key, found in states.by_key.items()})
+    with pytest.raises(InputError, match="the loss of the state head is no number"):
+        train_state_head(train, broken, CONFIG)
+
+
 def test_ungraded_boundaries_teach_nothing_about_now() -> None:
-    (train, states), (held, held_states) = lessons(80, 1), lessons(40, 2)
+    train, states = lessons(80, 1)
     changed = [replace(rollout, now=[None, *rollout.now[1:]]) for rollout in train]
     opposite = train_state._lessons(changed, states)
     assert opposite.weights[::3, 0].sum() == 0
     assert opposite.weights[::3, 1].sum() == len(train)
-    head, _ = train_state_head(changed, held, states.joined(held_states), replace(CONFIG, epochs=1))
+    head = train_state_head(changed, states, replace(CONFIG, epochs=1)).head
     assert all(bool(weight.isfinite().all()) for weight in head.state_dict().values())
 
 

@@ -464,7 +464,7 @@ ENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     scripts,
     st.sampled_from(list(ENDS)),
@@ -500,7 +500,6 @@ async def test_scores_are_those_of_the_own_context_however_tokens_are_grouped(
     assert one.found.outcome.failed == 0
 
 
-@settings(deadline=None)
 @given(scripts, st.sampled_from(list(ENDS)), st.sampled_from(RULES), st.integers(1, 9), st.booleans())
 async def test_attempts_are_judged_alike_however_tokens_are_grouped(
     words: list[str], end: str, rule: str, group: int, parallel: bool

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from drr.loop.attempt import ThinkingLoop
@@ -75,7 +75,6 @@ async def test_a_stop_closes_merged_markers_from_outside() -> None:
     check(found, reasoner)
 
 
-@settings(deadline=None)  # others may use the cores
 @given(st.lists(st.integers(0, 60), max_size=30), st.integers(1, 5))
 async def test_what_is_shown_does_not_depend_on_how_text_is_cut(cuts: list[int], group: int) -> None:
     text = "<think>\nab.\n\nc.</think>\n\nIt is 4"

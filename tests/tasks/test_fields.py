@@ -19,7 +19,7 @@ from drr.tasks.rows import BadRowError, Number
 from drr.tasks.sources import Loaded, load_questions
 from tests.local_files import lines
 
-IN_ONE_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IN_ONE_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def golds(loaded: Loaded) -> list[str]:
