@@ -1,16 +1,19 @@
 """`docs/evidence.md`: its sections on a real model, made from what a run recorded, and from nothing else."""
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pages import check_section, link_to, write_section
+from benchmarks.real.attempts import attempts_table, judged_attempts
 from benchmarks.real.sampling import Sampled, read_sampling
 from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
 from drr.certify.promise import PROMISE_NAME
 from drr.errors import InputError
+from drr.evaluate.run import read_outcomes
 from drr.evaluate.tables import every_strategy, markdown_table
 from drr.evaluate.write import summary, write_report
 from drr.files import read_json_object, write_whole
@@ -126,16 +129,33 @@ def _outcomes(out: Path, link: str) -> str:
     return "\n\n".join([summary(results, list(groups), f"{link}{OUTCOMES_NAME}/"), *tables])
 
 
+def _attempts(out: Path, _: str) -> str:
+    folder = out / OUTCOMES_NAME
+    if not any(folder.glob("*.parquet")):
+        return _NOT_YET
+    with Grading("auto") as grading:
+        found = judged_attempts(read_outcomes(folder), grading)
+    if not found:
+        return _NOT_YET
+    return (
+        "AUROC of right against wrong attempts at the test questions. Agreement is the number of attempts at the "
+        f"question that give the same answer; both is the sum of their `p_now`.\n\n{attempts_table(found)}"
+    )
+
+
 def _promise(out: Path, _: str) -> str:
     if not (out / DMS_NAME).exists():
         return _NOT_YET
-    rows = []
+    rows, needed = [], {}
     for kind, figures in read_json_object(out / DMS_NAME).items():
         if figures["calibration"] is None or figures["promise"] is None:
             continue
+        calibration = figures["calibration"]
+        right, confidence = calibration["right"] / calibration["questions"]["test"], calibration["confidence"]
         certified = {one["max_lost_correct"]: one for one in figures["calibration"]["certificates"]}
         for trial in figures["promise"]:
             risk = trial["max_lost_correct"]
+            needed[risk] = _needed(risk, confidence, right)
             rule = certified.get(risk)
             own = [f"{100 * rule['saved']:.1f} %", f"{rule['lost']} of {rule['right']}"] if rule else ["no rule", ""]
             splits = [f"{trial['within']} of {trial['splits']}", f"{trial['certified']}"]
@@ -149,7 +169,19 @@ def _promise(out: Path, _: str) -> str:
         "splits with a rule",
         "saved, mean of splits",
     ]
-    return markdown_table(head, rows)
+    questions = markdown_table(
+        ["risk", "questions that full thinking gets right", "calibration questions, at this Reasoner's accuracy"],
+        [[f"{100 * risk:g} %", f"{least:,}", f"{asked:,}"] for risk, (least, asked) in needed.items()],
+    )
+    least = "What the smallest certificate needs, of which nothing may be lost:"
+    return f"{markdown_table(head, rows)}\n\n{least}\n\n{questions}"
+
+
+def _needed(risk: float, confidence: float, right: float) -> tuple[int, int]:
+    """How many questions must be got right, and so how many be asked for the tests, before a risk can be certified at
+    all: none of them lost is then less likely than 1 - `confidence`."""
+    least = math.ceil(math.log(1 - confidence) / math.log(1 - risk))
+    return least, math.ceil(least / right)
 
 
 def _skill(out: Path, _: str) -> str:
@@ -174,6 +206,7 @@ _NOT_YET = "Not recorded yet."
 SECTIONS: dict[str, Callable[[Path, str], str]] = {
     "real setup": _setup,
     "real outcomes": _outcomes,
+    "real attempts": _attempts,
     "real promise": _promise,
     "real skill": _skill,
     "real traces": _traces,

@@ -35,7 +35,7 @@ from drr.judge.scorers.registry import ScorerName
 from drr.learn.train import is_causal
 
 MAX_TOKENS, ANSWER_TOKENS = 400, 48
-ROLLOUTS: Mapping[Use, tuple[int, int]] = {"train": (4, 0), "calibration": (2, 0), "test": (4, 0)}
+ROLLOUTS: Mapping[Use, tuple[int, int]] = {"train": (4, 0), "calibration": (2, 0)}
 """By use, attempts at every question, and more where outcomes are mixed."""
 
 KINDS = ("head", "text", "fused")
@@ -146,7 +146,6 @@ def run(
         "dms": partial(_dms, place, backbone),
         "calibrations": partial(_calibrations, place),
         "outcomes": partial(_outcomes, place),
-        "records-test": partial(_records, place, "test"),  # from what the strategies generated
         "skill": partial(_skill, place),
         "traces": partial(_traces, place, backbone, traces),
         PUBLISH: partial(_publish, place),
@@ -278,11 +277,11 @@ def _outcomes(place: Place) -> None:
 
 
 def _skill(place: Place) -> None:
-    """Measure where the DMs' skill comes from, on the test questions' records."""
+    """Measure where the DMs' skill comes from, on the calibration questions: nothing here was trained on them."""
     path = place.work / SKILL_NAME
     if path.exists():
         return
-    train, test = (Attempts.load(place.records(use), place.reasoner) for use in ("train", "test"))
+    train, test = (Attempts.load(place.records(use), place.reasoner) for use in ("train", "calibration"))
     text = place.dm("text") if (place.dm("text") / CARD_NAME).exists() else None
     found = {
         "parts": parts(train, test, text_dm=text, reasoner=place.reasoner),

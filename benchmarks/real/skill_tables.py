@@ -81,9 +81,9 @@ def traces_table(traces: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _choosing(found: Mapping[str, Any]) -> str:
-    """The best of four attempts by every part."""
+    """The best of the attempts at every question, chosen by every part."""
     rows = [[name, *_best_of(part["all"])] for name, part in found.items() if part["all"]["best_of"]["questions"]]
-    return markdown_table(["best of 4", "by score", "majority", "random", "any"], rows)
+    return markdown_table(["one of the attempts", "by score", "majority", "random", "any"], rows)
 
 
 def _best_of(figures: Mapping[str, Any]) -> list[str]:

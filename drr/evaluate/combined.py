@@ -30,7 +30,7 @@ class Combined:
 
 
 @dataclass(frozen=True, slots=True)
-class _Samples:
+class Samples:
     """The samples of one question, in the order in which they are drawn. `agree` [K, K]: whether sample j gives the
     answer of sample i; `p_now` [K], 0 where unknown."""
 
@@ -68,29 +68,34 @@ class _Samples:
 
 def combined(samples: Sequence[list[Row]], grading: Grading) -> Iterator[Combined]:
     """Every way to combine the samples of the questions, for every number of samples up to theirs."""
-    asked = [_read(rows, grading) for rows in samples]
+    asked = read_samples(samples, grading)
     scored = not all(np.isnan(row.p_now) for rows in samples for row in rows)
     have = max(len(rows) for rows in samples)
     for count in (count for count in COUNTS if count <= have):
         every = [min(count, len(rows)) for rows in samples]
         agreed = [one.until_two_agree(most) for one, most in zip(asked, every, strict=True)]
-        yield _by(_Samples.majority, f"self-consistency, {count}", "self-consistency", asked, every, count / have)
+        yield _by(Samples.majority, f"self-consistency, {count}", "self-consistency", asked, every, count / have)
         if count > 2:
-            yield _by(_Samples.majority, f"until two agree, {count}", "until two agree", asked, agreed)
+            yield _by(Samples.majority, f"until two agree, {count}", "until two agree", asked, agreed)
         if scored:
-            yield _by(_Samples.best, f"best of {count} by DM", "best of k: dm", asked, every, count / have)
-            yield _by(_Samples.voted, f"vote of {count} by DM", "vote of k: dm", asked, every, count / have)
+            yield _by(Samples.best, f"best of {count} by DM", "best of k: dm", asked, every, count / have)
+            yield _by(Samples.voted, f"vote of {count} by DM", "vote of k: dm", asked, every, count / have)
             if count > 2:
                 name = f"until two agree, or best of {count} by DM"
-                yield _by(_Samples.agreed_or_best, name, "until two agree: dm", asked, agreed)
+                yield _by(Samples.agreed_or_best, name, "until two agree: dm", asked, agreed)
         yield _by(_right, f"any of {count} (oracle)", "any of k (oracle)", asked, every, count / have)
 
 
+def read_samples(samples: Sequence[list[Row]], grading: Grading) -> list[Samples]:
+    """The samples of every question, compared with each other."""
+    return [_read(rows, grading) for rows in samples]
+
+
 def _by(
-    choose: Callable[[_Samples, int], int],
+    choose: Callable[[Samples, int], int],
     name: str,
     family: str,
-    asked: Sequence[_Samples],
+    asked: Sequence[Samples],
     counts: Sequence[int],
     share: float | None = None,
 ) -> Combined:
@@ -99,10 +104,10 @@ def _by(
     return Combined(name, family, drawn, picked, share)
 
 
-def _right(samples: _Samples, count: int) -> int:
+def _right(samples: Samples, count: int) -> int:
     return int(np.asarray([row.right for row in samples.rows[:count]]).argmax())
 
 
-def _read(rows: list[Row], grading: Grading) -> _Samples:
+def _read(rows: list[Row], grading: Grading) -> Samples:
     agree = grading.agreement([row.answer for row in rows], f"question {rows[0].question}")
-    return _Samples(rows, np.asarray(agree, dtype=bool), np.nan_to_num(np.asarray([row.p_now for row in rows])))
+    return Samples(rows, np.asarray(agree, dtype=bool), np.nan_to_num(np.asarray([row.p_now for row in rows])))
