@@ -11,6 +11,7 @@ from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
 from drr.loop.response import Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
+from drr.tasks.grading import same_answer
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
 from server.vllm_api import SamplingParams
@@ -100,9 +101,8 @@ class ChoiceMaker:
             loop = ThinkingLoop(first, scorer, form, rule, settings, prompt_ids, question, probe=probe, start=start)
             return Choice(first, loop)
         rethink = plan.settings.rethink_settings(self._runtime.defaults)
-        return Choice(
-            first, RethinkLoop(attempt, scorer, form, rule, settings, rethink, prompt_ids, question, start=start)
-        )
+        common = (scorer, form, rule, settings, rethink, prompt_ids, question)
+        return Choice(first, RethinkLoop(attempt, *common, start=start, same_answer=same_answer))
 
     def _format(
         self, plan: ResponsePlan, params: SamplingParams, prompt_ids: list[int]

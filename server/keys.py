@@ -182,7 +182,9 @@ KEYS: tuple[Key, ...] = (
     Key(
         "on_exhausted",
         "where all were rejected: the `best` one answers, or the `last`, or `abstain`: an honest refusal "
-        "(`message.refusal`). `abstain` needs no `max_rethinks`",
+        "(`message.refusal`). `abstain` needs no `max_rethinks`. With `vote`, attempts that state the same answer back "
+        "each other: one is accepted once they together are as sure as `accept`, and where none is, the answer with "
+        "the most `p_now` behind it is given",
         "`best`",
         _REJECTING,
         (Need.JUDGE, Need.CLOSABLE, Need.REJECTS, Need.THINKS),

@@ -52,8 +52,8 @@ CALIBRATED: tuple[ScorerName, ...] = ("entropy", "confidence", "answer_probe", "
 SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "self_critique", "critique")
 ATTEMPTS = (2, 4)
 STRATEGIES: tuple[tuple[str, ...], ...] = (
-    (FULL, "samples", "greedy"),
-    ("oracle stop", "first stated answer", "stop: dm", "rethink: dm", "stop + rethink: dm"),
+    (FULL, "samples", "greedy", "rethink: dm", "by votes, rethink: dm"),
+    ("oracle stop", "first stated answer", "stop: dm", "stop + rethink: dm"),
     ("greedy, stop + rethink: dm",),
     ("judged by logprob", "judged by entropy", "judged by confidence", "judged by self_critique"),
     ("rethink: logprob", "rethink: confidence", "rethink: self_critique"),

@@ -38,6 +38,7 @@ from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
 from drr.progress import Progress
 from drr.tasks import Question
+from drr.tasks.grading import same_answer
 from drr.tasks.grading_pool import Grading
 
 SETTINGS_NAME = "eval.json"
@@ -185,7 +186,7 @@ class Evaluator:
         common = (scorer, reasoner.form, strategy.step_rule or config.step_rule, settings)
         if strategy.rethink is not None:
             rethink = replace(strategy.rethink, cue=self._rethink_cue)
-            return RethinkLoop(attempt, *common, rethink, ids, question.text)
+            return RethinkLoop(attempt, *common, rethink, ids, question.text, same_answer=same_answer)
         return ThinkingLoop(first, *common, ids, question.text, probe=probe)
 
 

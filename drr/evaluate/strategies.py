@@ -116,6 +116,10 @@ def _rethinking_strategies(
     rule, level = alone or (Rule(None), accept)
     step_rule = WHOLE_ATTEMPT if scorer in NEED_NO_STEPS and rule.never_ends else None
     found = [_rethink_strategy(scorer, rule, level, count, "rethink", step_rule=step_rule) for count in attempts]
+    if scorer == "dm":
+        found += [
+            _rethink_strategy(scorer, rule, level, count, "rethink", vote=True) for count in attempts if count > 2
+        ]
     if scorer == "critique":  # as in Reflexion: the next attempt sees the one that was found wrong
         found += [
             _rethink_strategy(scorer, rule, level, count, "rethink", kind="in_context", step_rule=step_rule)
@@ -139,15 +143,17 @@ def _rethink_strategy(
     *,
     kind: Kind = "fresh",
     greedy: bool = False,
+    vote: bool = False,
     step_rule: StepRule | None = None,
 ) -> Strategy:
-    prefix = ("greedy, " if greedy else "") + ("in context, " if kind == "in_context" else "")
+    told = {"greedy": greedy, "in context": kind == "in_context", "by votes": vote}
+    prefix = "".join(f"{word}, " for word, applies in told.items() if applies)
     return Strategy(
         f"{prefix}{name}: {scorer}, {attempts}",
         f"{prefix}{name}: {scorer}",
         scorer=scorer,
         policy=replace(rule.settings(), accept=accept),
-        rethink=RethinkSettings(max_rethinks=attempts - 1, kind=kind),
+        rethink=RethinkSettings(max_rethinks=attempts - 1, kind=kind, on_exhausted="vote" if vote else "best"),
         greedy=greedy,
         step_rule=step_rule,
     )

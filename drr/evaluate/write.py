@@ -17,7 +17,13 @@ from drr.tasks.grading_pool import Grading
 RESULTS_NAME, REPORT_NAME = "results.json", "report.md"
 PLOT_NAME, COVERAGE_NAME = "pareto.png", "coverage.png"
 
-_CONTENDERS = ("stop + rethink: dm", "greedy, stop + rethink: dm", "in context, stop + rethink: dm", "rethink: dm")
+_CONTENDERS = (
+    "stop + rethink: dm",
+    "greedy, stop + rethink: dm",
+    "in context, stop + rethink: dm",
+    "rethink: dm",
+    "by votes, rethink: dm",
+)
 
 
 def write_report(out: Path, grading: Grading) -> dict[str, Any]:

@@ -17,7 +17,7 @@ drives engine requests; it neither finds steps (`intake`) nor judges them (`pend
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
@@ -59,10 +59,12 @@ class ThinkingLoop:
         attempt: int = 0,
         probe: Probe | None = None,
         start: TurnStart | None = None,
+        doubt: Callable[[str], float] | None = None,
     ) -> None:
         """This is `attempt` number so many of a response, and `others` what its other attempts have used up. `probe`
         is for scorers that ask the Reasoner. `start` is where the prompt leaves off, where the caller knows better than
-        the format can tell."""
+        the format can tell. `doubt` tells of a text of thinking how likely it is that all other attempts with its
+        answer are wrong."""
         self._form, self._settings = form, settings
         self._probe = probe
         self._racer: Racer | None = None
@@ -83,7 +85,7 @@ class ThinkingLoop:
         self._judge = Judge(scorer, question, settings.deadline, self._mailbox.put_nowait, probe, settings.cache_salt)
         if self._judge.reads_states and probe is not None:  # it asks only where no token tells, and for one each time
             self._requests.probed = lambda: probe.tokens
-        self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt)
+        self._pending = PendingBoundaries(self._judge, settings, self._intake, attempt, doubt)
         self._stage = Stage.UNDECIDED
         self._before_answer = False
         self._out_of_room = False
@@ -469,7 +471,7 @@ class ThinkingLoop:
 
     async def _settle(self, end: int, cause: StopCause) -> None:
         """There will be no more thinking: answer, or reject what there is."""
-        if self._pending.rejects:
+        if self._pending.rejects(end):
             await self._reject(end)
         else:
             await self._answer(end, cause)

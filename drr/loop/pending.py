@@ -5,6 +5,7 @@ It touches no stream: what a decision leads to is the loop's business.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from drr.loop.features import BehaviourFeatures
@@ -18,8 +19,17 @@ from drr.loop.steps import Step
 class PendingBoundaries:
     """Those of one attempt, whose number this is `attempt`."""
 
-    def __init__(self, judge: Judge, settings: LoopSettings, intake: Intake, attempt: int) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        settings: LoopSettings,
+        intake: Intake,
+        attempt: int,
+        doubt: Callable[[str], float] | None = None,
+    ) -> None:
+        """`doubt` tells of a text of thinking how likely it is that all other attempts with its answer are wrong."""
         self._judge, self._settings, self._intake, self._attempt = judge, settings, intake, attempt
+        self._doubt = doubt
         self._queue: deque[PendingBoundary] = deque()
         self._features = BehaviourFeatures()
         self._unjudged = Unjudged(given=intake.prefilled_steps)
@@ -38,10 +48,16 @@ class PendingBoundaries:
         """The newest score there is."""
         return next((score for score in reversed(self.scores) if score is not None), None)
 
-    @property
-    def rejects(self) -> bool:
-        """Whether an attempt that ends here is rejected."""
-        return self._settings.policy.acts and rejects(self._settings.policy, self.scores)
+    def rejects(self, end: int) -> bool:
+        """Whether an attempt that ends behind so many tokens is rejected."""
+        return self._settings.policy.acts and rejects(self._settings.policy, self.scores, self._doubt_at(end))
+
+    def _doubt_at(self, end: int) -> Callable[[], float]:
+        """How likely it is that all other attempts with the answer that has been stated before `end` are wrong."""
+        trace, doubt = self._intake.trace, self._doubt
+        if doubt is None:
+            return lambda: 1.0
+        return lambda: doubt("".join(token.text for token in trace.tokens[trace.thinking_from : end]))
 
     @property
     def first(self) -> PendingBoundary | None:
@@ -148,7 +164,8 @@ class PendingBoundaries:
         """The verdict at a boundary that has just been taken out, after `nudges` refused closes."""
         if not self.scores:
             return Decision(Verdict.CONTINUE)
-        return decide(self._settings.policy, self.scores, closing=pending.closing, nudges=nudges)
+        doubt = self._doubt_at(pending.end)
+        return decide(self._settings.policy, self.scores, closing=pending.closing, nudges=nudges, doubt=doubt)
 
     def take_close_at(self, end: int) -> PendingBoundary | None:
         """The next boundary, left in place, where it is a close by the Reasoner at `end` with nothing to judge."""

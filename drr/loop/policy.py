@@ -1,6 +1,6 @@
 """From scores to a verdict. Pure functions of plain data: no clock, no I/O, no engine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -128,20 +128,25 @@ _CONTINUE = Decision(Verdict.CONTINUE)
 
 
 def decide(
-    settings: PolicySettings, scores: Sequence[Score | None], *, closing: bool = False, nudges: int = 0
+    settings: PolicySettings,
+    scores: Sequence[Score | None],
+    *,
+    closing: bool = False,
+    nudges: int = 0,
+    doubt: Callable[[], float] = lambda: 1.0,
 ) -> Decision:
     """The verdict at the newest boundary.
 
     `scores` holds one entry per boundary so far, None where no score came in time: a missing score never stops
     anything, and breaks a run of patience. `closing` tells that the Reasoner itself closed its thinking here,
-    `nudges` how many such closes were refused before.
+    `nudges` how many such closes were refused before; `doubt` is as for `rejects`.
     """
     newest = scores[-1]
     if closing:
         doubted = newest is not None and newest.p_now < settings.nudge_below
         if doubted and nudges < settings.nudge:
             return Decision(Verdict.NUDGE)
-        return Decision(Verdict.RETHINK) if rejects(settings, scores) else _CONTINUE
+        return Decision(Verdict.RETHINK) if rejects(settings, scores, doubt) else _CONTINUE
     if len(scores) >= settings.min_steps and len(scores) >= settings.patience:
         recent = scores[-settings.patience :]
         known = [score for score in recent if score is not None]
@@ -149,18 +154,23 @@ def decide(
         if sure is not None and len(known) == len(recent) and all(score.p_now >= sure for score in known):
             return Decision(Verdict.STOP, StopCause.SURE)
         if len(known) == len(recent) and all(_will_not_help(settings, score) for score in known):
-            rejected = rejects(settings, scores)
+            rejected = rejects(settings, scores, doubt)
             return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, _no_help(settings, known[-1]))
     if settings.max_steps is not None and len(scores) >= settings.max_steps:
-        rejected = rejects(settings, scores)
+        rejected = rejects(settings, scores, doubt)
         return Decision(Verdict.RETHINK) if rejected else Decision(Verdict.STOP, StopCause.MAX_STEPS)
     return _CONTINUE
 
 
-def rejects(settings: PolicySettings, scores: Sequence[Score | None]) -> bool:
-    """Whether an attempt that ends here is rejected. One without a score is not: nobody has anything against it."""
+def rejects(settings: PolicySettings, scores: Sequence[Score | None], doubt: Callable[[], float] = lambda: 1.0) -> bool:
+    """Whether an attempt that ends here is rejected. One without a score is not: nobody has anything against it.
+
+    `doubt` is how likely it is that all others that say the same are wrong; it is asked only where that counts.
+    """
     newest = scores[-1] if scores else None
-    return settings.accept is not None and newest is not None and newest.p_now < settings.accept
+    if settings.accept is None or newest is None or newest.p_now >= settings.accept:
+        return False
+    return 1.0 - (1.0 - newest.p_now) * doubt() < settings.accept
 
 
 def limit(settings: PolicySettings, boundaries: int) -> Decision:

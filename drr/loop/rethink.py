@@ -35,9 +35,10 @@ from drr.loop.response import (
 )
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
+from drr.loop.votes import SameAnswer, Votes, same_text
 
 Kind = Literal["fresh", "in_context"]
-OnExhausted = Literal["best", "last", "abstain"]
+OnExhausted = Literal["best", "vote", "last", "abstain"]
 
 RETHINK_CUE = "\n\nWait, that is not right. Let me start again.\n\n"
 """What stands between a rejected attempt and one made in its context."""
@@ -48,7 +49,9 @@ class RethinkSettings:
     """How often and how to think again.
 
     `fresh` attempts begin from the prompt; those `in_context` go on behind the rejected attempt and `cue`. `parallel`
-    attempts run at a time; of those that are accepted, the one that took the fewest tokens wins. `separator` is shown
+    attempts run at a time; of those that are accepted, the one that took the fewest tokens wins. Where `on_exhausted`
+    is `vote`, attempts that state the same answer back each other (`drr.loop.votes`): those made before an attempt help
+    it to be accepted and, where none is, the answer with the most behind it is given. `separator` is shown
     between attempts that know nothing of each other, `refusal` where all were rejected and nobody answers. Where
     `thinking_is_content`, an attempt is shown once its fate is known: as what it is, or as rejected.
     """
@@ -111,9 +114,11 @@ class RethinkLoop:
         question: str,
         *,
         start: TurnStart | None = None,
+        same_answer: SameAnswer = same_text,
     ) -> None:
         """`make_reasoner` gives attempt number i (from 0) a Reasoner of its own, with noise of its own, and a probe for
-        scorers that need one. `start` is where the prompt leaves off, where the caller knows better than the format."""
+        scorers that need one. `start` is where the prompt leaves off, where the caller knows better than the format;
+        `same_answer` compares the answers of attempts that vote."""
         self._make_reasoner, self._scorer, self._form, self._rule = make_reasoner, scorer, form, rule
         self._settings, self._rethink = settings, rethink
         self._prompt_ids, self._question = list(prompt_ids), question
@@ -121,6 +126,7 @@ class RethinkLoop:
         """By the attempts whose fate is known."""
         self._start = start or form.start(prompt_ids)
         self._attempts: list[_Attempt] = []
+        self._votes = Votes(same_answer) if rethink.on_exhausted == "vote" else None
         self._steps: list[StepReport] = []
         self._injected = 0
         self._answers: _Attempt | None = None
@@ -150,6 +156,7 @@ class RethinkLoop:
                         self._steps.append(event)
                     yield event
             self._spent = sum((_spent(attempt.loop.used) for attempt in self._attempts), Spent())
+            self._count_votes(wave)
             if not self._may_go_on():
                 break
             if len(wave) == 1:
@@ -198,7 +205,15 @@ class RethinkLoop:
         """The attempt that answers although all were rejected; None where nobody does."""
         if self._rethink.on_exhausted == "abstain":
             return None
+        if self._votes is not None:
+            return self._attempts[self._votes.elected()]
         return self._attempts[-1] if self._rethink.on_exhausted == "last" else max(self._attempts, key=_belief)
+
+    def _count_votes(self, wave: Sequence[_Attempt]) -> None:
+        """The attempts of this wave, all rejected, back later ones that state the same."""
+        if self._votes is not None:
+            for attempt in wave:
+                self._votes.add("".join(token.text for token in attempt.loop.thinking), attempt.p_now)
 
     # Attempts ----------------------------------------------------------------------------------------------
 
@@ -245,6 +260,7 @@ class RethinkLoop:
             attempt=number,
             probe=probe,
             start=self._start if behind is None else TurnStart(TurnState.OPEN),
+            doubt=None if self._votes is None else self._votes.doubt,
         )
         return _Attempt(loop, others, behind)
 

@@ -460,3 +460,38 @@ async def test_thinking_in_whose_context_the_answer_was_given_is_told_apart() ->
     earlier = [own.thinking_tokens for own in response.outcome.attempts[:2]]
     assert response.outcome.earlier_tokens == sum(earlier) > 0
     assert (await respond(Bench(THREE, [[0.1], [0.2], [0.8]]).loop())).outcome.earlier_tokens == 0
+
+
+def saying(answer: str) -> tuple[str, ...]:
+    return (f"So the answer is {answer}.", "\n\n", "</think>", f" answer {answer}", "")
+
+
+VOTE = replace(RETHINK, on_exhausted="vote")
+
+
+async def test_an_attempt_that_agrees_with_an_earlier_one_is_accepted_sooner() -> None:
+    scripts, scores = [saying("3"), saying("5"), saying("3"), saying("9")], [[0.3], [0.2], [0.3], [0.4]]
+    voted = await respond(Bench(scripts, scores).loop(VOTE))
+    assert [own.fate for own in voted.outcome.attempts] == [Fate.REJECTED, Fate.REJECTED, Fate.ACCEPTED]
+    assert voted.text.endswith(" answer 3"), "1 - 0.7 * 0.7 is as sure as 0.5"
+    assert [own.p_now for own in voted.outcome.attempts] == [0.3, 0.2, 0.3], "what the judge said is told"
+    alone = await respond(Bench(scripts, scores).loop())
+    assert [own.fate for own in alone.outcome.attempts] == [Fate.REJECTED] * 3 + [Fate.ANSWERED]
+    assert alone.text.endswith(" forced So the answer is 9."), "the best of four, with nobody's help"
+
+
+async def test_where_all_are_rejected_the_most_believed_answer_is_given() -> None:
+    given = replace(SETTINGS, policy=PolicySettings(threshold=0.95, accept=0.9))
+    bench = Bench([saying("3"), saying("5"), saying("3"), saying("9")], [[0.3], [0.5], [0.4], [0.2]])
+    response = await respond(bench.loop(VOTE, given))
+    assert [own.fate for own in response.outcome.attempts][2] is Fate.ANSWERED
+    assert response.outcome.stop_cause is StopCause.RETHINK_LIMIT
+    check_account(response, bench)
+
+
+async def test_attempts_at_once_vote_once_all_of_them_are_known() -> None:
+    given = replace(SETTINGS, policy=PolicySettings(threshold=0.95, accept=0.9))
+    bench = Bench([saying("3"), saying("5"), saying("3"), saying("9")], [[0.3], [0.5], [0.4], [0.2]], at_once=True)
+    response = await respond(bench.loop(replace(VOTE, parallel=4), given))
+    assert [own.fate for own in response.outcome.attempts].index(Fate.ANSWERED) == 2
+    assert bench.running == 0
