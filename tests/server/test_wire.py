@@ -222,3 +222,13 @@ def test_thinking_that_is_shown_as_reasoning_counts_as_such(server: Server) -> N
     assert len(TOKENIZER.encode(reasoning, add_special_tokens=False)) >= first["thinking_tokens"] > 0
     told = response.usage.completion_tokens_details.reasoning_tokens
     assert told == first["thinking_tokens"] + response.drr["discarded_tokens"]
+
+
+def test_attempts_vote_where_none_is_accepted(server: Server) -> None:
+    drr = {"mode": "rethink", "max_rethinks": 2, "accept": 1.0, "on_exhausted": "vote"}
+    response = server.ask(messages=PUZZLE, temperature=0.8, seed=3, max_tokens=1800, drr=drr)
+    fates = [attempt["fate"] for attempt in response.drr["attempt_details"]]
+    assert response.choices[0].message.content
+    assert response.drr["settings"]["on_exhausted"] == "vote"
+    assert response.drr["stop_cause"] == "rethink_limit"
+    assert sorted(fates) == ["answered", "rejected", "rejected"]
