@@ -49,19 +49,23 @@ SPLITS = 100
 CALIBRATED: tuple[ScorerName, ...] = ("entropy", "confidence", "answer_probe", "logprob")
 """Scorers without training that are calibrated like the DM."""
 
+ASKING: tuple[ScorerName, ...] = ("confidence", "answer_probe")
+"""Those of them that ask the Reasoner at every boundary, which takes long."""
+
 SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "self_critique", "critique")
 ATTEMPTS = (2, 4)
 STRATEGIES: tuple[tuple[str, ...], ...] = (
     (FULL, "samples", "greedy", "rethink: dm", "by votes, rethink: dm"),
-    ("oracle stop", "first stated answer", "stop: dm", "stop + rethink: dm"),
-    ("greedy, stop + rethink: dm",),
-    ("judged by logprob", "judged by entropy", "judged by confidence", "judged by self_critique"),
-    ("rethink: logprob", "rethink: confidence", "rethink: self_critique"),
-    tuple(f"{name}, {rule}" for name in CALIBRATED for rule in ("default", "5 % lost")),
-    ("budget",),
+    ("judged by logprob", "judged by entropy", "judged by self_critique", "rethink: logprob", "rethink: self_critique"),
+    ("first stated answer", "stop: dm", "stop + rethink: dm", "greedy, stop + rethink: dm"),
+    tuple(f"{name}, {rule}" for name in ("entropy", "logprob") for rule in ("default", "5 % lost")),
     ("judged by critique", "rethink: critique, 2", "in context, rethink: critique, 2"),
+    ("budget",),
+    ("oracle stop",),
+    ("judged by confidence", *(f"{name}, {rule}" for name in ASKING for rule in ("default", "5 % lost"))),
+    ("rethink: confidence",),
 )
-"""What is compared, in the order in which it is run."""
+"""What is compared, the most telling first."""
 
 _TRACE_QUESTIONS = 400
 """Questions of each file of recorded solutions: an encoder reads the whole text anew at every boundary."""
