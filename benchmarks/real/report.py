@@ -12,6 +12,7 @@ from benchmarks.real.attempts import attempts_table, judged_attempts
 from benchmarks.real.sampling import Sampled, read_sampling
 from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
 from drr.certify.promise import PROMISE_NAME
+from drr.certify.thresholds import questions_needed
 from drr.errors import InputError
 from drr.evaluate.run import read_outcomes
 from drr.evaluate.tables import every_strategy, markdown_table
@@ -69,7 +70,8 @@ def report(out: Path, page: Path) -> None:
         write_whole(page, f"# Evidence\n\n{_sections()}")
     elif not any(f"<!-- {name}: written by" in page.read_text() for name in SECTIONS):
         write_whole(page, f"{page.read_text().rstrip()}\n\n{_sections()}")
-    made = {name: section(out, link_to(out, page)) for name, section in SECTIONS.items()}
+    with Grading("auto") as grading:
+        made = {name: section(out, link_to(out, page), grading) for name, section in SECTIONS.items()}
     try:
         for name in made:
             check_section(page, name)
@@ -87,7 +89,7 @@ def _sections() -> str:
     return "\n".join(parts)
 
 
-def _setup(out: Path, _: str) -> str:
+def _setup(out: Path, _link: str, _grading: Grading) -> str:
     settings = read_json_object(out / SETTINGS_NAME)
     sizes = settings["sizes"]
     lines = [
@@ -118,23 +120,21 @@ def _sampling_table(tried: Sequence[Sampled]) -> str:
     return markdown_table(["temperature", "right", "any of several", *sets, "tokens", "cut off"], rows)
 
 
-def _outcomes(out: Path, link: str) -> str:
+def _outcomes(out: Path, link: str, grading: Grading) -> str:
     folder = out / OUTCOMES_NAME
     if not any(folder.glob("*.parquet")):
         return _NOT_YET
-    with Grading("auto") as grading:
-        results = write_report(folder, grading)
+    results = write_report(folder, grading)
     groups = results["groups"]
     tables = [f"### {name}\n\n{every_strategy(rows)}" for name, rows in groups.items()]
     return "\n\n".join([summary(results, list(groups), f"{link}{OUTCOMES_NAME}/"), *tables])
 
 
-def _attempts(out: Path, _: str) -> str:
+def _attempts(out: Path, _link: str, grading: Grading) -> str:
     folder = out / OUTCOMES_NAME
     if not any(folder.glob("*.parquet")):
         return _NOT_YET
-    with Grading("auto") as grading:
-        found = judged_attempts(read_outcomes(folder), grading)
+    found = judged_attempts(read_outcomes(folder), grading)
     if not found:
         return _NOT_YET
     return (
@@ -143,7 +143,7 @@ def _attempts(out: Path, _: str) -> str:
     )
 
 
-def _promise(out: Path, _: str) -> str:
+def _promise(out: Path, _link: str, _grading: Grading) -> str:
     if not (out / DMS_NAME).exists():
         return _NOT_YET
     rows, needed = [], {}
@@ -180,11 +180,11 @@ def _promise(out: Path, _: str) -> str:
 def _needed(risk: float, confidence: float, right: float) -> tuple[int, int]:
     """How many questions must be got right, and so how many be asked for the tests, before a risk can be certified at
     all: none of them lost is then less likely than 1 - `confidence`."""
-    least = math.ceil(math.log(1 - confidence) / math.log(1 - risk))
+    least = questions_needed(risk, 1 - confidence)
     return least, math.ceil(least / right)
 
 
-def _skill(out: Path, _: str) -> str:
+def _skill(out: Path, _link: str, _grading: Grading) -> str:
     if not (out / SKILL_NAME).exists():
         return _NOT_YET
     found = read_json_object(out / SKILL_NAME)
@@ -196,14 +196,14 @@ def _skill(out: Path, _: str) -> str:
     return "\n\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
 
 
-def _traces(out: Path, _: str) -> str:
+def _traces(out: Path, _link: str, _grading: Grading) -> str:
     if not (out / TRACES_NAME).exists():
         return _NOT_YET
     return traces_table(read_json_object(out / TRACES_NAME)["traces"])
 
 
 _NOT_YET = "Not recorded yet."
-SECTIONS: dict[str, Callable[[Path, str], str]] = {
+SECTIONS: dict[str, Callable[[Path, str, Grading], str]] = {
     "real setup": _setup,
     "real outcomes": _outcomes,
     "real attempts": _attempts,

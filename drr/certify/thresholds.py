@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from drr.certify.replay import Replay, RuleTable
+from drr.certify.replay import Replay, Rethought, RuleTable
 from drr.judge.calibration import Certificate
 from drr.learn.arrays import Reals
 from drr.loop.rule import Rule
@@ -26,6 +26,12 @@ DELTA = 0.05
 
 _SAVING_LEVELS = (-np.inf, *np.arange(0.0, 0.95, 0.02))
 _DRIFT_BINS = 10
+
+_RETHINK_POINTS = 1.0
+"""Points of accuracy that thinking again may lose for fewer tokens."""
+
+_ONE_SIDED = 1.645
+"""Standard errors below which 95 % of a normal distribution lie."""
 
 
 def questions_needed(epsilon: float, delta: float = DELTA) -> int:
@@ -93,8 +99,10 @@ def choose_default(table: RuleTable, order: Sequence[int], max_lost_points: floa
 def choose_rethink(
     replay: Replay, rules: Sequence[Rule], accepts: Sequence[float], give_ups: Sequence[float], most: int = 4
 ) -> dict[str, Any] | None:
-    """The rule and the level of acceptance for thinking again: of all within half a point of the best accuracy, those
-    that spend the fewest tokens. None unless nine questions in ten have two attempts on record.
+    """The rule and the level of acceptance for thinking again: of all that are not worse than the most accurate one by
+    more than a point, with 95 % confidence, those that spend the fewest tokens. So tokens are saved as far as the
+    questions are enough to tell that nothing is lost by it. None unless nine questions in ten have two attempts on
+    record.
 
     The number of attempts is the largest, up to `most`, that nine questions in ten have. Every rule is also tried with
     each of `give_ups` as its level of p_later for giving up, because giving up costs little if another attempt is left.
@@ -103,7 +111,7 @@ def choose_rethink(
     attempts = min(most, int(np.quantile(counts, 0.1)))
     if attempts < 2:
         return None
-    tried: list[tuple[float, float, Rule, float]] = []  # accuracy, tokens, rule, level of acceptance
+    tried: list[tuple[Rethought, Rule, float]] = []
     candidates = [
         replace(rule, hopeless=give_up)
         for rule in rules
@@ -112,20 +120,26 @@ def choose_rethink(
     ]
     for rule in dict.fromkeys(candidates):
         ended = replay.attempts(rule)
-        for accept in accepts:
-            found = ended.think_again(accept, attempts)
-            tried.append((float(found.right.mean()), float(found.tokens.mean()), rule, accept))
-    best = max(choice[0] for choice in tried)
-    right, tokens, rule, accept = min(
-        (choice for choice in tried if choice[0] >= best - 0.005), key=lambda choice: choice[1]
+        tried += [(ended.think_again(accept, attempts), rule, accept) for accept in accepts]
+    best = max(tried, key=lambda choice: (choice[0].right.mean(), -choice[0].tokens.mean()))[0]
+    found, rule, accept = min(
+        (choice for choice in tried if _surely_as_good(choice[0], best)), key=lambda choice: choice[0].tokens.mean()
     )
     return {
         "rule": rule.to_json(),
         "accept": accept,
         "attempts": attempts,
-        "accuracy": round(right, 4),
-        "tokens": round(tokens, 1),
+        "accuracy": round(float(found.right.mean()), 4),
+        "tokens": round(float(found.tokens.mean()), 1),
     }
+
+
+def _surely_as_good(found: Rethought, best: Rethought) -> bool:
+    """Whether `found` loses at most `_RETHINK_POINTS` against `best` on questions like these, with 95 % confidence (by
+    the normal approximation to the mean of the paired differences)."""
+    lost = best.right.astype(float) - found.right
+    error = float(lost.std()) / math.sqrt(len(lost))
+    return float(lost.mean()) + _ONE_SIDED * error <= _RETHINK_POINTS / 100
 
 
 def drift_histogram(values: Reals) -> dict[str, list[float]]:

@@ -146,6 +146,22 @@ def test_the_rule_for_thinking_again_is_accurate_first_and_cheap_second() -> Non
     assert choose_rethink(Replay(*population(40, 3)), [never], [0.5], [0.1]) is None
 
 
+def test_thinking_again_saves_tokens_only_as_far_as_the_questions_tell() -> None:
+    never, rules, accepts = Rule(None), [Rule(None), Rule(0.9), Rule(0.6)], [0.2, 0.5, 0.8, 1.0]
+    few, many = (Replay(*population(count, 11, samples=3)) for count in (40, 3000))
+    chosen = {count: choose_rethink(replay, rules, accepts, []) for count, replay in (("few", few), ("many", many))}
+    saved = {}
+    for name, replay in (("few", few), ("many", many)):
+        found = chosen[name]
+        assert found is not None
+        tried = [replay.attempts(rule).think_again(accept, 3) for rule in rules for accept in accepts]
+        best = max(outcome.right.mean() for outcome in tried)
+        assert found["accuracy"] >= best - 0.01
+        saved[name] = 1 - found["tokens"] / replay.attempts(never).think_again(1.0, 3).tokens.mean()
+    assert saved["many"] > 0.1
+    assert saved["few"] < saved["many"], "forty questions cannot tell a point"
+
+
 def test_a_judge_that_costs_more_than_it_saves_still_has_a_default() -> None:
     rollouts, scores = population(60, 4)
     costly = Replay(rollouts, scores, [[1000] * 12 for _ in rollouts]).table([Rule(0.3), Rule(None)])
