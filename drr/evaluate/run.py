@@ -32,7 +32,7 @@ from drr.learn.distill_folder import questions_key
 from drr.learn.records import question_key
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.reasoner import Phase, Segment, Token, injected, user_prompt
-from drr.loop.response import Emit, Finished, LoopSettings, Outcome, Transcript
+from drr.loop.response import Emit, Fate, Finished, LoopSettings, Outcome, Transcript
 from drr.loop.rethink import RETHINK_CUE, RethinkLoop
 from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
@@ -42,8 +42,10 @@ from drr.tasks.grading import same_answer
 from drr.tasks.grading_pool import Grading
 
 SETTINGS_NAME = "eval.json"
-_DRAWS = 2
+_DRAWS = 3
 """Changes whenever the same settings give other answers, or tokens are counted otherwise."""
+
+_ANSWERED = (Fate.ACCEPTED, Fate.ANSWERED)
 
 _DEADLINE = 120.0
 """Seconds in which a score must arrive; so long that none is given up in an evaluation."""
@@ -118,12 +120,12 @@ class Evaluator:
                 outcome = event.outcome
         answer = transcript.answer(self._reasoner.form)
         scores = [step for step in outcome.steps if step.p_now is not None]
-        accepted = [
-            attempt.p_now for attempt in outcome.attempts if attempt.fate == "accepted" and attempt.p_now is not None
+        answered = [
+            attempt.p_now for attempt in outcome.attempts if attempt.fate in _ANSWERED and attempt.p_now is not None
         ]
         # An oracle knows at once: what is thought while its answer is looked up is nothing that a question costs.
         unspent = outcome.discarded_tokens if strategy.scorer == "oracle" else 0
-        p_now = accepted[0] if accepted else scores[-1].p_now if scores else None
+        p_now = answered[0] if answered else scores[-1].p_now if scores else None
         return Row(
             number,
             question.family,
@@ -185,7 +187,9 @@ class Evaluator:
         scorer = self._scorer(strategy, question, first, where)
         common = (scorer, reasoner.form, strategy.step_rule or config.step_rule, settings)
         if strategy.rethink is not None:
-            rethink = replace(strategy.rethink, cue=self._rethink_cue)
+            # Where an attempt's own words hold its answer, those of rejected attempts have to be told apart.
+            apart = reasoner.form.turn_holds_answer
+            rethink = replace(strategy.rethink, cue=self._rethink_cue, thinking_is_content=apart)
             return RethinkLoop(attempt, *common, rethink, ids, question.text, same_answer=same_answer)
         return ThinkingLoop(first, *common, ids, question.text, probe=probe)
 

@@ -37,14 +37,18 @@ from drr.judge.calibration import Calibration, Certificate
 from drr.judge.scorer_card import ScorerCard
 from drr.judge.scorers.registry import training_free
 from drr.learn.distill_folder import questions_key
-from drr.loop.policy import PolicySettings
+from drr.loop.formats import PlainChain
+from drr.loop.policy import PolicySettings, Score
+from drr.loop.probing import Probe
+from drr.loop.rethink import RethinkSettings
 from drr.loop.rule import Rule
+from drr.loop.scoring import Boundary
 from drr.loop.steps import StepRule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from drr.tasks.grading import is_correct
 from drr.tasks.grading_pool import Grading
-from tests.fake_engine import FakeEngine
+from tests.fake_engine import TOKENIZER, FakeEngine
 
 ASKED = questions(3, Split.TEST, 10)
 CONFIG = EvalConfig()
@@ -446,3 +450,48 @@ def test_what_cannot_be_run_is_named(
     command = ["eval", "arithmetic:10:3:test", "--reasoner", "r", "--out", str(tmp_path), *arguments]
     assert main(command) == 2
     assert said in capsys.readouterr().err
+
+
+class Believing:
+    def __init__(self, p_now: float) -> None:
+        self.p_now = p_now
+
+    async def score(self, boundary: Boundary) -> Score:
+        return Score(self.p_now, 0.5)
+
+
+class EverSurer:
+    """Believes less in every attempt than in those before it, or more."""
+
+    id = "surer"
+
+    def __init__(self, direction: float) -> None:
+        self.direction, self.attempts = direction, 0
+
+    def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> "Believing":
+        self.attempts += 1
+        return Believing(0.5 + self.direction * self.attempts / 1000)
+
+
+@pytest.mark.parametrize(("direction", "chosen"), [(-1.0, 0), (1.0, 1)])
+def test_where_a_chain_holds_its_answer_the_chosen_attempt_still_answers(
+    tmp_path: Path, direction: float, chosen: int
+) -> None:
+    cue = "\n\nThe answer is"
+    form = PlainChain(close_ids=tuple(TOKENIZER.encode(cue, add_special_tokens=False)), close_text=cue)
+    engine = FakeEngine(ASKED, skill=0.5, form=form)
+    scorers: Any = {"dm": EverSurer(direction)}
+    asked = [
+        Strategy(FULL, "full"),
+        Strategy("2 samples", SAMPLES, samples=2),
+        Strategy(
+            "again", "again", scorer="dm", policy=PolicySettings(threshold=None, accept=0.9), rethink=RethinkSettings(1)
+        ),
+    ]
+    evaluator = Evaluator(engine.reasoner(), scorers, Grading("auto"), CONFIG)
+    asyncio.run(evaluate(evaluator, asked, ASKED, tmp_path, recorded_settings(CONFIG)))
+    found = {outcome.name: outcome.rows for outcome in read_outcomes(tmp_path)}
+    samples = {(row.question, row.sample): row.answer for row in found["2 samples"]}
+    assert any(samples[question, 0] != samples[question, 1] for question in range(10))
+    assert [row.answer for row in found["again"]] == [samples[row.question, chosen] for row in found["again"]]
+    assert {row.attempts for row in found["again"]} == {2}
