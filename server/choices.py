@@ -11,7 +11,6 @@ from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
 from drr.loop.response import Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
-from drr.tasks.grading import same_answer
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
 from server.vllm_api import SamplingParams
@@ -102,7 +101,7 @@ class ChoiceMaker:
             return Choice(first, loop)
         rethink = plan.settings.rethink_settings(self._runtime.defaults)
         common = (scorer, form, rule, settings, rethink, prompt_ids, question)
-        return Choice(first, RethinkLoop(attempt, *common, start=start, same_answer=same_answer))
+        return Choice(first, RethinkLoop(attempt, *common, start=start))
 
     def _format(
         self, plan: ResponsePlan, params: SamplingParams, prompt_ids: list[int]

@@ -38,7 +38,6 @@ from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
 from drr.progress import Progress
 from drr.tasks import Question
-from drr.tasks.grading import same_answer
 from drr.tasks.grading_pool import Grading
 
 SETTINGS_NAME = "eval.json"
@@ -190,7 +189,7 @@ class Evaluator:
             # Where an attempt's own words hold its answer, those of rejected attempts have to be told apart.
             apart = reasoner.form.turn_holds_answer
             rethink = replace(strategy.rethink, cue=self._rethink_cue, thinking_is_content=apart)
-            return RethinkLoop(attempt, *common, rethink, ids, question.text, same_answer=same_answer)
+            return RethinkLoop(attempt, *common, rethink, ids, question.text)
         return ThinkingLoop(first, *common, ids, question.text, probe=probe)
 
 

@@ -35,7 +35,7 @@ from drr.loop.response import (
 )
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
-from drr.loop.votes import SameAnswer, Votes, same_text
+from drr.loop.votes import Votes
 
 Kind = Literal["fresh", "in_context"]
 OnExhausted = Literal["best", "vote", "last", "abstain"]
@@ -114,11 +114,9 @@ class RethinkLoop:
         question: str,
         *,
         start: TurnStart | None = None,
-        same_answer: SameAnswer = same_text,
     ) -> None:
         """`make_reasoner` gives attempt number i (from 0) a Reasoner of its own, with noise of its own, and a probe for
-        scorers that need one. `start` is where the prompt leaves off, where the caller knows better than the format;
-        `same_answer` compares the answers of attempts that vote."""
+        scorers that need one. `start` is where the prompt leaves off, where the caller knows better than the format."""
         self._make_reasoner, self._scorer, self._form, self._rule = make_reasoner, scorer, form, rule
         self._settings, self._rethink = settings, rethink
         self._prompt_ids, self._question = list(prompt_ids), question
@@ -126,7 +124,7 @@ class RethinkLoop:
         """By the attempts whose fate is known."""
         self._start = start or form.start(prompt_ids)
         self._attempts: list[_Attempt] = []
-        self._votes = Votes(same_answer) if rethink.on_exhausted == "vote" else None
+        self._votes = Votes() if rethink.on_exhausted == "vote" else None
         self._steps: list[StepReport] = []
         self._injected = 0
         self._answers: _Attempt | None = None

@@ -5,18 +5,35 @@ its p_now: the answer with the largest sum behind it is elected, and an attempt 
 in those that agree with it were independent.
 """
 
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
+from decimal import Decimal
 
 from drr.loop.stated import stated_answer
 
-SameAnswer = Callable[[str, str], bool]
-"""Whether two answers are the same."""
+_CHOICE = re.compile(r"\W*(?:\(([A-Ja-j])\)|([A-J])(?:[).:]|\W*$))")
+_TRUTH = re.compile(r"\W*(yes|no|true|false)\b", re.IGNORECASE)
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_LONGEST = 300
+"""Characters of an answer that are read."""
 
 
-def same_text(one: str, other: str) -> bool:
-    """Whether two answers are the same but for case and white space."""
-    return one.casefold().split() == other.casefold().split()
+def same_answer(one: str, other: str) -> bool:
+    """Whether two answers are the same: by the letter of a choice, by yes or no, by their only number, or else by their
+    words. Without knowing what is asked for, nothing finer can be told."""
+    return _meaning(one) == _meaning(other)
+
+
+def _meaning(answer: str) -> object:
+    read = answer[:_LONGEST].replace("\N{MINUS SIGN}", "-")
+    if choice := _CHOICE.match(read):
+        return "choice", (choice[1] or choice[2]).upper()
+    if truth := _TRUTH.match(read):
+        return "truth", truth[1].lower() in ("yes", "true")
+    numbers = _NUMBER.findall(read)
+    if len(numbers) == 1:
+        return "number", Decimal(numbers[0].replace(",", ""))
+    return "words", re.sub(r"\W+", " ", answer).casefold().strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +47,7 @@ class _Vote:
 class Votes:
     """The attempts that were rejected so far, in order. One without a score counts as one that nobody believes."""
 
-    def __init__(self, same: SameAnswer = same_text) -> None:
-        self._same = same
+    def __init__(self) -> None:
         self._votes: list[_Vote] = []
 
     def add(self, thinking: str, p_now: float | None) -> None:
@@ -55,4 +71,4 @@ class Votes:
         return other is vote or self._agree(other.answer, vote.answer)
 
     def _agree(self, one: str | None, other: str | None) -> bool:
-        return one is not None and other is not None and self._same(one, other)
+        return one is not None and other is not None and same_answer(one, other)

@@ -176,12 +176,6 @@ def _reporting(name: str, function: Callable[[str, str], Any]) -> Grader:
     return grade
 
 
-def same_answer(one: str, other: str) -> bool:
-    """Whether two answers are the same. Like that of `decide`, the time grows with their length and no faster:
-    expressions that only a computer-algebra system could compare are compared as text."""
-    return one == other or decide("auto", one, other) is True or decide("auto", other, one) is True
-
-
 def majority_answer(responses: Sequence[str], grade: Grader) -> str | None:
     """The answer that most responses agree on, the earliest of several with as many votes; None if no two agree."""
     votes = [sum(row) for row in agreement(responses, grade)]

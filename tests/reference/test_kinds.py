@@ -39,7 +39,7 @@ def test_a_build_makes_a_head_and_a_fused_dm_after_the_text_dm(tmp_path: Path) -
         "dm-fused": {"text", "state", "behaviour", "head", "fused", "baselines"},
     }
     for name, expected in parts.items():
-        measured = build._calibrate(tmp_path, name, (0.5,))
+        measured = build._calibrate(tmp_path, name, (0.5,), 0)
         assert set(measured["metrics"]) == expected
         card = DmCard.load(tmp_path / name)
         assert (card.id, card.reasoner_name, card.nudge_cue) == (
