@@ -15,7 +15,7 @@ from server.endpoints import (
     split_alias,
 )
 from server.plan import PLAN_KEY
-from server.refusals import bad_request
+from server.refusals import RESPONSES_PATH, bad_request
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
 
@@ -76,6 +76,14 @@ def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> t
     xargs = body.get(_XARGS)
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"
+    return _without_content(body.get("input")) if endpoint.path.startswith(RESPONSES_PATH) else None
+
+
+def _without_content(items: Any) -> tuple[str, str] | None:
+    """An assistant's message without content among the items of a response's input: vLLM answers it with HTTP 500."""
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        if isinstance(item, dict) and item.get("role") == "assistant" and item.get("content") == []:
+            return f"input[{number}].content", "must not be empty: the message says nothing"
     return None
 
 
@@ -127,7 +135,7 @@ async def _whole_body(receive: Any) -> tuple[list[Any], bytes]:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     """A body's JSON object; empty where it is none, or holds nothing that could matter here."""
-    names = (b"drr", b"full", b"messages", b"\\u")
+    names = (b"drr", b"full", b"messages", b"assistant", b"\\u")
     if not any(name in body for name in names):
         return {}
     try:

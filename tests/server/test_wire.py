@@ -232,3 +232,12 @@ def test_attempts_vote_where_none_is_accepted(server: Server) -> None:
     assert response.drr["settings"]["on_exhausted"] == "vote"
     assert response.drr["stop_cause"] == "rethink_limit"
     assert sorted(fates) == ["answered", "rejected", "rejected"]
+
+
+def test_an_empty_message_of_an_assistant_is_the_clients_mistake(server: Server) -> None:
+    said = {"type": "message", "id": "m", "status": "completed", "role": "assistant", "content": []}
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+    asked: Any = [{"role": "user", "content": "1+1"}, said]
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input=asked)
+    assert caught.value.param == "input[1].content"
