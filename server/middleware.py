@@ -80,9 +80,10 @@ def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> t
 
 
 def _without_content(items: Any) -> tuple[str, str] | None:
-    """An assistant's message without content among the items of a response's input: vLLM answers it with HTTP 500."""
+    """An assistant's own message without content among the items of a response's input: vLLM answers it with HTTP 500.
+    One without an id, which a client has written, it takes."""
     for number, item in enumerate(items if isinstance(items, list) else ()):
-        if isinstance(item, dict) and item.get("role") == "assistant" and item.get("content") == []:
+        if isinstance(item, dict) and "id" in item and item.get("role") == "assistant" and item.get("content") == []:
             return f"input[{number}].content", "must not be empty: the message says nothing"
     return None
 

@@ -38,7 +38,7 @@ from drr.learn.train_dm import (
 )
 from drr.learn.train_folder import forget_training
 from drr.learn.train_split import TrainingData, split_for_training
-from drr.learn.train_state import TrainedStateHead
+from drr.learn.train_state import TrainedStateHead, train_state_head
 from drr.reference.card import write_reasoner_card
 from drr.reference.pretrain import DM_BACKBONE_RUNS, REASONER_RUNS, PretrainConfig, pretrain
 from drr.tasks import Split
@@ -206,7 +206,7 @@ def _fused_dm(out: Path, seed: int) -> dict[str, Any]:
 
 
 def _add_state_head(out: Path, name: str, seed: int) -> TrainedStateHead:
-    """Trained again whenever it is needed, which gives the same head: it takes a minute."""
+    """Train a state head, which is the same for every DM."""
     return add_state_head(_training_data(out), _states(out), out / name, replace(STATE_TRAINING, seed=seed))
 
 
@@ -241,8 +241,11 @@ def _calibrate(out: Path, name: str, risks: tuple[float, ...] | None, seed: int)
     )
     head = load_dm_head(folder)
     judge = Judge(head.kind, folder, card.max_tokens, states)
-    state_head = None if card.kind == "text" else _add_state_head(out, name, seed)
-    fitting, questions = fitting_boundaries(_training_data(out), judge, state_head)
+    training = _training_data(out)
+    state_head = None
+    if states is not None:
+        state_head = train_state_head(training.trained_on, states, replace(STATE_TRAINING, seed=seed))
+    fitting, questions = fitting_boundaries(training, judge, state_head)
     tempering = judge.boundaries(data.temperature)
     test_rollouts = [rollout for rollout in read_rollouts(out / "rollouts" / Split.TEST) if rollout.steps]
     parts = fit_parts(head, fitting, questions, tempering)
