@@ -29,7 +29,18 @@ from drr.loop.pumps import Ended
 from drr.loop.race import Racer
 from drr.loop.reasoner import Delta, Phase, Reasoner, Token
 from drr.loop.requests import EngineRequests, Message
-from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, Used
+from drr.loop.response import (
+    Accepted,
+    AttemptOutput,
+    Emit,
+    Event,
+    Finished,
+    LoopSettings,
+    Outcome,
+    Rejected,
+    Spent,
+    Used,
+)
 from drr.loop.scoring import Scorer
 from drr.loop.stages import TRANSITIONS, Move, Stage
 from drr.loop.stated import states_value
@@ -91,6 +102,7 @@ class ThinkingLoop:
         self._out_of_room = False
         """Whether the thinking's request has generated all that it was allowed."""
         self._rejected: Score | None = None
+        self._closed_when_rejected: bool | None = None
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
 
@@ -114,6 +126,20 @@ class ThinkingLoop:
     def thinking(self) -> tuple[Token, ...]:
         """What has been thought and kept, the opening marker included where the Reasoner made it."""
         return self._trace.thinking
+
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """What is kept of its output, as that of a response with one attempt."""
+        trace = self._trace
+        return [AttemptOutput(tuple(trace.tokens), trace.thinking_from, trace.thinking_to, self._closed)]
+
+    @property
+    def _closed(self) -> bool:
+        """Whether the Reasoner itself ended the thinking that is kept."""
+        if self._closed_when_rejected is not None:
+            return self._closed_when_rejected
+        stands = self._stage is Stage.ANSWERING and self._outcome.stop_cause is StopCause.NATURAL
+        return self._trace.started and (stands or self._stage is Stage.CLOSED)
 
     def enter(self, racer: Racer) -> None:
         """Run beside other attempts, and answer only if this one wins. To be called before `run`."""
@@ -477,6 +503,7 @@ class ThinkingLoop:
             await self._answer(end, cause)
 
     async def _reject(self, end: int) -> None:
+        self._closed_when_rejected = self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         ended = self._finish is not None and self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         if ended and self._form.turn_holds_answer:
             await self._requests.close()  # the whole turn is there, its answer included: it may be needed yet
