@@ -35,13 +35,16 @@ KEY_NAME = "question.key"
 _OWN_TEXTS = ("refusal", "separator")
 """Settings that are texts of the client's choice."""
 
+_STEP_BYTES, _TOKEN_BYTES = 512, 256
+"""About what a boundary and a token take in memory."""
+
 Row = dict[str, Any]
 
 
 class Writer(Protocol):
     """What takes rows; see drr.decisions.writer."""
 
-    def submit(self, make: Callable[[], Row]) -> bool: ...
+    def submit(self, make: Callable[[], Row], size: int = 0) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,9 @@ class DecisionLog:
             return None
         return LoggedResponse(self, plan, prompt, params, request_id, options, choices)
 
-    def submit(self, make: Callable[[], Row]) -> None:
-        """Hand a row over."""
-        self._writer.submit(make)
+    def submit(self, make: Callable[[], Row], size: int) -> None:
+        """Hand a row over; it keeps about `size` bytes until it is written."""
+        self._writer.submit(make, size)
 
     def hashed(self, question: str) -> str:
         """16 hex digits that are equal for the same question, but for case and white space, and that say nothing to
@@ -111,8 +114,10 @@ class LoggedResponse:
         """A choice is complete, or was aborted (no `finish_reason`). What will be written is what it is now."""
         self._ended.add(index)
         loop = self.choices[index].loop
-        ended = _Ended(index, time.time(), loop.outcome, tuple(steps), finish_reason, loop.outputs)
-        self.log.submit(lambda: _row(self, ended))
+        outputs = loop.outputs if self.log.text else []
+        ended = _Ended(index, time.time(), loop.outcome, tuple(steps), finish_reason, outputs)
+        size = _STEP_BYTES * len(steps) + _TOKEN_BYTES * sum(len(output.tokens) for output in outputs)
+        self.log.submit(lambda: _row(self, ended), size)
 
     def abort_rest(self) -> None:
         """What has not ended by now never will."""

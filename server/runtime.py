@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class DrrRuntime:
     """What the loop needs and a request does not bring. `tool_texts` open a tool call in this Reasoner's output;
-    `around` is what promises rest on; heads in the Reasoner's engine are read through `state_ids`; `log` takes what was decided."""
+    `around` is what promises rest on; heads in the Reasoner's engine are read through `state_ids`; `log` takes what was
+    decided."""
 
     form: ReasoningFormat | None
     rule: StepRule

@@ -24,8 +24,8 @@ from drr.decisions.schema import FILE_PREFIX, FILE_SUFFIX, Row, one_row
 
 logger = logging.getLogger("drr")
 
-_QUEUED = 2048
-"""Rows that may wait for the thread."""
+_QUEUED, _QUEUED_BYTES = 2048, 64 << 20
+"""Rows that may wait for the thread, and what they may take."""
 
 _FILES_IN_MEMORY = 2
 """So many files' rows are kept while none can be written."""
@@ -68,7 +68,9 @@ class LogWriter:
         self, folder: Path, limits: Limits, watcher: Watcher, *, queued: int = _QUEUED, retry: float = _SECONDS_TO_RETRY
     ) -> None:
         self._folder, self._limits, self._watcher, self._retry = folder, limits, watcher, retry
-        self._queue: queue.Queue[Callable[[], Row] | None] = queue.Queue(queued)
+        self._queue: queue.Queue[tuple[Callable[[], Row], int] | None] = queue.Queue(queued)
+        self._waiting, self._lock = 0, threading.Lock()
+        """Bytes that wait for the thread."""
         self._rows: list[pa.RecordBatch] = []
         self._count = self._bytes = self._files = 0
         self._due: float | None = None
@@ -79,18 +81,23 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="drr-decision-log", daemon=True)
         self._thread.start()
 
-    def submit(self, make: Callable[[], Row]) -> bool:
-        """Hand a row over: `make` is called in the writer's thread. Never waits; False where it was dropped, because
-        too many wait already or the writer is closed."""
-        if not self._closing.is_set():
+    def submit(self, make: Callable[[], Row], size: int = 0) -> bool:
+        """Hand a row over: `make` is called in the writer's thread; it keeps about `size` bytes until then. Never
+        waits; False where it was dropped, because too many wait already or the writer is closed."""
+        if not self._closing.is_set() and self._waiting + size <= _QUEUED_BYTES:
             try:
-                self._queue.put_nowait(make)
+                self._queue.put_nowait((make, size))
             except queue.Full:
                 pass
             else:
+                self._wait(size)
                 return True
         self._watcher.dropped(1)
         return False
+
+    def _wait(self, size: int) -> None:
+        with self._lock:
+            self._waiting += size
 
     def close(self, seconds: float = 10.0) -> None:
         """Write what there is and end the thread. Waits for that, but no longer than so many seconds."""
@@ -121,9 +128,13 @@ class LogWriter:
     def _next(self) -> Callable[[], Row] | None:
         wait = None if self._due is None else max(0.0, self._due - time.monotonic())
         try:
-            return self._queue.get(timeout=wait)
+            found = self._queue.get(timeout=wait)
         except queue.Empty:
             return None
+        if found is None:
+            return None
+        self._wait(-found[1])
+        return found[0]
 
     def _is_due(self) -> bool:
         return self._due is not None and time.monotonic() >= self._due

@@ -169,6 +169,10 @@ def test_nobody_waits_where_rows_come_too_fast(tmp_path: Path) -> None:
         assert counts.lost == 995
         going.set()
     assert counts.rows == 6
+    with writing(tmp_path, counts) as own:
+        assert not own.submit(row, writer._QUEUED_BYTES + 1), "it would take too much memory"
+        assert own.submit(row, writer._QUEUED_BYTES)
+        until(lambda: own._waiting == 0)
     assert not own.submit(row), "it is closed"
 
 
