@@ -80,6 +80,8 @@ def _check_values(given: Mapping[str, Any]) -> None:
             check_range(flag(name), given[name], least=0)
     if "drr_decision_log_share" in given:
         check_range("--drr-decision-log-share", given["drr_decision_log_share"], above=0, most=1)
+    if given.get("drr_decision_log_mb", 0) > given.get("drr_decision_log_total_mb", 1024):
+        raise InputError("--drr-decision-log-total-mb", "is less than one file has (--drr-decision-log-mb)")
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)
