@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from drr.judge.dm_folder import fingerprint
-from drr.loop.response import AttemptOutput, Outcome, StepReport
+from drr.loop.response import AttemptOutput, AttemptReport, Fate, Outcome, StepReport
 from server import metrics
 from server.choices import Choice
 from server.judges import weights_of
@@ -183,12 +183,21 @@ def _row(response: LoggedResponse, ended: _Ended) -> Row:
                 "discarded_tokens": attempt.discarded_tokens,
                 "p_now": attempt.p_now,
             }
-            for attempt in outcome.attempts
+            for attempt in outcome.attempts or [_only_attempt(ended)]
         ],
         "boundaries": _boundaries(ended.steps),
         "canary": None,
         "text": _text(plan, ended, prompt_ids) if log.text else None,
     }
+
+
+def _only_attempt(ended: _Ended) -> AttemptReport:
+    """The attempt of a response that could have had no other."""
+    outcome = ended.outcome
+    p_now = next((step.p_now for step in reversed(ended.steps) if step.p_now is not None), None)
+    stands = Fate.UNJUDGED if p_now is None else Fate.ACCEPTED
+    fate = Fate.ABANDONED if ended.finish_reason is None else stands
+    return AttemptReport(outcome.thinking_tokens, outcome.generated_tokens, outcome.discarded_tokens, p_now, fate)
 
 
 def _sampling(params: SamplingParams) -> Row:

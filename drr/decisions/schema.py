@@ -105,9 +105,13 @@ COLUMNS = (
     Column("late", pa.int32(), "scores that missed their deadline"),
     Column("failed", pa.int32(), "scores that failed"),
     Column("question", pa.string(), "a keyed hash of the question: equal for equal questions in this folder"),
-    Column("attempts", pa.list_(_ATTEMPT), "one for every attempt, with its fate"),
+    Column(
+        "attempts",
+        pa.list_(_ATTEMPT),
+        "one for every attempt, with its fate (abandoned where the response was aborted)",
+    ),
     Column("boundaries", pa.list_(_BOUNDARY), "one for every judged boundary, attempt by attempt"),
-    Column("canary", pa.string(), "for responses that think in full for comparison: JSON; else null"),
+    Column("canary", pa.string(), "of a response that thinks in full for comparison: JSON; else null"),
     Column("text", _TEXT, "question, prompt, and output with its log-probabilities; null unless asked for"),
 )
 

@@ -97,6 +97,8 @@ async def test_a_row_says_what_was_decided(monkeypatch: pytest.MonkeyPatch) -> N
     assert [text.strip() for text in texts] == ["Mrs. Ondraschek has one.", "It is kept in a jar."]
     assert all(len(step["features"]) == 14 for step in row["boundaries"])
     assert row["tokens"]["thinking"] == len(thought) == ends[-1]
+    (attempt,) = row["attempts"]
+    assert (attempt["fate"], attempt["p_now"], attempt["thinking_tokens"]) == ("accepted", 0.95, len(thought))
     assert row["sampling"]["temperature"] == 0.5
     assert row["sampling"]["seed"] == 3
     assert row["text"]["answer"].strip() == "In a jar."
@@ -133,6 +135,7 @@ async def test_a_client_that_leaves_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     assert (row["finish"], row["finish_reason"], row["stop_cause"]) == ("aborted", None, None)
     assert row["text"]["attempts"][0]["ids"], "what there was by then"
     assert not row["text"]["attempts"][0]["closed"]
+    assert [attempt["fate"] for attempt in row["attempts"]] == ["abandoned"]
 
 
 async def test_every_choice_is_a_row_and_all_or_none_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
