@@ -35,6 +35,9 @@ KEY_NAME = "question.key"
 _OWN_TEXTS = ("refusal", "separator")
 """Settings that are texts of the client's choice."""
 
+_MOST = 2**31 - 1
+"""What a column of the log can hold."""
+
 _STEP_BYTES, _TOKEN_BYTES = 512, 256
 """About what a boundary and a token take in memory."""
 
@@ -204,11 +207,11 @@ def _sampling(params: SamplingParams) -> Row:
     return {
         "temperature": params.temperature,
         "top_p": params.top_p,
-        "top_k": params.top_k,
+        "top_k": min(params.top_k, _MOST),
         "min_p": params.min_p,
         "repetition_penalty": params.repetition_penalty,
         "seed": params.seed,
-        "max_tokens": params.max_tokens,
+        "max_tokens": None if params.max_tokens is None else min(params.max_tokens, _MOST),
     }
 
 
@@ -251,11 +254,16 @@ def _boundaries(steps: Sequence[StepReport]) -> list[Row]:
 
 def _text(plan: ResponsePlan, ended: _Ended, prompt_ids: list[int]) -> Row:
     return {
-        "question": plan.question,
-        "answer": "".join(plan.account.of(ended.index).content),
+        "question": _readable(plan.question),
+        "answer": _readable("".join(plan.account.of(ended.index).content)),
         "prompt_ids": prompt_ids,
         "attempts": [_output(output) for output in ended.outputs],
     }
+
+
+def _readable(text: str) -> str:
+    """The text without what no file can hold: halves of characters, which JSON can spell."""
+    return text.encode(errors="replace").decode()
 
 
 def _output(output: AttemptOutput) -> Row:
@@ -296,14 +304,20 @@ def _open(args: argparse.Namespace, engine: AsyncLLM) -> tuple[Any, DecisionLog]
         round(args.drr_decision_log_total_mb * 1e6),
         args.drr_decision_log_seconds,
     )
-    identity = LogIdentity(
-        (args.served_model_name or [args.model])[0], fingerprint(weights_of(args, engine)), args.drr_step_rule
-    )
+    identity = LogIdentity((args.served_model_name or [args.model])[0], _reasoner(args, engine), args.drr_step_rule)
     writer = LogWriter(folder, limits, metrics.DecisionLogWatcher())
     log = DecisionLog(
         writer, identity, _key(folder), share=args.drr_decision_log_share, text=args.drr_decision_log_text
     )
     return writer, log
+
+
+def _reasoner(args: argparse.Namespace, engine: AsyncLLM) -> str:
+    """The fingerprint of the Reasoner's weights; empty where they are no files here."""
+    try:
+        return fingerprint(weights_of(args, engine))
+    except (OSError, ValueError):
+        return ""
 
 
 def _key(folder: Path) -> bytes:

@@ -108,7 +108,7 @@ COLUMNS = (
     Column(
         "attempts",
         pa.list_(_ATTEMPT),
-        "one for every attempt, with its fate (abandoned where the response was aborted)",
+        "one for every attempt, with its fate; abandoned where the client left",
     ),
     Column("boundaries", pa.list_(_BOUNDARY), "one for every judged boundary, attempt by attempt"),
     Column("canary", pa.string(), "of a response that thinks in full for comparison: JSON; else null"),

@@ -145,10 +145,10 @@ class LogWriter:
             return
         try:
             row = one_row(make())
-        except Exception:  # a row is never worth the log
+        except Exception as error:  # a row is never worth the log
             self._watcher.dropped(1)
-            if not self._complained:
-                logger.exception("A row of the decision log cannot be made; further ones are counted only")
+            if not self._complained:  # what the error says may hold what somebody has said
+                logger.error("A row of the decision log cannot be made (%s); others are counted", type(error).__name__)
             self._complained = True
             return
         if self._due is None:

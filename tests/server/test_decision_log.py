@@ -129,6 +129,12 @@ async def test_hashes_tell_equal_questions_and_nothing_without_the_key() -> None
     assert other.hashed("what is 1 + 1?") != log.hashed("what is 1 + 1?")
 
 
+async def test_odd_requests_are_rows_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "QUESTION", "half a \ud800 character")
+    (row,) = await Engine(monkeypatch).ask(top_k=2**40, seed=2**62)
+    assert one_row(row).to_pylist()[0]["text"]["question"] == "half a ? character"
+
+
 async def test_a_client_that_leaves_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     (row,) = await Engine(monkeypatch).ask(outputs=2)
     one_row(row)
