@@ -20,6 +20,7 @@ from drr.decisions.files import log_files, read_file
 from drr.decisions.schema import Row, one_row
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, fingerprint
+from drr.learn.from_log import Choosing, read_logged
 from drr.learn.records import Manifest, read_rollouts
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
@@ -127,6 +128,33 @@ async def test_hashes_tell_equal_questions_and_nothing_without_the_key() -> None
     assert log.hashed("What  is 1 + 1?\n") == log.hashed("what is 1 + 1?")
     assert log.hashed("What is 1 + 2?") != log.hashed("What is 1 + 1?")
     assert other.hashed("what is 1 + 1?") != log.hashed("what is 1 + 1?")
+
+
+@pytest.mark.parametrize(
+    ("drr", "cause", "acts", "closed"),
+    [
+        ({"mode": "off"}, "off", False, True),
+        ({"mode": "shadow"}, "natural", False, True),
+        ({"mode": "off", "report": "steps"}, "off", False, True),
+        ({"mode": "auto"}, "natural", True, True),
+        ({"mode": "off", "max_thinking_tokens": 8}, "max_thinking_tokens", True, False),
+        ({"mode": "off", "max_thinking_tokens": 200}, "natural", True, True),
+        ({"threshold": 0.05}, "sure", True, False),
+    ],
+)
+async def test_it_says_whether_the_thinking_was_ended_by_the_reasoner(
+    drr: dict[str, Any], cause: str, acts: bool, closed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = await Engine(monkeypatch).ask(drr)
+    assert (row["stop_cause"], row["acts"]) == (cause, acts)
+    (output,) = row["text"]["attempts"]
+    assert output["closed"] is closed
+    assert bool(row["boundaries"]) is (cause != "max_thinking_tokens"), "judged or not"
+    chosen = [[one_row(row).to_pylist()[0]]]
+    monkeypatch.setattr("drr.learn.from_log.read_file", lambda path: chosen.pop())
+    monkeypatch.setattr("drr.learn.from_log.log_files", lambda folder: [folder])
+    logged = read_logged(Path("log"), Choosing(row["reasoner"], continue_cut=True), None)
+    assert logged.about["ends"] == ({"answer": 1} if closed else {"cut": 1})
 
 
 async def test_odd_requests_are_rows_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
