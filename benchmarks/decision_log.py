@@ -24,7 +24,8 @@ from drr.failures import guarded
 from drr.files import write_whole
 from drr.loop.reasoner import Token
 from drr.loop.response import AttemptOutput, Outcome
-from server.decision_log import DecisionLog, LoggedResponse, LogIdentity
+from server.decisions.log import DecisionLog, LoggedResponse
+from server.decisions.rows import LogIdentity, Request
 
 
 def measure(rows: Sequence[Row]) -> dict[str, Any]:
@@ -75,10 +76,11 @@ def _response(row: Row) -> LoggedResponse:
             return [AttemptOutput(tuple(own), 0, len(own), closed=True) for own in tokens]
 
     nowhere: Any = SimpleNamespace(submit=lambda make, size: True)
-    log = DecisionLog(nowhere, LogIdentity("", "", ""), b"", text=True)
+    log = DecisionLog(nowhere, LogIdentity("", "", "", b""), text=True)
     choice: Any = SimpleNamespace(loop=Loop())
     unused: Any = None
-    return LoggedResponse(log, unused, {}, unused, "", {}, [choice])
+    request = Request("", unused, {"prompt_token_ids": row["text"]["prompt_ids"]}, unused, {})
+    return LoggedResponse(log, request, [choice])
 
 
 def main() -> None:

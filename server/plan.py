@@ -10,7 +10,7 @@ from drr.loop.response import Emit, Outcome, StepReport
 from server.settings import Settings
 
 if TYPE_CHECKING:
-    from server.decision_log import LoggedResponse
+    from server.decisions.log import LoggedResponse
 
 PLAN_KEY = "drr"
 """Where a request's plan travels: `vllm_xargs[PLAN_KEY]`, then `SamplingParams.extra_args[PLAN_KEY]`."""

@@ -12,7 +12,7 @@ from server.promise import Surroundings
 from server.settings import Defaults
 
 if TYPE_CHECKING:
-    from server.decision_log import DecisionLog
+    from server.decisions.log import DecisionLog
 
 
 @dataclass(slots=True)

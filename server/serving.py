@@ -24,7 +24,7 @@ from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
 from server.contradictions import check_log_folder
-from server.decision_log import logging_decisions
+from server.decisions.setting_up import logging_decisions
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.engines import Models, start_models

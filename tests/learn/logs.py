@@ -13,7 +13,8 @@ from drr.loop.response import Emit, Finished
 from drr.loop.rule import Rule
 from drr.loop.steps import StepRule
 from server.choices import ChoiceMaker
-from server.decision_log import DecisionLog, LogIdentity
+from server.decisions.log import DecisionLog
+from server.decisions.rows import LogIdentity
 from server.plan import ResponsePlan
 from server.resolve import resolve
 from server.runtime import DrrRuntime
@@ -38,7 +39,7 @@ class Rows:
 
 
 def log_of(rows: Rows, *, text: bool = True, share: float = 1.0, key: bytes = b"k" * 32) -> DecisionLog:
-    return DecisionLog(rows, LogIdentity("m", FINGERPRINT, "blank_line"), key, share=share, text=text)
+    return DecisionLog(rows, LogIdentity("m", FINGERPRINT, "blank_line", key), share, text)
 
 
 async def served(

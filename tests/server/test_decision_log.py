@@ -25,7 +25,8 @@ from drr.learn.records import Manifest, read_rollouts
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from server.arguments import own_parser, parse_args
-from server.decision_log import KEY_NAME, DecisionLog, logging_decisions
+from server.decisions.log import DecisionLog
+from server.decisions.setting_up import KEY_NAME, logging_decisions
 from server.early import check_early
 from server.engine import ThinkingEngine
 from server.metrics import LOG_ROWS
@@ -124,7 +125,7 @@ async def test_without_being_asked_it_says_no_word_of_what_was_said(monkeypatch:
 
 async def test_hashes_tell_equal_questions_and_nothing_without_the_key() -> None:
     rows = Rows()
-    log, other = log_of(rows), log_of(rows, key=b"x" * 32)
+    log, other = log_of(rows).identity, log_of(rows, key=b"x" * 32).identity
     assert log.hashed("What  is 1 + 1?\n") == log.hashed("what is 1 + 1?")
     assert log.hashed("What is 1 + 2?") != log.hashed("What is 1 + 1?")
     assert other.hashed("what is 1 + 1?") != log.hashed("what is 1 + 1?")
@@ -257,13 +258,13 @@ async def test_the_log_is_finished_when_the_server_ends(tmp_path: Path) -> None:
         assert (log.identity.model, log.text) == (str(reference.reasoner_folder()), True)
         assert log.identity.reasoner == fingerprint(reference.reasoner_folder())
         row = await served(FakeEngine(ASKED), ASKED[0].text)
-        log.submit(lambda: row, 0)
+        log.writer.submit(lambda: row)
     assert engine.drr.log is None
     (path,) = log_files(folder)
     assert [one["id"] for one in read_file(path)] == ["chatcmpl-0"]
     assert stat.S_IMODE((folder / KEY_NAME).stat().st_mode) == 0o600
     async with logging_decisions(_options(folder), engine):
-        assert engine.drr.log.hashed("a") == log.hashed("a"), "the folder's key, from server to server"
+        assert engine.drr.log.identity == log.identity, "the folder's key, from server to server"
     async with logging_decisions(Namespace(drr_decision_log=None), engine):
         assert engine.drr.log is None
 
@@ -280,7 +281,7 @@ async def test_responses_go_on_where_the_log_cannot_be_written(
         assert engine.engine.drr.log is not None
         assert await engine.ask() == [], "the rows go elsewhere"
     assert LOG_ROWS.labels("dropped")._value.get() == dropped + 1
-    assert "cannot be kept" in caplog.text
+    assert "question.key cannot be used" in caplog.text
     assert "cannot be written" in caplog.text
 
 
