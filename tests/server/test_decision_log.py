@@ -15,7 +15,6 @@ import openai
 import pytest
 
 from drr import reference
-from drr.cli.main import main
 from drr.decisions.files import log_files, read_file
 from drr.decisions.schema import Row, one_row
 from drr.errors import InputError
@@ -312,8 +311,7 @@ def test_from_asking_to_a_retrained_head(tmp_path: Path) -> None:
     assert ASKED[0].text not in said
     answers = tmp_path / "answers.jsonl"
     answers.write_text("".join(json.dumps({"question": q.text, "answer": q.answer}) + "\n" for q in ASKED))
-    command = ["distill", str(answers), "--from-log", str(log), "--reasoner", reasoner, "--out", str(records)]
-    assert main(command) == 0
+    _drr("distill", str(answers), "--from-log", str(log), "--reasoner", reasoner, "--out", str(records))
     taken = Manifest.load(records).settings["from_log"]
     rollouts = read_rollouts(records)
     assert len(rollouts) == taken["used"] >= 0.8 * len(ASKED), "some may have used all of their tokens"
@@ -322,9 +320,15 @@ def test_from_asking_to_a_retrained_head(tmp_path: Path) -> None:
         boundaries = by_question[rollout.question]["boundaries"]
         assert rollout.step_tokens == [step["tokens"] for step in boundaries], "cut as it was served"
         assert None not in rollout.logprobs, "asked for by the judge, or found afterwards"
-    assert main(["train", "--data", str(records), "--reasoner", reasoner, "--out", str(dm), "--kind", "head"]) == 0
+    _drr("train", "--data", str(records), "--reasoner", reasoner, "--out", str(dm), "--kind", "head")
     card = DmCard.load(dm)
     assert (card.kind, card.reasoner) == ("head", fingerprint(reference.reasoner_folder()))
+
+
+def _drr(*arguments: str) -> None:
+    command = [sys.executable, "-m", "drr.cli", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-2000:]
 
 
 async def _ask_all(url: str) -> None:
