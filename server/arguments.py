@@ -143,7 +143,44 @@ def add_flags(group: Any) -> None:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
+    _add_log_flags(group)
     _add_door_flags(group)
+
+
+def _add_log_flags(group: Any) -> None:
+    """What is written down of responses."""
+    group.add_argument(
+        "--drr-decision-log", metavar="FOLDER", help="log what was decided about chat completions, as Parquet files"
+    )
+    group.add_argument(
+        "--drr-decision-log-share", type=float, default=1.0, metavar="S", help="share of the responses, drawn at random"
+    )
+    group.add_argument(
+        "--drr-decision-log-text",
+        action="store_true",
+        help="log prompt, thinking and answer, too, as drr distill --from-log needs them",
+    )
+    group.add_argument(
+        "--drr-decision-log-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="what a kill may lose: a file is finished so long after its first row at the latest",
+    )
+    group.add_argument(
+        "--drr-decision-log-mb",
+        type=float,
+        default=16.0,
+        metavar="N",
+        help="size at which a file is finished before, in memory; on disk it is smaller",
+    )
+    group.add_argument(
+        "--drr-decision-log-total-mb",
+        type=float,
+        default=1024.0,
+        metavar="N",
+        help="size of all files, on disk; the oldest are deleted",
+    )
 
 
 def _add_door_flags(group: Any) -> None:

@@ -9,7 +9,7 @@ from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
 from drr.judge.scorers.state import StateScorer
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
-from drr.loop.response import Event, LoopSettings, Outcome
+from drr.loop.response import AttemptOutput, Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
@@ -17,10 +17,13 @@ from server.vllm_api import SamplingParams
 
 
 class Loop(Protocol):
-    """What makes one choice of a response. `outcome` is its account so far."""
+    """What makes one choice of a response. `outcome` is its account so far, `outputs` what is kept of each attempt."""
 
     @property
     def outcome(self) -> Outcome: ...
+
+    @property
+    def outputs(self) -> list[AttemptOutput]: ...
 
     def run(self) -> AsyncGenerator[Event, None]:
         """Its events; Finished is the last."""

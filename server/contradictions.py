@@ -1,9 +1,10 @@
 """What DRR's flags of `drr serve` must be, and which of them need or exclude each other."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from drr.checks import check_range, check_url
+from drr.checks import check_out_folder, check_range, check_url
 from drr.engine.devices import parse_cpus
 from drr.errors import InputError
 from drr.loop.steps import StepRule
@@ -18,6 +19,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dm_nice": ("dm",),
     "dm_beside": ("dm",),
     "prm_gpu_memory_utilization": ("prm",),
+    **{f"drr_decision_log_{name}": ("drr_decision_log",) for name in ("share", "text", "seconds", "mb", "total_mb")},
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
@@ -25,6 +27,7 @@ _ABOVE_ZERO = (
     *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
     *("drr_request_seconds", "drr_stall_seconds"),
+    *("drr_decision_log_seconds", "drr_decision_log_mb", "drr_decision_log_total_mb"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
 
@@ -51,6 +54,12 @@ def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
         raise InputError(f"--drr-scorer {scorer}", f"needs --{scorer}")
 
 
+def check_log_folder(folder: str | None) -> None:
+    """InputError where the decision log could never be written."""
+    if folder:
+        check_out_folder("--drr-decision-log", Path(folder))
+
+
 def check_kind(given: Mapping[str, Any], kind: str) -> None:
     """InputError for a flag about an engine that a DM of this kind does not have. `given` as in `check_flags`."""
     if kind != "head":
@@ -69,6 +78,10 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for name in _NOT_BELOW_ZERO:
         if given.get(name) is not None:
             check_range(flag(name), given[name], least=0)
+    if "drr_decision_log_share" in given:
+        check_range("--drr-decision-log-share", given["drr_decision_log_share"], above=0, most=1)
+    if given.get("drr_decision_log_mb", 0) > given.get("drr_decision_log_total_mb", 1024):
+        raise InputError("--drr-decision-log-total-mb", "is less than one file has (--drr-decision-log-mb)")
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)

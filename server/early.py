@@ -15,7 +15,7 @@ from drr.errors import InputError
 from drr.failures import in_one_sentence
 from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
-from server.contradictions import check_flags, flag
+from server.contradictions import check_flags, check_log_folder, flag
 from server.dm_flags import dm_folders
 from server.vllm_flags import check_known
 
@@ -39,6 +39,7 @@ def check_early(argv: Sequence[str]) -> None:
     _check_tls(given)
     _check_address(given)
     _check_judges(given)
+    check_log_folder(given.get("drr_decision_log"))
     for name, files in (("model", None), ("tokenizer", TOKENIZER_FILES), ("prm", None)):
         if name in given and not given.get("load_format"):
             check_model(given[name], flag(name), *([files] if files else []))

@@ -102,6 +102,8 @@ class ThinkingEngine(AsyncLLM):
                 longest = self.model_config.max_model_len
                 maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
                 choices = [maker.choice(plan, prompt, params, request_id, index) for index in range(params.n)]
+                if self.drr.log is not None:
+                    plan.account.logged = self.drr.log.begin(plan, prompt, params, request_id, options, choices)
                 plan.account.running = [functools.partial(_account, choice.loop) for choice in choices]
                 assembler = OutputAssembler(
                     request_id,
@@ -119,6 +121,8 @@ class ThinkingEngine(AsyncLLM):
                             yield output
         finally:
             self._admitted.difference_update(admitted)
+            if plan.account.logged is not None:
+                plan.account.logged.abort_rest()
             for _ in range(params.n - finished):
                 metrics.observe_aborted(plan.settings.mode)
 
@@ -133,12 +137,15 @@ class ThinkingEngine(AsyncLLM):
                     self._watch_drift(event, judged=plan.settings.judge == "dm")
                 plan.account.steps.append((index, event))
             case Finished(outcome):
+                steps = outcome.steps
                 if not plan.settings.judged and plan.settings.report != "steps":
                     outcome.steps = []
                 if outcome.stop_cause is StopCause.NATURAL and not plan.settings.judged:
                     outcome.stop_cause = plan.settings.unjudged_cause
                 metrics.observe_outcome(plan.settings.mode, outcome)
                 plan.end(index, outcome, event.finish_reason)
+                if plan.account.logged is not None:
+                    plan.account.logged.end(index, steps, event.finish_reason)
 
     def _admitting(self, admitted: set[str]) -> Generate:
         """AsyncLLM.generate for one response: its first engine request is admitted by vLLM, the others pass."""

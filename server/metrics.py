@@ -58,6 +58,34 @@ ENGINE_UP = Gauge("drr_engine_up", "1 while the engine answers, 0 where it is go
 DM_RESTARTS = Counter("drr_dm_restarts", "Starts of the DM's engine after the first, by how they ended.", ["outcome"])
 
 
+LOG_ROWS = Counter(
+    "drr_decision_log_rows", "Responses for the decision log, by what became of them: written or dropped.", ["outcome"]
+)
+LOG_BYTES = Counter("drr_decision_log_bytes", "Bytes written into the decision log.")
+LOG_FAILURES = Counter("drr_decision_log_failures", "Files of the decision log that could not be written.")
+
+
+class DecisionLogWatcher:
+    """Counts what becomes of the rows of a decision log."""
+
+    def __init__(self) -> None:
+        for outcome in ("written", "dropped"):
+            LOG_ROWS.labels(outcome)  # 0 is told, too
+
+    def written(self, rows: int, size: int) -> None:
+        """A file of so many rows and bytes has been finished."""
+        LOG_ROWS.labels("written").inc(rows)
+        LOG_BYTES.inc(size)
+
+    def dropped(self, rows: int) -> None:
+        """So many rows are lost."""
+        LOG_ROWS.labels("dropped").inc(rows)
+
+    def failed(self) -> None:
+        """A file could not be written."""
+        LOG_FAILURES.inc()
+
+
 def observe_step(step: StepReport) -> None:
     """Count one decided boundary."""
     DECISIONS.labels(step.verdict.value).inc()

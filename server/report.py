@@ -37,7 +37,7 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -
     """The summary of one choice; `cut` tells that a limit cut it off."""
     settings = plan.settings
     report: dict[str, Any] = {
-        "stop_cause": _cause(plan, outcome).value,
+        "stop_cause": stop_cause(plan, outcome).value,
         "thinking_tokens": outcome.thinking_tokens,
         "answer_tokens": outcome.answer_tokens,
         "discarded_tokens": outcome.discarded_tokens,
@@ -72,7 +72,8 @@ def _judge_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any] | None
     }
 
 
-def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
+def stop_cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
+    """Why the thinking ended, as the client is told."""
     if plan.settings.uncertified and outcome.stop_cause in (StopCause.NATURAL, StopCause.OFF):
         return StopCause.UNCERTIFIED
     return outcome.stop_cause

@@ -23,6 +23,8 @@ from server import logs
 from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
+from server.contradictions import check_log_folder
+from server.decisions.setting_up import logging_decisions
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.engines import Models, start_models
@@ -40,6 +42,7 @@ logger = logging.getLogger("drr")
 async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
+    check_log_folder(args.drr_decision_log)
     dms = read_dms(args, rule)
     form = reasoning_format(args)
     keys = api_keys(args)
@@ -53,7 +56,8 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
         async with beating(models.engines()) as pulses:
             app = await make_app(args, models, form, rule, lifecycle, pulses)
             told = _invitation(args, listen_address, models.dms, form)
-            async with reviving(models.dms, models.reasoner.drr, pulses):
+            log = logging_decisions(args, models.reasoner)
+            async with reviving(models.dms, models.reasoner.drr, pulses), log:
                 await listen(app, args, sock, lifecycle, _death_of(models.reasoner), partial(print, told, flush=True))
     finally:
         await models.shutdown()

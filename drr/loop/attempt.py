@@ -29,7 +29,18 @@ from drr.loop.pumps import Ended
 from drr.loop.race import Racer
 from drr.loop.reasoner import Delta, Phase, Reasoner, Token
 from drr.loop.requests import EngineRequests, Message
-from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, Used
+from drr.loop.response import (
+    Accepted,
+    AttemptOutput,
+    Emit,
+    Event,
+    Finished,
+    LoopSettings,
+    Outcome,
+    Rejected,
+    Spent,
+    Used,
+)
 from drr.loop.scoring import Scorer
 from drr.loop.stages import TRANSITIONS, Move, Stage
 from drr.loop.stated import states_value
@@ -91,6 +102,8 @@ class ThinkingLoop:
         self._out_of_room = False
         """Whether the thinking's request has generated all that it was allowed."""
         self._rejected: Score | None = None
+        self._closed_itself: bool | None = None
+        """Whether the Reasoner itself ended the thinking that stands, or was rejected; None while that is open."""
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
 
@@ -114,6 +127,14 @@ class ThinkingLoop:
     def thinking(self) -> tuple[Token, ...]:
         """What has been thought and kept, the opening marker included where the Reasoner made it."""
         return self._trace.thinking
+
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """What is kept of its output, as that of a response with one attempt."""
+        trace = self._trace
+        closed = self._stage is Stage.CLOSED if self._closed_itself is None else self._closed_itself
+        output = AttemptOutput(tuple(trace.tokens), trace.thinking_from, trace.thinking_to, closed and trace.started)
+        return [output]
 
     def enter(self, racer: Racer) -> None:
         """Run beside other attempts, and answer only if this one wins. To be called before `run`."""
@@ -240,6 +261,8 @@ class ThinkingLoop:
         if self._stage is Stage.THINKING:
             self._outcome.stop_cause = StopCause.MAX_TOKENS
             return False  # there is none, nor was any room kept for one
+        if self._stage is Stage.CLOSED:
+            self._closed_itself = True
         await self._accept()
         goes_on = await self._go_on()
         if goes_on:
@@ -477,6 +500,7 @@ class ThinkingLoop:
             await self._answer(end, cause)
 
     async def _reject(self, end: int) -> None:
+        self._closed_itself = self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         ended = self._finish is not None and self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         if ended and self._form.turn_holds_answer:
             await self._requests.close()  # the whole turn is there, its answer included: it may be needed yet
@@ -487,6 +511,7 @@ class ThinkingLoop:
         self._move(Move.REJECT)
 
     async def _answer(self, end: int, cause: StopCause, last_step: str = "") -> None:
+        self._closed_itself = cause is StopCause.NATURAL
         await self._cut(end)
         if self._form.turn_holds_answer and states_value(last_step):
             self._outcome.stop_cause = cause
@@ -535,6 +560,7 @@ class ThinkingLoop:
 
     async def _accept_close(self) -> None:
         """The natural close stands: the answer goes on in the same stream, or in its own where that is needed."""
+        self._closed_itself = True
         await self._accept()
         if self._settings.separate_answer and self._finish is None:
             answer_from = self._trace.answer_from

@@ -112,6 +112,7 @@ class PendingBoundaries:
         pending = PendingBoundary(end, unjudged.tokens, text, closing=closing, holds=holds)
         self._queue.append(pending)
         boundary = unjudged.boundary(index, lambda: trace.context(end))
+        pending.features = boundary.features
         if not self._judge.reads_states:
             self._judge.submit(pending, boundary)
         elif end < len(trace):
@@ -188,6 +189,7 @@ class PendingBoundaries:
             ms=pending.ms,
             late=pending.late,
             attempt=self._attempt,
+            features=None if pending.features is None else tuple(pending.features),
         )
 
     def clear(self) -> None:

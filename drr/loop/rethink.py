@@ -21,6 +21,7 @@ from drr.loop.reasoner import Reasoner, Token
 from drr.loop.response import (
     LEAST_THINKING,
     Accepted,
+    AttemptOutput,
     AttemptReport,
     Emit,
     Event,
@@ -138,6 +139,11 @@ class RethinkLoop:
             return self._end
         answers = self._answers or (self._attempts[-1] if self._attempts else None)
         return self._total([] if answers is None else answers.line)
+
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """What is kept of every attempt's output, in order."""
+        return [output for attempt in self._attempts for output in attempt.loop.outputs]
 
     async def run(self) -> AsyncGenerator[Event, None]:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""

@@ -49,6 +49,8 @@ BASES: dict[str, list[list[str]]] = {
         ["q.jsonl", "--out", "o", "--server", "http://s/v1", "--tokenizer", "t"],
         ["arithmetic:10", "--out", "o", "--reasoner", "r"],
         ["reference:test", "--out", "o", "--reasoner", "r"],
+        ["q.jsonl", "--out", "o", "--reasoner", "r", "--from-log", "l"],
+        ["--out", "o", "--reasoner", "r", "--from-log", "l", "--labels", "consistency"],
     ],
     "train": [
         LEAST["train"],
@@ -69,7 +71,7 @@ BASES: dict[str, list[list[str]]] = {
 """Ways to use a command between which the options with an effect differ."""
 
 ALWAYS: dict[str, set[str]] = {
-    "distill": {"questions", "out", "reasoner", "recorded", "step_rule", "grader"},
+    "distill": {"out", "reasoner", "recorded", "step_rule", "grader"},
     "train": {"data", "out", "kind", "seed", "train_share"},
     "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
@@ -162,6 +164,7 @@ OUT_OF_RANGE = {
         *(("--rollouts", "0"), ("--extra-rollouts", "-1"), ("--temperature", "3"), ("--temperature", "nan")),
         *(("--top-p", "0"), ("--top-k", "-1"), ("--max-tokens", "1"), ("--answer-tokens", "0"), ("--seed", "-1")),
         *(("--concurrency", "0"), ("--limit", "0"), ("--step-rule", "tokens:0"), ("--temperature", "inf")),
+        ("--per-question", "0"),
     ],
     "train": [
         *(("--train-share", "0"), ("--train-share", "1.5"), ("--epochs", "0"), ("--epochs", "nan"), ("--batch", "0")),
