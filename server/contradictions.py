@@ -24,6 +24,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 _ABOVE_ZERO = (
     *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
+    "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")

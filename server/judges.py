@@ -23,6 +23,7 @@ from server import metrics
 from server.arguments import given_flags
 from server.dm_flags import DmFolder, dm_folders
 from server.errors import StartupError
+from server.self_test import check_text
 from server.vllm_api import AsyncLLM
 
 logger = logging.getLogger("drr")
@@ -38,6 +39,7 @@ class Dm:
     engine: AsyncLLM | None = None
     remote: RemoteClassifier | None = None
     name: str = ""
+    folder: Path | None = None
     again: "Callable[[], Dm] | None" = None
     """Starts what runs for it alone once more."""
 
@@ -61,7 +63,7 @@ class Dm:
 
     async def warm_up(self) -> None:
         """Have the classifier judge before anybody waits for it, one boundary and several at once: the first verdicts
-        compile what later ones use."""
+        compile what later ones use. StartupError where it does not say what it said when it was made."""
         if self.text is None:
             return
         session = self.text.session("What is 1 + 1?")
@@ -71,6 +73,8 @@ class Dm:
             await asyncio.gather(*map(session.logits, boundaries[1:]))
         except Exception as error:
             logger.warning("The DM could not be warmed up: %r", error)
+        if self.folder is not None:
+            await check_text(self.folder, self.text)
 
 
 def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
@@ -119,6 +123,7 @@ def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
     if folder.card.kind == "head":
         return Dm(folder.card, scorer_of(folder.card, folder.path, None, place), name=folder.name)
     dm = _start_text(folder, args)
+    dm.folder = folder.path
     dm.scorer = scorer_of(folder.card, folder.path, dm.text, place)
     dm.again = partial(_again, folder, place, args)
     return dm

@@ -7,6 +7,7 @@ from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
 from drr.judge.dm_sums import check_sums
+from drr.judge.self_test import SelfTest
 
 
 def check_dm(folder: Path, option: str) -> DmCard:
@@ -24,4 +25,5 @@ def check_dm(folder: Path, option: str) -> DmCard:
     if card.kind != "head":
         check_model(str(card.classifier_in(folder)), option)
     check_sums(folder)
+    SelfTest.load(folder)
     return card

@@ -143,7 +143,7 @@ class RethinkLoop:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
         while True:
             room = self._room()
-            wave = self._next_wave(room)
+            wave = await self._next_wave(room)
             running = self._alone(wave[0]) if len(wave) == 1 else self._race(wave, room)
             async with contextlib.aclosing(running) as events:
                 async for attempt, event in events:
@@ -215,11 +215,14 @@ class RethinkLoop:
 
     # Attempts ----------------------------------------------------------------------------------------------
 
-    def _next_wave(self, room: Share) -> list[_Attempt]:
-        """The attempts to be made next."""
+    async def _next_wave(self, room: Share) -> list[_Attempt]:
+        """The attempts to be made next. Others are served while they are prepared."""
         behind, first = self._behind(), len(self._attempts)
         size = self._wave_size(room)
-        wave = [self._attempt(first + place, behind, size) for place in range(size)]
+        wave = list[_Attempt]()
+        for place in range(size):
+            wave.append(self._attempt(first + place, behind, size))
+            await asyncio.sleep(0)
         self._attempts += wave
         return wave
 

@@ -11,6 +11,7 @@ from typing import Any
 from server import metrics
 from server.admission.api_keys import ApiKey, ApiKeys
 from server.admission.bodies import Bodies, BodyLimits, LeftError, RefusedError
+from server.admission.branches import BRANCHES, Branches
 from server.admission.gate import FullError, Gate
 from server.admission.shares import USING, Share, Shares
 from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay, too_long
@@ -29,6 +30,9 @@ _NO_KEY = Refusal(
     code="invalid_api_key",
     headers={"www-authenticate": "Bearer"},
 )
+MOST_BRANCHES = 256
+"""Sequences that one request may have made, where nobody says otherwise."""
+
 _POLICY_VIOLATION = 1008
 """The code with which a WebSocket is closed that may not be opened."""
 
@@ -43,6 +47,8 @@ class Door:
     under_way: UnderWay
     open_paths: frozenset[str] = OPEN_PATHS | {METRICS_PATH}
     shares: Shares = field(default_factory=Shares)
+    most_branches: int = MOST_BRANCHES
+    """Sequences that one request may have made."""
     closed: Refusal | None = None
     """Why nothing new is begun; None while the server takes requests."""
 
@@ -53,10 +59,17 @@ class Door:
 
     @classmethod
     def of(
-        cls, keys: ApiKeys, limits: BodyLimits, gate: Gate, under_way: UnderWay, *, protect_metrics: bool = False
+        cls,
+        keys: ApiKeys,
+        limits: BodyLimits,
+        gate: Gate,
+        under_way: UnderWay,
+        *,
+        protect_metrics: bool = False,
+        most_branches: int = MOST_BRANCHES,
     ) -> "Door":
         paths = OPEN_PATHS if protect_metrics else OPEN_PATHS | {METRICS_PATH}
-        return cls(keys, Bodies(limits), gate, under_way, paths)
+        return cls(keys, Bodies(limits), gate, under_way, paths, most_branches=most_branches)
 
 
 class Admission:
@@ -111,7 +124,7 @@ class Admission:
         refusal = None if share is None else share.refusal()
         if refusal is not None:
             raise RefusedError(refusal)
-        with _counted(share) as place:
+        with _counted(share, door.most_branches) as place:
             await self._turn(receive, begun)
             place.enter(door.gate)
             if door.closed is not None:
@@ -194,15 +207,17 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _counted(share: Share | None) -> Iterator[_Place]:
-    """A request's place, given up at the end of the block at the latest; within it what is used is told to the
-    share."""
+def _counted(share: Share | None, most_branches: int) -> Iterator[_Place]:
+    """A request's place, given up at the end of the block at the latest; within it what is used is told to the share,
+    and so many branches may be made."""
     place = _Place(share)
     token = USING.set(share if share is not None and share.counts else None)
+    branching = BRANCHES.set(Branches(most_branches))
     try:
         yield place
     finally:
         USING.reset(token)
+        BRANCHES.reset(branching)
         place.free()
 
 

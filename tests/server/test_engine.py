@@ -59,6 +59,8 @@ class BareEngine(ThinkingEngine):
 
     def __del__(self) -> None: ...
 
+    async def _check(self, *_: Any) -> None: ...
+
 
 def engine_with(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> ThinkingEngine:
     engine = object.__new__(BareEngine)
