@@ -303,9 +303,11 @@ class RethinkLoop:
         pumps: Pumps[Event] = Pumps(lambda place, item: queue.put_nowait((place, item)))
         for place, attempt in enumerate(wave):
             attempt.loop.enter(Racer(race, place))
-            pumps.start(place, attempt.loop.run())
         running, winner = len(wave), None
         try:
+            for place, attempt in enumerate(wave):
+                pumps.start(place, attempt.loop.run())
+                await asyncio.sleep(0)  # others are served between two beginnings
             while running:
                 place, item = await queue.get()
                 attempt = wave[place]
