@@ -14,6 +14,7 @@ from server.admission.bodies import Bodies, BodyLimits, LeftError, RefusedError
 from server.admission.branches import BRANCHES, Branches
 from server.admission.gate import FullError, Gate
 from server.admission.shares import USING, Share, Shares
+from server.admission.sockets import POLICY_VIOLATION, TRY_AGAIN, Socket, closing
 from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay, too_long
 from server.endpoints import endpoint_of, path_of
 from server.refusals import Refusal, busy, unavailable
@@ -32,9 +33,6 @@ _NO_KEY = Refusal(
 )
 MOST_BRANCHES = 256
 """Sequences that one request may have made, where nobody says otherwise."""
-
-_POLICY_VIOLATION = 1008
-"""The code with which a WebSocket is closed that may not be opened."""
 
 
 @dataclass(slots=True)
@@ -90,12 +88,28 @@ class Admission:
             if key is None:
                 await self._refuse(_NO_KEY, scope, receive, send)
                 return
-        if self._door.closed is not None and scope["type"] == "websocket":
-            await self._refuse(self._door.closed, scope, receive, send)
-        elif scope["type"] == "websocket" or scope["method"] != "POST" or path in OPEN_PATHS:
+        if scope["type"] == "websocket":
+            await self._socket(key, scope, receive, send)
+        elif scope["method"] != "POST" or path in OPEN_PATHS:
             await self._app(scope, receive, send)
         else:
             await self._posted(path, key, scope, receive, send)
+
+    async def _socket(self, key: ApiKey | None, scope: Any, receive: Receive, send: Send) -> None:
+        """A WebSocket takes a place for as long as it is open; it is not kept waiting for one."""
+        door, share = self._door, None if key is None else self._door.shares.of(key)
+        refusal = door.closed or (None if share is None else share.refusal())
+        if refusal is None and not door.gate.is_open:
+            refusal = busy("The server has as many requests as it can serve.", 1.0)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send)
+            return
+        with _counted(share, door.most_branches) as place:
+            await door.gate.turn()
+            place.enter(door.gate)
+            socket = Socket(self._app, scope, receive, send)
+            with door.under_way.holding(socket):
+                await socket.run()
 
     async def _posted(self, path: str, key: ApiKey | None, scope: Any, receive: Receive, send: Send) -> None:
         door, begun = self._door, time.monotonic()
@@ -175,7 +189,8 @@ class Admission:
     async def _refuse(self, refusal: Refusal, scope: Any, receive: Receive, send: Send) -> None:
         metrics.REFUSED.labels(str(refusal.status)).inc()
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
+            code = POLICY_VIOLATION if refusal.status == 401 else TRY_AGAIN
+            await send(closing(code, refusal.message))
             return
         if refusal.status != 429:  # what is left of the body is never read: the connection cannot be used again
             refusal = refusal.closing()

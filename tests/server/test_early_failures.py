@@ -12,7 +12,9 @@ from server.early_failures import EarlyFailures
 from server.vllm_api import EngineDeadError, VLLMValidationError
 from tests.server.admission.asgi import Client
 
-ERROR = {"error": {"message": "logit_bias: no such token", "type": "BadRequestError", "param": "logit_bias", "code": 400}}
+ERROR = {
+    "error": {"message": "logit_bias: no such token", "type": "BadRequestError", "param": "logit_bias", "code": 400}
+}
 ANTHROPIC = {"type": "error", "error": {"type": "BadRequestError", "message": "no such token"}}
 
 

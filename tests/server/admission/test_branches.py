@@ -13,11 +13,17 @@ from tests.server.test_engine import PROMPT, Requests, engine_with, plan, run
 
 
 def test_prompts_choices_and_attempts_all_count() -> None:
-    for asked, param in (([(9, 1)], "n"), ([(3, 3)], "n"), ([(1, 9)], "drr.max_rethinks"), ([(1, 1)] * 9, "prompt")):
+    for before, asked, param in (
+        (0, (9, 1), "n"),
+        (0, (3, 3), "n"),
+        (0, (1, 9), "drr.max_rethinks"),
+        (8, (1, 1), "prompt"),
+    ):
         branches = Branches(8)
-        with pytest.raises(VLLMValidationError, match="at most 8 sequences .*--drr-max-branches") as caught:
-            for choices, attempts in asked:
-                branches.take(choices, attempts)
+        for _ in range(before):
+            branches.take(1)
+        with pytest.raises(VLLMValidationError, match=r"at most 8 sequences .*--drr-max-branches") as caught:
+            branches.take(*asked)
         assert caught.value.parameter == param
     Branches(8).take(2, 4)
 
