@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 
 from drr.engine.devices import dm_precision, engine_on, give_way, parse_cpus
 from drr.engine.open_dm import scorer_of, start_dm
-from drr.engine.remote_dm import RemoteClassifier, remote_dm
+from drr.engine.remote_dm import RemoteClassifier, check_remote, remote_dm
 from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint
 from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
@@ -81,6 +81,8 @@ def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
     """The DMs that are asked for, that of `--dm` first, checked against a Reasoner that is a folder before anything is
     started. InputError or StartupError says what is wrong."""
     found = dm_folders(given_flags(args))
+    if found and args.dm_url:
+        check_remote(found[0].card, args.dm_url)
     if found and Path(args.model).is_dir():
         check_dms(found, Path(args.model), rule, args)
         told = None if args.dm_url else hint(found[0].card, found[0].path, Path(args.model))

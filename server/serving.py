@@ -15,7 +15,7 @@ from drr.engine.devices import prepare_environment
 from drr.engine.formats import UnmarkedThinkingError, choose_format, load_parser_plugin
 from drr.engine.open_reasoner import load_tokenizer
 from drr.engine.starting import StartLog, cause_of
-from drr.errors import InputError
+from drr.errors import InputError, without_passwords
 from drr.failures import FAILED, in_one_sentence
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
@@ -165,6 +165,6 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     except KeyboardInterrupt:
         return 0
     except (StartupError, InputError, EngineDiedError) as error:
-        print(f"drr serve: {error}", file=sys.stderr)
+        print(f"drr serve: {without_passwords(str(error))}", file=sys.stderr)
         return FAILED
     return 0

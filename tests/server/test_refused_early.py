@@ -30,10 +30,6 @@ IDS: dict[str, dict[str, Any]] = {
 }
 _AGAIN = {"mode": "rethink", "max_rethinks": 2, "parallel": 2}
 MODES: list[dict[str, Any]] = [{}, {"drr": {"mode": "off"}}, {"drr": _AGAIN}]
-    {},
-    {"drr": {"mode": "off"}},
-    {"drr": {"mode": "rethink", "max_rethinks": 2, "parallel": 2}},
-]
 
 
 def post(server: Server, path: str = CHAT, **fields: Any) -> httpx.Response:
