@@ -131,7 +131,8 @@ def _failure_in(event: bytes) -> Refusal | None:
     except (ValueError, KeyError, TypeError):
         return None
     status = code if isinstance(code, int) and 400 <= code < 600 else _STATUSES.get(kind, 500)
-    return Refusal(status, message, kind=kind, code=code, param=error.get("param"))
+    headers = {"retry-after": "5"} if status == 503 else {}
+    return Refusal(status, message, kind=kind, code=code, param=error.get("param"), headers=headers)
 
 
 def _bounded(body: bytes, status: int) -> bytes:
