@@ -5,9 +5,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
+
+from fastapi import FastAPI
 
 from drr.engine.children import kill_engines, own_engines
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
@@ -32,6 +34,7 @@ from server.judges import Dm, check_downloaded, read_dms
 from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.revival import reviving
+from server.start_checks import check_adapters, check_template
 from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
@@ -42,6 +45,7 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     rule = StepRule.parse(args.drr_step_rule)
     dms = read_dms(args, rule)
     form = reasoning_format(args)
+    check_adapters(args)
     keys = api_keys(args)
     listen_address, sock = _bound(args)
     models = Models()
@@ -51,7 +55,7 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
         check_downloaded(dms, models.reasoner, rule, args)
         lifecycle = Lifecycle(make_door(args, keys, models.reasoner), args.drr_shutdown_lead, args.shutdown_timeout)
         async with beating(models.engines()) as pulses:
-            app = await make_app(args, models, form, rule, lifecycle, pulses)
+            app = await _made(make_app(args, models, form, rule, lifecycle, pulses))
             told = _invitation(args, listen_address, models.dms, form)
             async with reviving(models.dms, models.reasoner.drr, pulses):
                 await listen(app, args, sock, lifecycle, _death_of(models.reasoner), partial(print, told, flush=True))
@@ -92,6 +96,16 @@ async def _start(
         raise StartupError(f"{what} cannot be started: {log.explain(error)}") from error
 
 
+async def _made(making: Coroutine[Any, Any, FastAPI]) -> FastAPI:
+    """The app; StartupError, one sentence, where the flags about it cannot be honoured."""
+    try:
+        return await making
+    except (InputError, StartupError):
+        raise
+    except Exception as error:
+        raise StartupError(f"the server cannot be started: {cause_of(error)}") from error
+
+
 def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:
     """How the Reasoner thinks; vLLM is told the parser that goes with it, where the operator named none.
 
@@ -100,6 +114,7 @@ def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:
     outputs = args.structured_outputs_config
     named = args.reasoning_parser or outputs.reasoning_parser
     tokenizer = load_tokenizer(args.tokenizer or args.model, "--model", trust_remote_code=args.trust_remote_code)
+    check_template(args, tokenizer)
     if args.reasoning_parser_plugin:
         _load_plugin(args.reasoning_parser_plugin)
     try:
