@@ -123,7 +123,7 @@ def finish_dm(
     )
     card.save(folder)
     write_dm_card(card, folder)
-    record_self_test(folder, card.kind, card.max_tokens, data.trained_on, states)
+    record_self_test(folder, trained.kind, card.max_tokens, data.trained_on, states)
     write_sums(folder)
     return card
 
