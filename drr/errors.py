@@ -1,6 +1,14 @@
 """Bad input: what a user is told, never a traceback."""
 
+import re
 from dataclasses import dataclass
+
+_PASSWORD = re.compile(r"(\w://[^/\s:@]*):[^/\s]*@")
+
+
+def without_passwords(text: str) -> str:
+    """A text in which the addresses show no passwords."""
+    return _PASSWORD.sub(r"\1:***@", text)
 
 
 def first_line(error: BaseException) -> str:

@@ -22,8 +22,10 @@ from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
 from server.admission.middleware import Admission
+from server.admission.wide_bodies import WideBodies
 from server.arguments import usual_options
 from server.chat import DrrChat
+from server.early_failures import EarlyFailures
 from server.engines import Models
 from server.health import Pulse
 from server.judges import weights_of
@@ -62,7 +64,12 @@ async def make_app(
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost, so that refusals get CORS headers. vLLM has built the stack already.
-    app.user_middleware += [Middleware(Admission, door=lifecycle.door), Middleware(GuardOptions)]
+    app.user_middleware += [
+        Middleware(Admission, door=lifecycle.door),
+        Middleware(EarlyFailures),
+        Middleware(WideBodies, most=args.drr_max_messages),
+        Middleware(GuardOptions),
+    ]
     app.exception_handlers[EngineDeadError] = _engine_died
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)

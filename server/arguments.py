@@ -209,7 +209,20 @@ def _add_door_flags(group: Any) -> None:
         help="size of a request's body; default: 32 bytes for each token of context, 1 MiB at least, 64 MiB where the "
         "Reasoner sees pictures",
     )
-    group.add_argument("--drr-max-messages", type=int, default=4096, metavar="N", help="messages of a conversation")
+    group.add_argument(
+        "--drr-max-branches",
+        type=int,
+        default=256,
+        metavar="N",
+        help="sequences that one request may have made: prompts, times n, times attempts",
+    )
+    group.add_argument(
+        "--drr-max-messages",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="messages of a conversation, parts of their content included",
+    )
     group.add_argument(
         "--drr-request-seconds", type=float, metavar="S", help="what takes longer is ended with 504; default: no limit"
     )

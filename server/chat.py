@@ -14,6 +14,7 @@ from fastapi import Request
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
 from drr.loop.policy import StopCause
+from server.chat_templates import UNTRUSTED, brings_template
 from server.endpoints import ALIAS_STATE, HEADER, OUTCOME_HEADER, served_names, split_alias
 from server.keys import EFFORTS, Mode
 from server.parsing import phase_parser
@@ -92,6 +93,10 @@ class DrrChat:
         return made
 
     def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
+        if not self._handler.trust_request_chat_template:
+            named = brings_template(request.chat_template, request.chat_template_kwargs)
+            if named is not None:
+                raise DrrError(named, UNTRUSTED)
         asked = self._asked(request, raw_request)
         forced_mode: Mode | None = getattr(raw_request.state, ALIAS_STATE, None) if raw_request is not None else None
         forced_mode = forced_mode or self._take_alias(request)

@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 _ABOVE_ZERO = (
     *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
+    "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
     *("drr_decision_log_seconds", "drr_decision_log_mb", "drr_decision_log_total_mb"),
 )

@@ -23,6 +23,8 @@ _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_f
 _OWN_FILES = ("drr_api_keys",)
 _CODE = ("reasoning_parser_plugin", "tool_parser_plugin")
 _HIGHEST_PORT = 65_535
+_LONGEST_SOCKET = 107
+"""Bytes of a socket's path, which the system allows."""
 
 
 def check_early(argv: Sequence[str]) -> None:
@@ -99,6 +101,7 @@ def _check_address(given: dict[str, Any]) -> None:
         folder = Path(given["uds"]).parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError("--uds", f"nothing can be made in {folder}")
+        _check_socket(Path(given["uds"]))
         return
     host, port = given.get("host", ""), given.get("port", 8000)
     if not 0 <= port <= _HIGHEST_PORT:
@@ -112,6 +115,24 @@ def _check_address(given: dict[str, Any]) -> None:
             raise InputError("--host", f"there is no host {host!r}: {error.strerror}") from error
         except OSError as error:
             raise _unusable(error, host, port) from error
+
+
+def _check_socket(path: Path) -> None:
+    """Whether the server can listen on this path."""
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise InputError("--uds", f"the path has more than the {_LONGEST_SOCKET} bytes that a socket's may have")
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_socket():
+        raise InputError("--uds", f"{path} is there already, and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(os.fspath(path))
+        except OSError:
+            reason = "is the socket of a server that has ended: remove it"
+        else:
+            reason = "is taken: another program listens there"
+    raise InputError("--uds", f"{path} {reason}")
 
 
 def _unusable(error: OSError, host: str, port: int) -> InputError:

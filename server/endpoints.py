@@ -74,6 +74,7 @@ _MANAGING = frozenset(
         *("/pause", "/resume", "/sleep", "/wake_up", "/abort_requests", "/reset_prefix_cache", "/reset_mm_cache"),
         *("/reset_encoder_cache", "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep"),
         *("/start_profile", "/stop_profile", "/init_weight_transfer_engine", "/update_weights"),
+        "/inference/v1/abort_requests",
     }
 )
 """Where nothing is generated, and nobody may have to wait behind those that generate."""

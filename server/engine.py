@@ -4,6 +4,7 @@ Requests that carry a plan (put there by the HTTP layer) run through the loop, a
 stop texts must spare the thinking; all others pass straight to vLLM.
 """
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -13,11 +14,12 @@ from drr.engine.vllm_reasoner import Generate
 from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
 from drr.loop.response import Emit, Event, Finished, Outcome, StepReport
-from server import metrics
+from server import grammars, metrics
+from server.admission.branches import BRANCHES
 from server.admission.counting import counted
 from server.admission.shares import USING
 from server.assembler import OutputAssembler
-from server.choices import ChoiceMaker, Loop
+from server.choices import Choice, ChoiceMaker, Loop
 from server.plan import PLAN_KEY, ResponsePlan
 from server.ranks import Ranks
 from server.resolve import Asked, resolve
@@ -48,8 +50,15 @@ class ThinkingEngine(AsyncLLM):
         params = sampling_params if plan is None else _without_plan(sampling_params)
         if self.drr is not None and self.drr.state_ids is not None:
             check_params(params, self.drr.state_ids)
-        if plan is None or not self._loops(plan):
-            return self._raw(prompt, params, request_id, **options)
+        loops = plan is not None and self._loops(plan)
+        branches, taken = BRANCHES.get(), 0
+        if branches is not None:
+            attempts = 1 + plan.settings.max_rethinks if plan is not None and loops and plan.settings.rejects else 1
+            taken = branches.take(params.n, attempts)
+        if plan is None or not loops:
+            outputs = self._raw(prompt, params, request_id, **options)
+            # Beam search asks again and again, for one token of every beam.
+            return branches.given_back(outputs, taken) if branches is not None and params.max_tokens == 1 else outputs
         stream = self._think(plan, prompt, params, request_id, options)
         plan.account.looped, plan.account.stream = True, stream
         return stream
@@ -77,6 +86,8 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         """AsyncLLM.generate, without a word of the spare ids through which heads are read."""
         outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
+        if params.structured_outputs is not None:
+            outputs = grammars.compiled(outputs)
         share = USING.get()
         if share is not None:
             outputs = counted(outputs, share, params.output_kind, with_prompt=request_id not in self._admitted)
@@ -99,9 +110,13 @@ class ThinkingEngine(AsyncLLM):
         try:
             with self._pinned(options) as pinned:
                 generate = self._admitting(admitted)
+                await self._check(generate, params, request_id, pinned)
                 longest = self.model_config.max_model_len
                 maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
-                choices = [maker.choice(plan, prompt, params, request_id, index) for index in range(params.n)]
+                choices = list[Choice]()
+                for index in range(params.n):
+                    choices.append(maker.choice(plan, prompt, params, request_id, index))
+                    await asyncio.sleep(0)  # others are served meanwhile
                 if self.drr.log is not None:
                     plan.account.logged = self.drr.log.begin(plan, prompt, params, request_id, options, choices)
                 plan.account.running = [functools.partial(_account, choice.loop) for choice in choices]
@@ -125,6 +140,12 @@ class ThinkingEngine(AsyncLLM):
                 plan.account.logged.abort_rest()
             for _ in range(params.n - finished):
                 metrics.observe_aborted(plan.settings.mode)
+
+    async def _check(
+        self, generate: Generate, params: SamplingParams, request_id: str, options: Mapping[str, Any]
+    ) -> None:
+        """What the engine would refuse at the answer is refused before the thinking."""
+        await grammars.check(self, generate, params, request_id, options)
 
     def _note(self, plan: ResponsePlan, index: int, event: Event) -> None:
         """Keep what an event says for the account and the metrics."""

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from server.chat_templates import FIELD, KWARGS, UNTRUSTED, brings_template
 from server.endpoints import (
     ALIAS_STATE,
     CHAT_PATH,
@@ -53,7 +54,7 @@ class GuardOptions:
             await self._app(scope, _replayed(messages, receive), _with_account(scope, send))
             return
         has_header = any(name == HEADER.encode() for name, _ in scope["headers"])
-        refusal = _refused(endpoint, parsed, has_header=has_header)
+        refusal = _refused(endpoint, parsed, has_header=has_header) or _template(scope, parsed)
         if refusal is None and aliased is not None:
             name, mode = aliased
             if endpoint.thinks and mode != "off":
@@ -77,6 +78,14 @@ def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> t
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"
     return _without_content(body.get("input")) if endpoint.path.startswith(RESPONSES_PATH) else None
+
+
+def _template(scope: Any, body: dict[str, Any]) -> tuple[str, str] | None:
+    """A chat template that comes with a request, also where vLLM would not look at it."""
+    if scope["app"].state.args.trust_request_chat_template:
+        return None
+    named = brings_template(body.get(FIELD), body.get(KWARGS))
+    return None if named is None else (named, UNTRUSTED)
 
 
 def _without_content(items: Any) -> tuple[str, str] | None:
@@ -136,7 +145,7 @@ async def _whole_body(receive: Any) -> tuple[list[Any], bytes]:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     """A body's JSON object; empty where it is none, or holds nothing that could matter here."""
-    names = (b"drr", b"full", b"messages", b"assistant", b"\\u")
+    names = (b"drr", b"full", b"messages", b"assistant", b"chat_template", b"\\u")
     if not any(name in body for name in names):
         return {}
     try:

@@ -16,7 +16,8 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
-from vllm.exceptions import VLLMValidationError
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.exceptions import VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -58,9 +59,11 @@ __all__ = [
     "SamplingParams",
     "UsageContext",
     "UsageInfo",
+    "VLLMClientError",
     "VLLMValidationError",
     "build_app",
     "configure_logging_from_args",
+    "create_error_response",
     "get_uvicorn_log_config",
     "init_app_state",
     "make_arg_parser",

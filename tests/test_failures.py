@@ -163,3 +163,14 @@ def test_a_full_disk_under_the_output_is_one_sentence() -> None:
     result = run_guarded("print(1)", "> /dev/full")
     assert result.stderr == "drr x: cannot be written: the disk is full\n"
     assert result.returncode == 1
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cret@host/v1", "https://:s3cret@host:99999", "redis://me:s3@cret@host"])
+def test_no_sentence_shows_a_password(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise InputError("--server", f"{url} and {url} cannot be used")
+
+    assert guarded("drr", fails) == 2
+    told = capsys.readouterr().err
+    assert "cret@" not in told
+    assert told.count(":***@host") == 2

@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1
 
 def own_engines() -> None:
     """From now on this process owns the engines that it starts."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or os.environ.get(_STARTED_BY) == str(os.getpid()):
         return
     os.environ[_STARTED_BY] = str(os.getpid())
     os.register_at_fork(after_in_child=_settle)
@@ -42,3 +42,4 @@ def _settle() -> None:
         os._exit(1)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+    os.environ[_STARTED_BY] = str(os.getpid())  # an engine's workers are owned by the engine

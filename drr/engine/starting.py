@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from drr.engine.children import own_engines
 from drr.errors import InputError
 from drr.failures import TRACEBACK_VARIABLE, exceptions_in, in_one_sentence
 
@@ -104,7 +105,9 @@ class StartLog:
 
 @contextlib.contextmanager
 def starting(option: str, model: str) -> Iterator[None]:
-    """InputError, which names the `option` that asked for `model`, where the engine that is started inside fails."""
+    """InputError, which names the `option` that asked for `model`, where the engine that is started inside fails. The
+    engine ends with this process, however that ends."""
+    own_engines()
     log = StartLog()
     try:
         with log:

@@ -5,6 +5,7 @@ Nothing here decides anything; a boundary is resolved when its score has come, h
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -125,8 +126,10 @@ class Judge:
     def _score_at_once(self, session: StateSession, pending: PendingBoundary, boundary: Boundary) -> bool:
         """Whether the boundary is resolved, by its score or because that has failed."""
         try:
-            pending.score = session.score_at_once(boundary)
-            pending.resolved = pending.score is not None
+            score = session.score_at_once(boundary)
+            pending.resolved = score is not None
+            if score is not None:
+                self._take(pending, score)
         except Exception as error:  # like one that is waited for: it ends no response
             self._fail(pending, error)
             pending.resolved = True
@@ -145,8 +148,15 @@ class Judge:
         elif (error := task.exception()) is not None:
             self._fail(pending, error)
         else:
-            pending.score = task.result()
+            self._take(pending, task.result())
         pending.release()
+
+    def _take(self, pending: PendingBoundary, score: Score) -> None:
+        """Take a score, unless it is no number: whatever made it is broken."""
+        if math.isfinite(score.p_now) and math.isfinite(score.p_later):
+            pending.score = score
+        else:
+            self._fail(pending, ValueError(f"{score} is no score"))
 
     def _fail(self, pending: PendingBoundary, error: BaseException) -> None:
         pending.ms = None

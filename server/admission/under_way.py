@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from server import metrics
 from server.endpoints import path_of
@@ -130,13 +130,24 @@ class Exchange:
         return True
 
 
+class Watched(Protocol):
+    """What is under way: since when, by the monotonic clock, and since when its client has not read."""
+
+    since: float
+    sending_since: float | None
+
+    def cut(self, refusal: Refusal | None, reason: str) -> None:
+        """As Exchange.cut."""
+        ...
+
+
 class UnderWay:
     """All exchanges under way. A round every `tick` seconds ends those that take longer than `limit`, and those whose
     client has not read for `stall` seconds."""
 
     def __init__(self, limit: float | None, stall: float, tick: float = 0.25) -> None:
         self.limit, self._stall, self._tick = limit, stall, tick
-        self._exchanges = set[Exchange]()
+        self._exchanges = set[Watched]()
         self._idle = asyncio.Event()
         self._idle.set()
         self._rounds: asyncio.Task[None] | None = None
@@ -145,7 +156,7 @@ class UnderWay:
         return len(self._exchanges)
 
     @contextlib.contextmanager
-    def holding(self, exchange: Exchange) -> Iterator[None]:
+    def holding(self, exchange: Watched) -> Iterator[None]:
         """While the block runs, this exchange is watched."""
         self._exchanges.add(exchange)
         self._idle.clear()

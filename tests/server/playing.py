@@ -133,8 +133,13 @@ def thinking_engine(
     )
     scorers: Any = {"dm": FakeScorer(list(scores))}
     engine.drr = DrrRuntime(form, StepRule(), scorers, defaults, tool_texts=tool_openers(tokenizer))
+    monkeypatch.setattr(ThinkingEngine, "_check", _unchecked)
     monkeypatch.setattr(AsyncLLM, "generate", lambda self, *a, **k: script.generate(self, *a, **k))
     return engine
+
+
+async def _unchecked(*_: Any) -> None:
+    """No engine is there that could refuse anything."""
 
 
 @dataclass

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,19 @@ def test_an_address_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert refused("--host", "192.0.2.1") == "--host: 192.0.2.1 is no address of this machine"
     assert refused("--host", "2001:db8::1").startswith("--host: 2001:db8::1")
     assert refused("--uds", str(tmp_path / "no" / "socket")).startswith("--uds: nothing can be made in")
+
+
+def test_a_socket_s_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    assert "more than the 107 bytes" in refused("--uds", str(tmp_path / ("x" * 120)))
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path):
+        assert refused("--uds", str(path)) == f"--uds: {path} is there already, and is no socket"
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        path = Path(folder) / "s"
+        listening.bind(str(path))
+        assert "has ended: remove it" in refused("--uds", str(path))
+        listening.listen()
+        assert "is taken" in refused("--uds", str(path))
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ class BareEngine(ThinkingEngine):
 
     def __del__(self) -> None: ...
 
+    async def _check(self, *_: Any) -> None: ...
+
 
 def engine_with(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> ThinkingEngine:
     engine = object.__new__(BareEngine)
@@ -103,6 +105,38 @@ async def test_a_response_that_was_admitted_is_not_refused_half_way(monkeypatch:
     assert len(requests.seen) == 2, "the thinking, and the answer after the stop"
     assert refused == ["request-12345678"], "vLLM's queue limit looks at the first only"
     assert engine._admitted == set()
+
+
+async def test_attempts_at_the_same_time_pass_vllms_queue_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM counts and may refuse the first engine request of a response; where it does, nothing has been said yet."""
+    requests = Requests()
+    engine = engine_with(requests, monkeypatch)
+    full, counted = [False], list[str | None]()
+    begin = Requests.generate
+
+    def check(self: Any, n: int = 1, request_id: str | None = None) -> None:
+        counted.append(request_id)
+        if full[0]:
+            raise RuntimeError("queue is full")
+        full[0] = True  # whatever comes next is refused
+
+    async def admitted(self: Requests, engine: Any, prompt: Any, params: Any, request_id: str, **options: Any) -> Any:
+        engine.check_admission(request_id=f"{request_id}-12345678")
+        async for output in begin(self, engine, prompt, params, request_id, **options):
+            yield output
+
+    monkeypatch.setattr(AsyncLLM, "check_admission", check)
+    monkeypatch.setattr(Requests, "generate", admitted)
+    many = plan(engine, mode="rethink", max_rethinks=7, parallel=4, accept=1.0)
+    params = params_of(many)
+    params.n = 3
+    outputs = [output async for output in engine.generate({"prompt_token_ids": PROMPT}, params, "request")]
+    assert outputs
+    assert len(requests.seen) > 12
+    assert len(counted) == 1
+    assert engine._admitted == set()
+    with pytest.raises(RuntimeError, match="queue is full"):
+        await run(engine, plan(engine))
 
 
 async def test_a_tenants_cache_salt_goes_with_everything_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
