@@ -46,6 +46,42 @@ DRIFT = Gauge(
 )
 DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
 
+CANARIES = Counter(
+    "drr_canary_responses",
+    "Canaries (responses that think in full where the judge's rule may stop) by what that rule would have done to the "
+    "answer. whole: it would not have stopped; agreed, changed: the answers are compared; unread: the full answer cannot "
+    "be read; dropped: nothing was compared.",
+    ["judge", "rule", "outcome"],
+)
+CANARY_TOKENS = Counter(
+    "drr_canary_tokens",
+    "Tokens of compared canaries: full is what they took, would what the rule would have taken, probe what was generated "
+    "beside them to find that out.",
+    ["judge", "rule", "kind"],
+)
+CANARY_PRODUCTS = Counter(
+    "drr_canary_token_products",
+    "Sums over compared canaries of full and would tokens multiplied, for the interval of the saving.",
+    ["judge", "rule", "kind"],
+)
+CANARY_RIGHT = Counter(
+    "drr_canary_right",
+    "Compared canaries by the judge's probabilities, so without a gold answer: full is how many full answers are "
+    "expected to be right, lost how many of those the rule would have lost.",
+    ["judge", "rule", "kind"],
+)
+CANARY_STOPS = Histogram(
+    "drr_canary_stop_tokens",
+    "Thinking tokens after which the rule would have stopped a canary.",
+    ["judge", "rule"],
+    buckets=[2**power for power in range(3, 16)],
+)
+CANARY_PROMISE = Gauge(
+    "drr_canary_promised_lost_correct",
+    "Share of right answers that a rule may lose by its judge's calibration; absent without one.",
+    ["judge", "rule"],
+)
+
 REFUSED = Counter(
     "drr_refused",
     "Requests that were not begun, by the HTTP status that says why; left: the client was gone.",
