@@ -23,6 +23,7 @@ from drr.loop.steps import StepRule
 from server import metrics
 from server.admission.middleware import Admission
 from server.arguments import usual_options
+from server.canary_setup import canaries_of
 from server.chat import DrrChat
 from server.engines import Models
 from server.health import Pulse
@@ -59,6 +60,7 @@ async def make_app(
     assert engine is not None
     dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
     runtime = engine.drr = _runtime(args, engine, models, form, rule)
+    runtime.canaries = canaries_of(args, runtime, models.dms, lifecycle.door)
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost, so that refusals get CORS headers. vLLM has built the stack already.

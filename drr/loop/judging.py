@@ -49,8 +49,8 @@ class PendingBoundary:
     """A point of the output that tokens may not pass before its verdict.
 
     `step_tokens` are those judged here, 0 where nothing is, and `text` is theirs. `closing` tells that the Reasoner
-    ended its thinking here, `forced` that it is ended from outside. `unheard` is what is to be judged once it is known
-    what the heads in the Reasoner's engine say of it.
+    ended its thinking here, `forced` that it is ended from outside. `boundary` is what is judged, `unheard`
+    the same while it is not known yet what the heads in the Reasoner's engine say of it.
     """
 
     end: int
@@ -63,6 +63,7 @@ class PendingBoundary:
     resolved: bool = False
     late: bool = False
     ms: float | None = None
+    boundary: Boundary | None = None
     unheard: Boundary | None = None
     task: "asyncio.Future[Score] | None" = None
     timer: asyncio.TimerHandle | None = None
