@@ -152,13 +152,7 @@ class Canaries:
         asked for, one after the other; whether it has does not depend on what the judges would have done, or the share
         of changed answers would be wrong."""
         no_time = self._closed or len(self._tasks) >= _MOST_WAITING or self._busy()
-        if (
-            canary.full is None
-            or canary.ask is None
-            or self._closed
-            or len(self._tasks) >= _MOST_WAITING
-            or self._busy()
-        ):
+        if canary.full is None or canary.ask is None or no_time:
             canary.drop()
             return
         left = canary.stops()

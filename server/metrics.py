@@ -49,14 +49,14 @@ DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; a
 CANARIES = Counter(
     "drr_canary_responses",
     "Canaries (responses that think in full where the judge's rule may stop) by what that rule would have done to the "
-    "answer. whole: it would not have stopped; agreed, changed: the answers are compared; unread: the full answer cannot "
-    "be read; dropped: nothing was compared.",
+    "answer. whole: it would not have stopped; agreed, changed: the answers are compared; unread: the full answer "
+    "cannot be read; dropped: nothing was compared.",
     ["judge", "rule", "outcome"],
 )
 CANARY_TOKENS = Counter(
     "drr_canary_tokens",
-    "Tokens of compared canaries: full is what they took, would what the rule would have taken, probe what was generated "
-    "beside them to find that out.",
+    "Tokens of compared canaries: full is what they took, would what the rule would have taken, probe what was "
+    "generated beside them to find that out.",
     ["judge", "rule", "kind"],
 )
 CANARY_PRODUCTS = Counter(
@@ -67,7 +67,7 @@ CANARY_PRODUCTS = Counter(
 CANARY_RIGHT = Counter(
     "drr_canary_right",
     "Compared canaries by the judge's probabilities, so without a gold answer: full is how many full answers are "
-    "expected to be right, lost how many of those the rule would have lost.",
+    "expected to be right; lost, and lost_at_most, how many of those the rule would have lost.",
     ["judge", "rule", "kind"],
 )
 CANARY_STOPS = Histogram(
