@@ -4,8 +4,8 @@ what grading says, over HTTP.
     python -m benchmarks.canary --questions 2000 --seconds 150     asks, and goes on where it stopped the last time
     python -m benchmarks.canary --report                           reads what has been asked
 
-One server, on which every response may be a canary (`--drr-canary-share 1`). Every question is asked twice with the same
-seed: by default, so that it is a canary and thinks in full, and in mode `auto`, which is never one and stops. Both
+One server, on which every response may be a canary (`--drr-canary-share 1`). Every question is asked twice with the
+same seed: by default, so that it is a canary and thinks in full, and in mode `auto`, which is never one and stops. Both
 answers are graded. Questions come in groups; what the server's metrics have grown by after a group are its canaries'
 sums. Groups are resampled with replacement, and each resample's estimates (`drr.certify.canary`) are held against the
 truth over all questions.

@@ -180,9 +180,8 @@ class Canaries:
                         place = len(one.stop.thought)
                         if place not in known:
                             known[place] = await _would_answer(one.stop, ask, canary.form)
-                            probed = known[place].tokens
-                        spent = one.stop.progress.spent
-                        would = Answered(known[place].text, known[place].cut, spent + known[place].tokens)
+                            probed = known[place].tokens - one.stop.progress.generated
+                        would = replace(known[place], tokens=known[place].tokens + one.stop.progress.probed)
                     left.pop(0)
                     if one.judge in blind:
                         count_dropped(one.judge, one.rule)
@@ -201,14 +200,15 @@ class Canaries:
 
 
 async def _would_answer(stop: WouldStop, ask: Ask, form: ReasoningFormat) -> Answered:
-    """The answer that a stop there would have given; its tokens are those that were generated for it now."""
-    shown, made = Transcript(), 0
+    """The answer that a stop there would have given, and what the response would have taken, without its judge's
+    probes."""
+    shown = Transcript()
     async with contextlib.aclosing(ask(stop)) as events:
         async for event in events:
             if isinstance(event, Emit):
                 shown.add(event)
             elif isinstance(event, Finished):
-                made = event.outcome.generated_tokens - stop.generated
-                metrics.TOKENS.labels("probe").inc(made)
-                return _answered(shown, form, event, made)
+                tokens = event.outcome.generated_tokens
+                metrics.TOKENS.labels("probe").inc(tokens - stop.progress.generated)
+                return _answered(shown, form, event, tokens)
     raise RuntimeError("the answer did not come to an end")

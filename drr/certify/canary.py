@@ -1,5 +1,5 @@
-"""What canaries tell of a stopping rule while it serves: answers changed, right answers lost, tokens saved, each with an
-interval. No answer is graded.
+"""What canaries tell of a stopping rule while it serves: answers changed, right answers lost, tokens saved, each with
+an interval. No answer is graded.
 
 A canary is a response that thought in full where its judge may stop it; the answer that stopping would have given was
 asked for beside it. From those:
@@ -100,8 +100,8 @@ def changed(sums: CanarySums) -> Interval | None:
 
 
 def lost_correct(sums: CanarySums) -> Interval | None:
-    """Share of the right full answers that stopping loses, by the judge's probabilities; None where it expects none to be
-    right."""
+    """Share of the right full answers that stopping loses, by the judge's probabilities; None where it expects none to
+    be right."""
     right = sums.right
     if right <= 0:
         return None
@@ -111,8 +111,8 @@ def lost_correct(sums: CanarySums) -> Interval | None:
 
 
 def saving(sums: CanarySums) -> Interval | None:
-    """Share of full thinking's tokens that the rule saves, by the ratio estimator's normal interval; None with fewer than
-    two canaries."""
+    """Share of full thinking's tokens that the rule saves, by the ratio estimator's normal interval; None with fewer
+    than two canaries."""
     count = sums.compared
     if count < 2 or sums.full <= 0:
         return None

@@ -68,8 +68,8 @@ class LiveMetrics:
 
 
 def read_metrics(url: str, key: str | None = None) -> LiveMetrics:
-    """The metrics of the server at `url`. InputError where nobody answers there, where it wants another key, or where it
-    is no server of DRR's."""
+    """The metrics of the server at `url`. InputError where nobody answers there, where it wants another key, or where
+    it is no server of DRR's."""
     check_url("--server", url)
     address = url.rstrip("/").removesuffix("/v1") + "/metrics"
     try:

@@ -140,7 +140,7 @@ class ThinkingLoop:
 
     async def stopped(self, stop: WouldStop) -> AsyncGenerator[Event, None]:
         """What an attempt would have put out that had been stopped there: its thinking, which is not generated again,
-        and the answer. Instead of `run`; the last event is Finished."""
+        and the answer. Instead of `run`; the last event is Finished, with the account of all of it."""
         async with contextlib.aclosing(self._drive(self._stop_at(stop))) as events:
             async for event in events:
                 yield event
@@ -202,7 +202,6 @@ class ThinkingLoop:
                 self._happened(self._intake.think())
             else:
                 self._take_token(token)
-                self._requests.count(1)
         self._requests.resume(stop.progress)
         await self._answer(len(self._trace), stop.cause, stop.last_step)
 
@@ -469,7 +468,7 @@ class ThinkingLoop:
 
     def _progress(self) -> Progress:
         progress = self._requests.progress()
-        return progress if self._probe is None else replace(progress, spent=progress.spent + self._probe.tokens)
+        return progress if self._probe is None else replace(progress, probed=self._probe.tokens)
 
     def _passable(self) -> bool:
         """Whether what follows the first boundary is known: a close there by the Reasoner itself is no stop."""

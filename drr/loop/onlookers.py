@@ -18,12 +18,14 @@ JUDGED = frozenset({StopCause.SURE, StopCause.HOPELESS, StopCause.NO_GAIN})
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far an attempt has come where a rule would have stopped it: `spent` tokens have been generated, those that
-    the stop would have discarded included, by so many engine `requests`, `cuts` of which had ended in a cut."""
+    """How far an attempt has come where a rule would have stopped it: `generated` tokens, those that the stop would
+    have discarded included, by so many engine `requests`, `cuts` of which had ended in a cut; and tokens that its judge
+    had the Reasoner generate beside them, `probed`."""
 
-    spent: int
+    generated: int
     requests: int
     cuts: int
+    probed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,10 @@ class EngineRequests:
         return Progress(self._arrived, self._number, self._cuts)
 
     def resume(self, progress: Progress) -> None:
-        """What follows is asked for as if an attempt had come so far already."""
+        """What follows is asked for, and counted, as if an attempt had come so far already."""
         self._number, self._cuts = progress.requests, progress.cuts
+        self._outcome.generated_tokens = progress.generated
+        self._outcome.discarded_tokens = progress.generated - self._trace.used().generated
 
     def share_room(self, share: Share) -> None:
         """Bound an attempt that runs beside others."""
