@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from drr.engine.formats import tool_openers
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import fingerprint
-from drr.judge.drift import DriftWatch
+from drr.judge.drift import WINDOW, DriftWatch
 from drr.judge.scorer_card import ScorerCard, load_cards
 from drr.judge.scorers.registry import training_free
 from drr.loop.formats import PlainChain, ReasoningFormat
@@ -123,7 +123,7 @@ def _runtime(
         can_stop=form is not None,
         has_prm=models.prm is not None,
     )
-    drift = DriftWatch(own.calibration.drift) if own.calibration is not None else None
+    drift = DriftWatch(own.calibration.drift, WINDOW) if own.calibration is not None else None
     scorers: dict[str, Scorer] = training_free()
     for dm in models.dms:
         scorers[f"dm:{dm.name}" if dm.name else "dm"] = dm.scorer

@@ -1,6 +1,7 @@
 """drr's own Prometheus metrics. A response is one choice of one request, however many engine requests it took."""
 
 import logging
+import math
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -42,7 +43,8 @@ FIRST_SCORES = Counter(
 )
 DRIFT = Gauge(
     "drr_dm_drift",
-    "Population stability index of those bins against the calibration; above 0.25 the questions have changed.",
+    "Population stability index of those bins against the calibration, over the newest 2,000 attempts; above 0.25 the "
+    "questions have changed. Not a number before there are 200.",
 )
 DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
 
@@ -113,7 +115,7 @@ def observe_first_score(watch: DriftWatch, p_later: float) -> None:
     """Count an attempt's first score; says once in the log when live scores have left the calibration's."""
     drifted = watch.drifted
     FIRST_SCORES.labels(str(watch.observe(p_later))).inc()
-    DRIFT.set(watch.index)
+    DRIFT.set(watch.index if watch.knows else math.nan)
     if watch.drifted and not drifted:
         logger.warning(
             "Live scores have drifted from the calibration's (stability index %.2f over %d attempts): the certified "
