@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.launch import served
-from drr.certify.canary import CanarySums, Interval, changed, lost_correct, saving
+from drr.certify.canary import CanarySums, Interval, changed, lost_correct, saving, share_of
 from drr.checks import check_range
 from drr.cli.live_metrics import LiveMetrics
 from drr.errors import InputError
@@ -42,6 +42,12 @@ OUT = Path("benchmarks/results/canary.json")
 RESAMPLES = 100
 _LEVELS = ("easy", "hard")
 _NAMES = ("dm", "default")
+
+_RESIDUAL = 0.31
+"""Of the reference questions: the spread of what a question takes beyond the usual saving, against the mean of full
+thinking."""
+
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +137,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3600.0, help="after which no other group is begun")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--report", action="store_true", help="ask nothing")
+    parser.add_argument("--precision", action="store_true", help="only tell what so many canaries can tell")
     options, flags = parser.parse_known_args()
     check_range("--questions", options.questions, least=1)
     check_range("--group", options.group, least=2)
+    if options.precision:
+        sys.stdout.write(precision_table())
+        return 0
     groups = _read(options.out)
     if not options.report:
         groups = asyncio.run(_ask_all(options, flags, groups))
@@ -182,6 +192,33 @@ def coverage(groups: Sequence[Group], resamples: int = RESAMPLES, seed: int = 0)
         for name, found in (("lost_correct", lost_correct(sums)), ("saving", saving(sums))):
             held[name] += found is not None and found.low <= getattr(truth, name) <= found.high
     return held
+
+
+def precision_table() -> str:
+    """Markdown: how narrow the intervals of so many canaries are. Three quarters of the full answers are right."""
+    lines = [
+        "| canaries | responses at a share of 0.02 | 5 % changed | 20 % changed | none lost | 2 % lost, at most 3 % | saving |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for count in (100, 300, 1000, 3000, 10_000):
+        right = 0.75 * count
+        few, many = share_of(0.05 * count, count), share_of(0.2 * count, count)
+        none = lost_correct(CanarySums(right=right))
+        some = lost_correct(CanarySums(right=right, lost=0.02 * right, lost_at_most=0.03 * right))
+        assert few is not None
+        assert many is not None
+        assert none is not None
+        assert some is not None
+        cells = (
+            f"{count:,}",
+            f"{count / 0.02:,.0f}",
+            *(f"{100 * one.low:.1f} to {100 * one.high:.1f} %" for one in (few, many)),
+            f"at most {100 * none.high:.2f} %",
+            f"{100 * some.low:.1f} to {100 * some.high:.1f} %",
+            f"{_NORMAL_95 * _RESIDUAL / count**0.5 * 100:.1f} points either way",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _report(groups: Sequence[Group], console: Console) -> None:
