@@ -197,7 +197,7 @@ def coverage(groups: Sequence[Group], resamples: int = RESAMPLES, seed: int = 0)
 def precision_table() -> str:
     """Markdown: how narrow the intervals of so many canaries are. Three quarters of the full answers are right."""
     lines = [
-        "| canaries | responses at a share of 0.02 | 5 % changed | 20 % changed | none lost | 2 % lost, at most 3 % | saving |",
+        "| canaries | responses, share 0.02 | 5 % changed | 20 % changed | none lost | 2 to 3 % lost | saving |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for count in (100, 300, 1000, 3000, 10_000):

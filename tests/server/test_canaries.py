@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY
 from drr.judge.disagreement import first_is_right
 from drr.loop.onlookers import Watch
 from drr.loop.rule import Rule
-from server.admission.shares import USING
+from server.admission.api_keys import KeyLimits
+from server.admission.shares import USING, Share
 from server.canaries import Canaries, may_be_canary, rule_of
 from server.canary_counts import Answered, compare
 from server.engine import ThinkingEngine
@@ -20,7 +21,7 @@ from server.report import choice_reports, short_account
 from server.resolve import Asked, resolve
 from server.schema import DrrRequest
 from server.settings import Settings
-from tests.server.test_engine import ANSWER, THOUGHT, TOKENIZER, Requests, engine_with, run
+from tests.server.test_engine import ANSWER, PROMPT, THOUGHT, TOKENIZER, Requests, engine_with, params_of, run
 from tests.server.test_truth_table import DEFAULTS
 
 LABELS = {"judge": "logprob", "rule": "default"}
@@ -240,6 +241,18 @@ def replace_canary(plan: ResponsePlan) -> ResponsePlan:
     return plan
 
 
+async def test_no_key_pays_for_the_answer_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = Played()
+    engine = engine_of(requests, monkeypatch)
+    share = Share("key", KeyLimits(None, 100_000), clock=lambda: 0.0)
+    USING.set(share)
+    asked = canary_plan(engine)
+    await answered(engine, asked)
+    await settled(engine)
+    assert requests.shares == [None], "it was asked for"
+    assert 100_000 - share.left() == len(PROMPT) + asked.account.outcomes[0].generated_tokens
+
+
 async def test_another_answer_is_a_change_and_the_judge_says_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, counts = engine_of(Played(OTHER), monkeypatch), Counts()
     await answered(engine, canary_plan(engine))
@@ -265,8 +278,6 @@ async def test_a_rule_that_stops_nothing_leaves_the_answer_whole(monkeypatch: py
 async def test_a_client_that_leaves_leaves_no_canary(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = Played()
     engine, counts = engine_of(requests, monkeypatch), Counts()
-    from tests.server.test_engine import PROMPT, params_of
-
     stream = engine.generate({"prompt_token_ids": PROMPT}, params_of(canary_plan(engine)), "request")
     await anext(stream)
     await stream.aclose()
