@@ -7,7 +7,7 @@ from drr.certify.canary import CanarySums, Interval, changed, lost_correct, savi
 from drr.cli.live_metrics import LiveMetrics
 from drr.judge.drift import DRIFT_LIMIT, LEAST_RESPONSES
 
-KEPT, BROKEN, OPEN = "kept", "broken", "not known yet"
+KEPT, BROKEN, OPEN = "kept", "broken", "open"
 """What live canaries say of a promise."""
 
 

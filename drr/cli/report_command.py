@@ -5,7 +5,9 @@ import json
 import os
 import sys
 
-from rich.console import Console, Group
+from rich import box
+from rich.columns import Columns
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -35,7 +37,11 @@ def show(report: LiveReport, url: str, console: Console) -> None:
     """The report, for people."""
     console.print(Text(f"DRR at {url}, since it was started", style="bold"))
     console.print(_facts(report))
-    console.print(Group(*_tables(report)))
+    console.print(Columns(_totals(report), padding=(0, 6)))
+    if report.rules:
+        console.print(_canaries(report.rules))
+        for note in _left_out(report.rules):
+            console.print(note, style="dim", highlight=False)
     if not report.rules:
         console.print(
             "No canaries: what stopping saves and loses is not known (drr serve --drr-canary-share).", highlight=False
@@ -75,7 +81,7 @@ def _drift(report: LiveReport) -> str:
     return f"{report.drift:.2f} ({'above' if report.drifted else 'within'} the limit of {DRIFT_LIMIT})"
 
 
-def _tables(report: LiveReport) -> list[Table]:
+def _totals(report: LiveReport) -> list[Table]:
     causes = _table(f"{report.responses:,} responses", "thinking ended by", "responses", "share")
     for cause, count in _largest_first(report.stop_causes):
         causes.add_row(cause, f"{count:,}", _percent(count / report.responses))
@@ -84,25 +90,22 @@ def _tables(report: LiveReport) -> list[Table]:
     for kind in _TOKENS:
         count = report.tokens.get(kind, 0)
         tokens.add_row(kind, f"{count:,}", "" if kind == "injected" or not total else _percent(count / total))
-    tables = [table for table, shown in ((causes, report.responses), (tokens, total)) if shown]
-    return [*tables, _canaries(report.rules)] if report.rules else tables
+    return [table for table, shown in ((causes, report.responses), (tokens, total)) if shown]
 
 
 def _canaries(rules: list[RuleReport]) -> Table:
     table = _table(
-        "Canaries: what stopping by each rule would do (95 % intervals)",
-        *("judge", "rule", "compared", "stops", "answers changed", "right answers lost", "promised", "tokens saved"),
+        "Canaries: answers changed, right answers lost (and promised), tokens saved; in percent, 95 % intervals",
+        *("judge", "rule", "canaries", "stops", "changed", "lost", "promised", "saved"),
     )
     for rule in rules:
         style = {KEPT: "green", BROKEN: "bold red"}.get(rule.promise or "", "")
-        told = "" if rule.promised is None else f"{_percent(rule.promised)}\n{rule.promise}"
-        missing = f"\n{rule.dropped:,} dropped" if rule.dropped else ""
-        missing += f"\n{rule.unread:,} unread" if rule.unread else ""
-        at = "" if rule.stop_tokens is None else f"\nat {rule.stop_tokens:,.0f} tokens"
+        told = "" if rule.promised is None else f"{100 * rule.promised:.1f}\n{rule.promise}"
+        at = "" if rule.stop_tokens is None else f"\nat {rule.stop_tokens:,.0f}"
         table.add_row(
             rule.judge,
             rule.rule,
-            f"{rule.canaries:,}{missing}",
+            f"{rule.canaries:,}",
             f"{rule.stops:,}{at}",
             _interval(rule.changed),
             _interval(rule.lost_correct),
@@ -110,6 +113,18 @@ def _canaries(rules: list[RuleReport]) -> Table:
             _interval(rule.saving),
         )
     return table
+
+
+def _left_out(rules: list[RuleReport]) -> list[str]:
+    """Canaries that say nothing, or nothing about answers."""
+    left = [(rule, rule.dropped, "dropped") for rule in rules] + [(rule, rule.unread, "unread") for rule in rules]
+    return [
+        f"{rule.judge}, {rule.rule}: {count:,} more were {what}"
+        if what == "dropped"
+        else f"{rule.judge}, {rule.rule}: {count:,} of them are {what}"
+        for rule, count, what in left
+        if count
+    ]
 
 
 def _warnings(report: LiveReport) -> list[str]:
@@ -124,7 +139,14 @@ def _warnings(report: LiveReport) -> list[str]:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place == 0 or column == "rule" else "right")
     return table
@@ -132,8 +154,8 @@ def _table(title: str, *columns: str) -> Table:
 
 def _interval(found: Interval | None) -> str:
     if found is None:
-        return "not known yet"
-    return f"{_percent(found.estimate)}\n{_percent(found.low)} to {_percent(found.high)}"
+        return "not known"
+    return f"{100 * found.estimate:.1f}\n{100 * found.low:.1f} to {100 * found.high:.1f}"
 
 
 def _percent(share: float) -> str:

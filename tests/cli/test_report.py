@@ -66,8 +66,7 @@ def test_what_is_shown_names_what_an_operator_asks_for() -> None:
         "responses",
         "probe",
         "dm:new",
-        "answers changed",
-        "right answers lost",
+        "right answers lost (and promised)",
         "promised",
         "drift",
     ):
