@@ -12,7 +12,7 @@ import pytest
 
 from drr import reference
 from drr.cli.live_metrics import LiveMetrics, read_metrics
-from tests.server.running import Server, start, stop
+from tests.server.running import MODEL, Server, start, stop
 
 QUESTIONS = 12
 
@@ -92,6 +92,15 @@ def test_canaries_are_compared_for_every_judge_and_reported(server: Server) -> N
     assert rules["dm", "default"]["saving"]["low"] <= rules["dm:new", "default"]["saving"]["estimate"]
     assert report["engines"] == {"reasoner": True}
     assert report["responses"] == 2 * QUESTIONS
+
+
+def test_a_streamed_canary_says_so_and_an_alias_names_a_mode(server: Server) -> None:
+    *_, last = (chunk.drr for chunk in ask(server, 50, stream=True) if getattr(chunk, "drr", None))
+    assert last["canary"] is True
+    assert ask(server, 51, model=f"{MODEL}:drr").drr["canary"] is False
+    assert ask(server, 52, drr={"max_lost_correct": 0.01}).drr["canary"] is True
+    metrics = settled(server, QUESTIONS + 1)
+    assert metrics.canaries()["dm", "1 % lost"].compared == 1
 
 
 def test_nothing_is_left_in_the_engine(server: Server) -> None:
