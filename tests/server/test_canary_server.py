@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from drr import reference
+from drr.certify.canary import CanarySums
 from drr.cli.live_metrics import LiveMetrics, read_metrics
 from tests.server.running import MODEL, Server, start, stop
 
@@ -35,13 +36,13 @@ def ask(server: Server, number: int, **more: Any) -> Any:
     return server.ask(messages=question(number), max_tokens=400, temperature=0.8, **more)
 
 
-def settled(server: Server, canaries: int) -> LiveMetrics:
-    """The metrics once so many canaries of the judge have come to an end."""
+def settled(server: Server, canaries: int, rule: str = "default") -> LiveMetrics:
+    """The metrics once so many canaries of a rule have come to an end, for both judges."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         metrics = read_metrics(server.url)
-        sums = metrics.canaries().get(("dm", "default"))
-        if sums is not None and sums.compared + sums.dropped >= canaries:
+        found = [metrics.canaries().get((judge, rule), CanarySums()) for judge in ("dm", "dm:new")]
+        if all(sums.compared + sums.dropped >= canaries for sums in found):
             return metrics
         time.sleep(0.2)
     raise AssertionError("the canaries came to no end")
@@ -99,7 +100,8 @@ def test_a_streamed_canary_says_so_and_an_alias_names_a_mode(server: Server) -> 
     assert last["canary"] is True
     assert ask(server, 51, model=f"{MODEL}:drr").drr["canary"] is False
     assert ask(server, 52, drr={"max_lost_correct": 0.01}).drr["canary"] is True
-    metrics = settled(server, QUESTIONS + 1)
+    settled(server, QUESTIONS + 1)
+    metrics = settled(server, 1, "1 % lost")
     assert metrics.canaries()["dm", "1 % lost"].compared == 1
 
 
