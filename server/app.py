@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from drr.engine.formats import tool_openers
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import fingerprint
-from drr.judge.drift import DriftWatch
+from drr.judge.drift import WINDOW, DriftWatch
 from drr.judge.scorer_card import ScorerCard, load_cards
 from drr.judge.scorers.registry import training_free
 from drr.loop.formats import PlainChain, ReasoningFormat
@@ -24,6 +24,7 @@ from server import metrics
 from server.admission.middleware import Admission
 from server.admission.wide_bodies import WideBodies
 from server.arguments import usual_options
+from server.canary_setup import canaries_of
 from server.chat import DrrChat
 from server.early_failures import EarlyFailures
 from server.engines import Models
@@ -61,6 +62,7 @@ async def make_app(
     assert engine is not None
     dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
     runtime = engine.drr = _runtime(args, engine, models, form, rule)
+    runtime.canaries = canaries_of(args, runtime, models.dms, lifecycle.door)
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost, so that refusals get CORS headers. vLLM has built the stack already.
@@ -128,7 +130,7 @@ def _runtime(
         can_stop=form is not None,
         has_prm=models.prm is not None,
     )
-    drift = DriftWatch(own.calibration.drift) if own.calibration is not None else None
+    drift = DriftWatch(own.calibration.drift, WINDOW) if own.calibration is not None else None
     scorers: dict[str, Scorer] = training_free()
     for dm in models.dms:
         scorers[f"dm:{dm.name}" if dm.name else "dm"] = dm.scorer

@@ -143,6 +143,19 @@ def add_flags(group: Any) -> None:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
+    group.add_argument(
+        "--drr-canary-share",
+        type=float,
+        metavar="SHARE",
+        help="of the responses that the judge may stop by its own rule, think so many in full, as 0.02, and count what "
+        "stopping would have done to the answer",
+    )
+    group.add_argument(
+        "--drr-shadow-dm",
+        action="append",
+        metavar="NAME",
+        help="a DM of --dm-beside that judges those responses, too, counted by its name; may be given several times",
+    )
     _add_log_flags(group)
     _add_door_flags(group)
 

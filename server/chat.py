@@ -7,6 +7,7 @@ what is reasoning and what is content; what it makes is completed here with DRR'
 import dataclasses
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from fastapi import Request
@@ -14,6 +15,7 @@ from fastapi import Request
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
 from drr.loop.policy import StopCause
+from server.canaries import may_be_canary, rule_of
 from server.chat_templates import UNTRUSTED, brings_template
 from server.endpoints import ALIAS_STATE, HEADER, OUTCOME_HEADER, served_names, split_alias
 from server.keys import EFFORTS, Mode
@@ -122,7 +124,16 @@ class DrrChat:
                     raise DrrError(
                         name, "with speculative decoding it cannot be carried past a stop; use drr.mode off, or none"
                     )
-        return settings
+        return settings if forced_mode is not None else self._as_canary(request, asked, settings)
+
+    def _as_canary(self, request: ChatCompletionRequest, asked: DrrRequest | None, settings: Settings) -> Settings:
+        """The settings of a response that thinks in full all the same, where this is one."""
+        canaries = self.runtime.canaries
+        if canaries is None or not may_be_canary(asked, settings, request.n or 1):
+            return settings
+        if not canaries.picks(request.messages, request.seed, self._temperature(request)):
+            return settings
+        return replace(settings, canary=rule_of(settings))
 
     def _asked(self, request: ChatCompletionRequest, raw_request: Request | None) -> DrrRequest | None:
         """The `drr` object, in the body or in the header; null is none."""

@@ -9,6 +9,7 @@ from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
 from drr.judge.scorers.state import StateScorer
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
+from drr.loop.onlookers import Watch, WouldStop
 from drr.loop.response import AttemptOutput, Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
@@ -53,9 +54,15 @@ class ChoiceMaker:
         self._max_model_len, self._options = max_model_len, options
 
     def choice(
-        self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, index: int
+        self,
+        plan: ResponsePlan,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        request_id: str,
+        index: int,
+        watch: Watch | None = None,
     ) -> Choice:
-        """Choice number `index`."""
+        """Choice number `index`; `watch` is told of its boundaries, where no attempt at it may be rejected."""
         sampling = params.clone()
         sampling.n = 1
         if sampling.seed is not None:
@@ -64,7 +71,8 @@ class ChoiceMaker:
         form, start = self._format(plan, sampling, prompt_ids)
         settings = self._settings(plan, sampling, form, prompt)
         scorer = self._runtime.scorers[plan.settings.judge] if plan.settings.judge is not None else None
-        judged, state_ids = scorer is not None, self._runtime.state_ids if isinstance(scorer, StateScorer) else None
+        reads_states = isinstance(scorer, StateScorer) or (watch is not None and bool(watch.onlookers))
+        judged, state_ids = scorer is not None, self._runtime.state_ids if reads_states else None
 
         def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
             reasoner = VllmReasoner(
@@ -100,11 +108,35 @@ class ChoiceMaker:
 
         rule, question = self._runtime.rule, plan.question
         if not plan.settings.rejects:
-            loop = ThinkingLoop(first, scorer, form, rule, settings, prompt_ids, question, probe=probe, start=start)
-            return Choice(first, loop)
+            common = (scorer, form, rule, settings, prompt_ids, question)
+            return Choice(first, ThinkingLoop(first, *common, probe=probe, start=start, watch=watch))
         rethink = plan.settings.rethink_settings(self._runtime.defaults)
-        common = (scorer, form, rule, settings, rethink, prompt_ids, question)
-        return Choice(first, RethinkLoop(attempt, *common, start=start))
+        return Choice(
+            first, RethinkLoop(attempt, scorer, form, rule, settings, rethink, prompt_ids, question, start=start)
+        )
+
+    def stopped(
+        self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, stop: WouldStop
+    ) -> AsyncGenerator[Event, None]:
+        """What the only choice of a response would have been, had it been stopped there."""
+        sampling = params.clone()
+        sampling.logprobs = sampling.logprob_token_ids = None  # nobody reads them
+        prompt_ids = prompt["prompt_token_ids"]
+        form, start = self._format(plan, sampling, prompt_ids)
+        settings = self._settings(plan, sampling, form, prompt)
+        free = settings.separate_answer or form.answer_prefix != ""
+        reasoner = VllmReasoner(
+            self._generate,
+            self._tokenizer,
+            prompt,
+            sampling,
+            request_id,
+            self._options,
+            judged=False,
+            free_thinking=free,
+        )
+        loop = ThinkingLoop(reasoner, None, form, self._runtime.rule, settings, prompt_ids, plan.question, start=start)
+        return loop.stopped(stop)
 
     def _format(
         self, plan: ResponsePlan, params: SamplingParams, prompt_ids: list[int]

@@ -20,6 +20,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dm_beside": ("dm",),
     "prm_gpu_memory_utilization": ("prm",),
     **{f"drr_decision_log_{name}": ("drr_decision_log",) for name in ("share", "text", "seconds", "mb", "total_mb")},
+    "drr_canary_share": ("dm", "drr_scorer"),
+    "drr_shadow_dm": ("drr_canary_share",),
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
@@ -51,6 +53,10 @@ def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
     mode, scorer = given.get("drr_mode"), given.get("drr_scorer")
     if mode in ("auto", "shadow") and not dm and not scorer:
         raise InputError(f"--drr-mode {mode}", "needs --dm or --drr-scorer")
+    if mode == "off" and "drr_canary_share" in given:
+        raise InputError(
+            "--drr-canary-share", "has no effect: with --drr-mode off only requests that ask for it are judged"
+        )
     if scorer in ("dm", "prm") and not there.get(scorer):
         raise InputError(f"--drr-scorer {scorer}", f"needs --{scorer}")
 
@@ -93,6 +99,12 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for entry, name in zip(given.get("dm_beside") or (), names, strict=True):
         if not name.strip() or not entry.partition("=")[2].strip() or names.count(name) > 1:
             raise InputError("--dm-beside", f"must be NAME=FOLDER, each name once, not {entry!r}")
+    for name in given.get("drr_shadow_dm") or ():
+        if name not in names or given["drr_shadow_dm"].count(name) > 1:
+            known = ", ".join(names) or "none"
+            raise InputError("--drr-shadow-dm", f"must name DMs of --dm-beside ({known}), each once, not {name!r}")
+    if given.get("drr_canary_share") is not None:
+        check_range("--drr-canary-share", given["drr_canary_share"], above=0, most=1)
     if "dm_url" in given:
         check_url("--dm-url", given["dm_url"])
     if "drr_step_rule" in given:

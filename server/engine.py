@@ -107,15 +107,21 @@ class ThinkingEngine(AsyncLLM):
         assert self.drr is not None
         admitted: set[str] = set()
         finished = 0
+        canaries, named = self.drr.canaries, plan.settings.canary is not None
+        canary = canaries.begin(plan.settings, self.drr.form) if canaries is not None and named else None
         try:
             with self._pinned(options) as pinned:
                 generate = self._admitting(admitted)
                 await self._check(generate, params, request_id, pinned)
                 longest = self.model_config.max_model_len
                 maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
+                if canary is not None:
+                    aside = self.maker(self.drr, self._raw, self.renderer.tokenizer, longest, pinned)
+                    canary.ask = functools.partial(aside.stopped, plan, prompt, params, f"{request_id}-canary")
+                watch = None if canary is None else canary.watch
                 choices = list[Choice]()
                 for index in range(params.n):
-                    choices.append(maker.choice(plan, prompt, params, request_id, index))
+                    choices.append(maker.choice(plan, prompt, params, request_id, index, watch))
                     await asyncio.sleep(0)  # others are served meanwhile
                 if self.drr.log is not None:
                     plan.account.logged = self.drr.log.begin(plan, prompt, params, request_id, options, choices)
@@ -130,6 +136,8 @@ class ThinkingEngine(AsyncLLM):
                 async with contextlib.aclosing(merged([choice.loop.run() for choice in choices])) as events:
                     async for index, event in events:
                         self._note(plan, index, event)
+                        if canary is not None:
+                            canary.note(event)
                         finished += isinstance(event, Finished)
                         output = assembler.add(index, event)
                         if output is not None:
@@ -138,6 +146,8 @@ class ThinkingEngine(AsyncLLM):
             self._admitted.difference_update(admitted)
             if plan.account.logged is not None:
                 plan.account.logged.abort_rest()
+            if canaries is not None and canary is not None:
+                canaries.end(canary)
             for _ in range(params.n - finished):
                 metrics.observe_aborted(plan.settings.mode)
 

@@ -40,6 +40,8 @@ class Models:
     async def shutdown(self) -> None:
         """End all of it."""
         if self.reasoner is not None:
+            if self.reasoner.drr is not None and self.reasoner.drr.canaries is not None:
+                await self.reasoner.drr.canaries.close()
             self.reasoner.shutdown()
         for dm in self.dms:
             await dm.shutdown()

@@ -1,6 +1,7 @@
 """drr's own Prometheus metrics. A response is one choice of one request, however many engine requests it took."""
 
 import logging
+import math
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -42,9 +43,46 @@ FIRST_SCORES = Counter(
 )
 DRIFT = Gauge(
     "drr_dm_drift",
-    "Population stability index of those bins against the calibration; above 0.25 the questions have changed.",
+    "Population stability index of those bins against the calibration, over the newest 2,000 attempts; above 0.25 the "
+    "questions have changed. Not a number before there are 200.",
 )
 DM_UP = Gauge("drr_dm_up", "1 while the DM answers, 0 once its engine is gone; absent without a DM.")
+
+CANARIES = Counter(
+    "drr_canary_responses",
+    "Canaries (responses that think in full where the judge's rule may stop) by what that rule would have done to the "
+    "answer. whole: it would not have stopped; agreed, changed: the answers are compared; unread: the full answer "
+    "cannot be read; dropped: nothing was compared.",
+    ["judge", "rule", "outcome"],
+)
+CANARY_TOKENS = Counter(
+    "drr_canary_tokens",
+    "Tokens of compared canaries: full is what they took, would what the rule would have taken, probe what was "
+    "generated beside them to find that out.",
+    ["judge", "rule", "kind"],
+)
+CANARY_PRODUCTS = Counter(
+    "drr_canary_token_products",
+    "Sums over compared canaries of full and would tokens multiplied, for the interval of the saving.",
+    ["judge", "rule", "kind"],
+)
+CANARY_RIGHT = Counter(
+    "drr_canary_right",
+    "Compared canaries by the judge's probabilities, so without a gold answer: full is how many full answers are "
+    "expected to be right; lost, and lost_at_most, how many of those the rule would have lost.",
+    ["judge", "rule", "kind"],
+)
+CANARY_STOPS = Histogram(
+    "drr_canary_stop_tokens",
+    "Thinking tokens after which the rule would have stopped a canary.",
+    ["judge", "rule"],
+    buckets=[2**power for power in range(3, 16)],
+)
+CANARY_PROMISE = Gauge(
+    "drr_canary_promised_lost_correct",
+    "Share of right answers that a rule may lose by its judge's calibration; absent without one.",
+    ["judge", "rule"],
+)
 
 REFUSED = Counter(
     "drr_refused",
@@ -105,7 +143,7 @@ def observe_first_score(watch: DriftWatch, p_later: float) -> None:
     """Count an attempt's first score; says once in the log when live scores have left the calibration's."""
     drifted = watch.drifted
     FIRST_SCORES.labels(str(watch.observe(p_later))).inc()
-    DRIFT.set(watch.index)
+    DRIFT.set(watch.index if watch.knows else math.nan)
     if watch.drifted and not drifted:
         logger.warning(
             "Live scores have drifted from the calibration's (stability index %.2f over %d attempts): the certified "

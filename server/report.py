@@ -45,6 +45,7 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -
         "injected_tokens": outcome.injected_tokens,
         "attempts": max(1, len(outcome.attempts)),
         "nudges": outcome.nudges,
+        "canary": settings.canary is not None,
         "settings": settings.as_dict(),
         "risk": risk_object(settings, plan.broken_by, outcome, cut=cut),
         "judge": _judge_object(plan, outcome),
@@ -111,6 +112,8 @@ def short_account(reports: Sequence[dict[str, Any]]) -> str:
             parts.append(f"{name}={sum(counts)}")
     parts.append(f"attempts={sum(report['attempts'] for report in reports)}")
     parts.append(f"mode={reports[0]['settings']['mode']}")
+    if any(report["canary"] for report in reports):
+        parts.append("canary=?1")
     judge, risks = reports[0]["judge"], [report["risk"] for report in reports if report["risk"] is not None]
     if judge is not None:
         parts.append(f'judge="{_quoted(judge["id"])}"')
@@ -123,7 +126,8 @@ def short_account(reports: Sequence[dict[str, Any]]) -> str:
 def announcement(plan: ResponsePlan) -> str:
     """The same for a stream, whose headers go out before anything is known of it."""
     judge = "" if plan.scorer_id is None else f', judge="{_quoted(plan.scorer_id)}"'
-    return f"mode={plan.settings.mode}{judge}, account=last-chunk"
+    canary = "" if plan.settings.canary is None else ", canary=?1"
+    return f"mode={plan.settings.mode}{canary}{judge}, account=last-chunk"
 
 
 def _quoted(text: str) -> str:

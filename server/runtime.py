@@ -8,6 +8,7 @@ from drr.judge.drift import DriftWatch
 from drr.loop.formats import ReasoningFormat
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
+from server.canaries import Canaries
 from server.promise import Surroundings
 from server.settings import Defaults
 
@@ -30,3 +31,5 @@ class DrrRuntime:
     around: Surroundings = field(default_factory=lambda: Surroundings({}))
     state_ids: StateIds | None = None
     log: "DecisionLog | None" = None
+    canaries: Canaries | None = None
+    """None where no share of the responses thinks in full."""

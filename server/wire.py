@@ -72,6 +72,7 @@ class ChoiceAccount(_Closed):
     injected_tokens: Tokens = Field(description="put in, never generated; in no other count")
     attempts: int
     nudges: int
+    canary: bool = Field(description="whether it thought in full to see what stopping would have done")
     risk: Risk | None
     judge: Judge | None
     steps: list[Step] | None = None

@@ -178,6 +178,15 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="compare with the scores of a running server (its /metrics)")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The options of `drr report`."""
+    parser.add_argument("--server", metavar="URL", required=True, help="a running server of DRR's (http://host:port)")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
+    )
+    parser.add_argument("--json", action="store_true", default=None, help="the same as JSON")
+
+
 def add_eval(parser: argparse.ArgumentParser) -> None:
     """The options of `drr eval`."""
     from drr.evaluate.eval_config import EvalConfig
@@ -226,6 +235,7 @@ COMMANDS: dict[str, tuple[str, Adder]] = {
     "train": ("fit a DM to behaviour records", add_train),
     "calibrate": ("certify a DM's thresholds on questions it never saw", add_calibrate),
     "inspect": ("what a DM was trained on, measures and promises", add_inspect),
+    "report": ("what a running server has done, saves and loses, by its metrics", add_report),
     "eval": ("strategies side by side: accuracy against tokens", add_eval),
     "reference build": (
         "make the tiny reference models from nothing; continues where it was stopped",

@@ -89,6 +89,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has_not("reasoner", "dm"), ("use_cache", *_FORMAT), "belongs to --reasoner"),
     ),
     "inspect": (),
+    "report": (),
     "eval": (
         Useless(
             _has("report"),

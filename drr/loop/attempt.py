@@ -18,10 +18,12 @@ drives engine requests; it neither finds steps (`intake`) nor judges them (`pend
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
 from drr.loop.judging import Judge, PendingBoundary
+from drr.loop.onlookers import JUDGED, Passed, Progress, Watch, WouldStop
 from drr.loop.pending import PendingBoundaries
 from drr.loop.policy import Decision, Score, StopCause, Verdict, limit
 from drr.loop.probing import Probe
@@ -71,13 +73,16 @@ class ThinkingLoop:
         probe: Probe | None = None,
         start: TurnStart | None = None,
         doubt: Callable[[str], float] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """This is `attempt` number so many of a response, and `others` what its other attempts have used up. `probe`
         is for scorers that ask the Reasoner. `start` is where the prompt leaves off, where the caller knows better than
         the format can tell. `doubt` tells of a text of thinking how likely it is that all other attempts with its
-        answer are wrong."""
+        answer are wrong. `watch` is told of every judged boundary."""
         self._form, self._settings = form, settings
-        self._probe = probe
+        self._probe, self._watch = probe, watch
+        if watch is not None:
+            watch.begin(question)
         self._racer: Racer | None = None
         self._outcome = Outcome()
         self._start = start or form.start(prompt_ids)
@@ -154,6 +159,13 @@ class ThinkingLoop:
             async for event in events:
                 yield event
 
+    async def stopped(self, stop: WouldStop) -> AsyncGenerator[Event, None]:
+        """What an attempt would have put out that had been stopped there: its thinking, which is not generated again,
+        and the answer. Instead of `run`; the last event is Finished, with the account of all of it."""
+        async with contextlib.aclosing(self._drive(self._stop_at(stop))) as events:
+            async for event in events:
+                yield event
+
     async def _drive(self, start: Awaitable[None]) -> AsyncGenerator[Event, None]:
         try:
             await start
@@ -201,6 +213,18 @@ class ThinkingLoop:
             return
         self._move(Move.END)
         self._pending.force(len(self._trace), self._limit())
+
+    async def _stop_at(self, stop: WouldStop) -> None:
+        if self._start.state is TurnState.OPEN:
+            self._begin_thinking()
+        for token in stop.thought:
+            if token.injected:
+                self._inject([token.id], token.text, Part.THINKING)
+                self._happened(self._intake.think())
+            else:
+                self._take_token(token)
+        self._requests.resume(stop.progress)
+        await self._answer(len(self._trace), stop.cause, stop.last_step)
 
     def _begin_thinking(self) -> None:
         self._move(Move.OPEN)
@@ -437,13 +461,37 @@ class ThinkingLoop:
                 decision = Decision(Verdict.CONTINUE)  # the Reasoner stopped at this very boundary by itself
             if pending.step_tokens:
                 self._report(pending, decision)
+                self._tell_watch(pending, decision)
             if not self._settings.policy.acts:
                 ends = closes_here is not None or pending.closing
                 decision = limit(self._settings.policy, 0 if ends else len(self._pending.scores))
             elif closes_here is not None:
                 pending = self._pending.drop_first()  # and would have been stopped: its close is not refused
+            elif decision.cause in JUDGED and not self._settings.policy.stops:
+                decision = limit(self._settings.policy, len(self._pending.scores))
             if await self._follow(pending, decision):
                 return
+
+    def _tell_watch(self, pending: PendingBoundary, decision: Decision) -> None:
+        if self._watch is None or pending.boundary is None:
+            return
+        policy, tokens, end = self._settings.policy, self._trace.tokens, pending.end
+        closes = pending.closing or self._pending.take_close_at(end) is not None
+        limited = limit(policy, len(self._pending.scores)).verdict is Verdict.STOP
+        passed = Passed(
+            pending.boundary,
+            decision,
+            pending.score,
+            states=tokens[end].states if end < len(tokens) else None,
+            ends=closes or limited,
+            thought=lambda: tokens[:end],
+            progress=self._progress,
+        )
+        self._watch.boundary(passed, policy)
+
+    def _progress(self) -> Progress:
+        progress = self._requests.progress()
+        return progress if self._probe is None else replace(progress, probed=self._probe.tokens)
 
     def _passable(self) -> bool:
         """Whether what follows the first boundary is known: a close there by the Reasoner itself is no stop."""

@@ -49,15 +49,14 @@ class Unjudged:
 class PendingBoundary:
     """A point of the output that tokens may not pass before its verdict.
 
-    `step_tokens` are those judged here, 0 where nothing is, `text` is theirs, and `features` are known here. `closing`
-    tells that the Reasoner ended its thinking here, `forced` that it is ended from outside. `unheard` is what is to be
-    judged once it is known what the heads in the Reasoner's engine say of it.
+    `step_tokens` are those judged here, 0 where nothing is, and `text` is theirs. `closing` tells that the Reasoner
+    ended its thinking here, `forced` that it is ended from outside. `boundary` is what is judged, `unheard`
+    the same while it is not known yet what the heads in the Reasoner's engine say of it.
     """
 
     end: int
     step_tokens: int = 0
     text: str = ""
-    features: list[float] | None = None
     closing: bool = False
     forced: StopCause | None = None
     holds: bool = True
@@ -65,6 +64,7 @@ class PendingBoundary:
     resolved: bool = False
     late: bool = False
     ms: float | None = None
+    boundary: Boundary | None = None
     unheard: Boundary | None = None
     task: "asyncio.Future[Score] | None" = None
     timer: asyncio.TimerHandle | None = None

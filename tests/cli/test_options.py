@@ -38,6 +38,7 @@ LEAST: dict[str, list[str]] = {
     "train": ["--data", "d", "--kind", "text", "--backbone", "b", "--out", "o"],
     "calibrate": ["--data", "d", "--dm", "dm"],
     "inspect": ["dm"],
+    "report": ["--server", "http://s"],
     "eval": ["q.jsonl", "--out", "o", "--reasoner", "r"],
     "reference build": [],
 }
@@ -65,6 +66,7 @@ BASES: dict[str, list[list[str]]] = {
         ["--data", "d", "--scorer", "confidence", "--out", "o", "--reasoner", "r"],
     ],
     "inspect": [LEAST["inspect"]],
+    "report": [LEAST["report"]],
     "eval": [LEAST["eval"], ["q.jsonl", "--out", "o", "--report"], ["logic:5", "--out", "o", "--reasoner", "r"]],
     "reference build": [[]],
 }
@@ -75,6 +77,7 @@ ALWAYS: dict[str, set[str]] = {
     "train": {"data", "out", "kind", "seed", "train_share"},
     "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
+    "report": {"server", "api_key_env", "json"},
     "eval": {"questions", "out", "report", "grader"},
     "reference build": {"out", "quick", "seed"},
 }

@@ -56,6 +56,45 @@ def _check_late(args: argparse.Namespace) -> None:
 
 @pytest.mark.parametrize("said", [early, late])
 @pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--drr-canary-share", "0.1"], "--drr-canary-share: needs --dm or --drr-scorer"),
+        (["--dm", DM, "--drr-canary-share", "0"], "--drr-canary-share: must be above 0 and at most 1, not 0"),
+        (["--dm", DM, "--drr-canary-share", "2"], "--drr-canary-share: must be above 0 and at most 1, not 2"),
+        (["--dm", DM, "--drr-canary-share", "nan"], "--drr-canary-share: must be above 0 and at most 1, not nan"),
+        (
+            ["--dm", DM, "--drr-mode", "off", "--drr-canary-share", "0.1"],
+            "--drr-canary-share: has no effect: with --drr-mode off only requests that ask for it are judged",
+        ),
+        (["--dm", DM, "--dm-beside", "a={head}", "--drr-shadow-dm", "a"], "--drr-shadow-dm: needs --drr-canary-share"),
+        (
+            ["--dm", DM, "--drr-canary-share", "0.1", "--drr-shadow-dm", "a"],
+            "--drr-shadow-dm: must name DMs of --dm-beside (none), each once, not 'a'",
+        ),
+        (
+            [
+                *("--dm", DM, "--dm-beside", "a={head}", "--drr-canary-share", "0.1"),
+                *("--drr-shadow-dm", "a", "--drr-shadow-dm", "b"),
+            ],
+            "--drr-shadow-dm: must name DMs of --dm-beside (a), each once, not 'b'",
+        ),
+        (
+            [
+                *("--dm", DM, "--dm-beside", "a={head}", "--drr-canary-share", "0.1"),
+                *("--drr-shadow-dm", "a", "--drr-shadow-dm", "a"),
+            ],
+            "--drr-shadow-dm: must name DMs of --dm-beside (a), each once, not 'a'",
+        ),
+    ],
+)
+def test_canaries_that_would_tell_nothing_are_refused(
+    said: Callable[..., str], flags: list[str], complaint: str, head: Path
+) -> None:
+    assert said(*(flag.format(head=head) for flag in flags)) == complaint
+
+
+@pytest.mark.parametrize("said", [early, late])
+@pytest.mark.parametrize(
     ("entries", "complaint"),
     [
         (["nothing"], "must be NAME=FOLDER, each name once, not 'nothing'"),
