@@ -143,6 +143,11 @@ def add_flags(group: Any) -> None:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
+    group.add_argument(
+        "--drr-log-text",
+        action="store_true",
+        help="let --enable-log-requests log what clients write (with --log-level DEBUG); default: numbers only",
+    )
     _add_door_flags(group)
 
 
@@ -240,6 +245,8 @@ def given_flags(args: argparse.Namespace) -> dict[str, Any]:
 def _check(parser: Any, args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and vLLM's options that cannot be honoured here."""
     check_flags(given_flags(args), dm=bool(args.dm))
+    if args.drr_log_text and not args.enable_log_requests:
+        parser.error("--drr-log-text needs --enable-log-requests")
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:
         parser.error(
             "--api-server-count, --headless and --data-parallel-multi-port-external-lb: drr serve is one API server; "

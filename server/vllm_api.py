@@ -16,7 +16,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionReque
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -45,6 +45,7 @@ __all__ = [
     "ErrorResponse",
     "FlexibleArgumentParser",
     "FunctionCall",
+    "GracefulHTTPError",
     "ModelCard",
     "ModelList",
     "NoSignalServer",
@@ -58,6 +59,7 @@ __all__ = [
     "SamplingParams",
     "UsageContext",
     "UsageInfo",
+    "VLLMClientError",
     "VLLMValidationError",
     "build_app",
     "configure_logging_from_args",

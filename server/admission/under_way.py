@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextvars import ContextVar
 from typing import Any
 
 from server import metrics
@@ -45,6 +46,10 @@ class Exchange:
         self._refusal: Refusal | None = None
         self._begun = self._complete = self._streams = False
         self.since = since
+        self.cut_by: str | None = None
+        """Why the response was ended from outside, if it was."""
+        self.request_id: str | None = None
+        """The engine's name of the response, once it has one."""
         self.sending_since: float | None = None
         """When the message was handed over that the client has not made room for yet."""
 
@@ -53,11 +58,12 @@ class Exchange:
         `reason`, once."""
         if not self._cut.is_set():
             metrics.CUT.labels(reason).inc()
-            self._refusal = refusal
+            self._refusal, self.cut_by = refusal, reason
             self._cut.set()
 
     async def run(self) -> None:
         """Have the application answer."""
+        token = CURRENT.set(self)
         answering = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
         cutting = asyncio.ensure_future(self._cut.wait())
         try:
@@ -65,6 +71,7 @@ class Exchange:
             if not answering.done():
                 await asyncio.wait({answering}, timeout=_SECONDS_TO_END)
         finally:
+            CURRENT.reset(token)
             cutting.cancel()
             if not answering.done():
                 answering.cancel()
@@ -128,6 +135,10 @@ class Exchange:
         else:
             await self._refusal.response(path_of(self._scope))(self._scope, self._receive, self._hand_over)
         return True
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("drr_exchange", default=None)
+"""The exchange that the running task works for."""
 
 
 class UnderWay:
