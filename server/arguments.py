@@ -15,6 +15,7 @@ from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
 from server.contradictions import check_flags
 from server.texts import REFUSAL, SEPARATOR
+from server.trace_flags import TRACING, check_tracing
 
 PROG = "drr serve"
 
@@ -245,6 +246,7 @@ def given_flags(args: argparse.Namespace) -> dict[str, Any]:
 def _check(parser: Any, args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and vLLM's options that cannot be honoured here."""
     check_flags(given_flags(args), dm=bool(args.dm))
+    check_tracing({name: getattr(args, name) for name in TRACING if getattr(args, name)})
     if args.drr_log_text and not args.enable_log_requests:
         parser.error("--drr-log-text needs --enable-log-requests")
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:

@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +17,13 @@ from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
 from server.contradictions import check_flags, flag
 from server.dm_flags import dm_folders
+from server.trace_flags import TRACING, check_tracing
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
-_TRACING = ("otlp_traces_endpoint", "collect_detailed_traces")
 _OWN_FILES = ("drr_api_keys",)
 _CODE = ("reasoning_parser_plugin", "tool_parser_plugin")
 _HIGHEST_PORT = 65_535
-_OTEL = (
-    "opentelemetry.sdk.trace",
-    "opentelemetry.exporter.otlp.proto.grpc",
-    "opentelemetry.exporter.otlp.proto.http",
-)
-_PROTOCOLS = ("grpc", "http/protobuf")
-"""That vLLM can send spans by, the usual one first."""
 
 
 def check_early(argv: Sequence[str]) -> None:
@@ -46,7 +38,7 @@ def check_early(argv: Sequence[str]) -> None:
     check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
     _check_template(given.get("chat_template"))
     _check_tls(given)
-    _check_tracing(given)
+    check_tracing(given)
     _check_address(given)
     _check_judges(given)
     for name, files in (("model", None), ("tokenizer", TOKENIZER_FILES), ("prm", None)):
@@ -61,7 +53,7 @@ def early_options(argv: Sequence[str]) -> argparse.Namespace:
     check_known(argv, own)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *_TRACING, *_FILES, *_CODE):
+    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *TRACING, *_FILES, *_CODE):
         parser.add_argument(flag(name), default=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=argparse.SUPPRESS)
     arguments = [_with_dashes(argument) for argument in argv]
@@ -100,29 +92,6 @@ def _check_tls(given: dict[str, Any]) -> None:
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise InputError("--ssl-certfile", f"{certificate} and its key cannot be used: {reason}") from error
-
-
-def _check_tracing(given: dict[str, Any]) -> None:
-    """Whether spans can be sent as they are to be."""
-    if "otlp_traces_endpoint" not in given:
-        if "collect_detailed_traces" in given:
-            raise InputError("--collect-detailed-traces", "needs --otlp-traces-endpoint")
-        return
-    if not all(map(_is_there, _OTEL)):
-        packages = "opentelemetry-sdk and opentelemetry-exporter-otlp"
-        raise InputError("--otlp-traces-endpoint", f"needs the packages {packages}, which are not installed")
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", _PROTOCOLS[0])
-    if protocol not in _PROTOCOLS:
-        told = f"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL must be {' or '.join(_PROTOCOLS)}, not {protocol!r}"
-        raise InputError("--otlp-traces-endpoint", told)
-
-
-def _is_there(package: str) -> bool:
-    """Whether this package can be imported."""
-    try:
-        return find_spec(package) is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _check_address(given: dict[str, Any]) -> None:

@@ -43,7 +43,8 @@ class Exit:
             return "aborted"
         if isinstance(error, _CLIENTS_FAULT):
             return "refused"  # which the client is told
-        self._tell("failed", tokens, f"{type(error).__name__}: {error}")
+        because = "" if error.__cause__ is None else f" because of {type(error.__cause__).__name__}"
+        self._tell("failed", tokens, f"{type(error).__name__}{because}: {error}")
         return "failed"
 
     def fault(self, error: BaseException | None) -> str | None:

@@ -6,6 +6,7 @@ What clients send and get is logged by nobody who was not told to: `--drr-log-te
 import argparse
 import copy
 import logging
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,12 @@ _FORMAT = "%(levelname)s %(asctime)s %(name)s: %(message)s"
 _VLLMS_REQUESTS = "vllm.entrypoints.serve.utils.request_logger"
 """vLLM's logger of `--enable-log-requests` and `--enable-log-outputs`."""
 
+_SERVING = ("vllm.entrypoints", "vllm.renderers", "vllm.inputs")
+_PARSING = ("vllm.parser", "vllm.tool_parsers", "vllm.reasoning")
+"""vLLM's loggers of what reads requests, and of what reads answers. At DEBUG both write what they read."""
+
+_ENGINE = "vllm.v1.engine.async_llm"
+
 
 def set_up(args: argparse.Namespace) -> None:
     """Have vLLM set up its logs (`--logging-config`, `--log-level`), and write DRR's by the same handlers."""
@@ -30,10 +37,16 @@ def set_up(args: argparse.Namespace) -> None:
         own.setLevel(vllms.level)
     else:
         logging.basicConfig(format=_FORMAT)
-    for handler in (*own.handlers, *logging.getLogger().handlers):
+    handlers = own.handlers or logging.getLogger().handlers
+    for handler in handlers:
         handler.addFilter(named)
-    if not args.drr_log_text:
-        logging.getLogger(_VLLMS_REQUESTS).addFilter(WithoutText(outputs=args.enable_log_outputs))
+    if args.drr_log_text:
+        warnings.filterwarnings("ignore", "Pydantic serializer warnings")  # of bodies with DRR's plan in them
+        return
+    for name in (*_SERVING, *_PARSING):
+        logging.getLogger(name).setLevel(max(logging.INFO, vllms.getEffectiveLevel()))
+    for handler in handlers:
+        handler.addFilter(WithoutText(outputs=args.enable_log_outputs))
 
 
 def named(record: logging.LogRecord) -> bool:
@@ -45,14 +58,25 @@ def named(record: logging.LogRecord) -> bool:
 
 
 class WithoutText(logging.Filter):
-    """Leaves of vLLM's lines about requests what is neither text nor tokens of a client's. `outputs` lets those about
-    answers pass, which the operator has asked for by a flag of their own."""
+    """Leaves of vLLM's lines about requests and answers what is neither text nor tokens. `outputs` lets those pass that
+    tell of answers, which the operator has asked for by a flag of their own."""
 
     def __init__(self, *, outputs: bool) -> None:
         super().__init__()
         self._outputs = outputs
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == _VLLMS_REQUESTS:
+            return self._shows(record)
+        if isinstance(record.args, tuple):
+            if record.name.startswith(_PARSING):
+                record.args = tuple(_number(argument) for argument in record.args)
+            elif record.name == _ENGINE and "failed" in str(record.msg):  # ids, and errors that quote the request
+                record.args = tuple(_bare(argument) for argument in record.args)
+        return True
+
+    def _shows(self, record: logging.LogRecord) -> bool:
+        """Whether a line of the logger of requests may be shown, once bare."""
         told = str(record.msg)
         if told.startswith("Generated response"):
             return self._outputs

@@ -43,4 +43,6 @@ def selectors(expression: str) -> list[Selector]:
 
 def grouped_by(expression: str) -> set[str]:
     """The labels that the expression names outside of matchers."""
-    return {label.strip() for _, labels in _GROUPING.findall(expression) for label in labels.split(",") if label.strip()}
+    return {
+        label.strip() for _, labels in _GROUPING.findall(expression) for label in labels.split(",") if label.strip()
+    }

@@ -26,7 +26,9 @@ def anchors(path: Path) -> set[str]:
 
 
 def test_expressions_are_read() -> None:
-    read = selectors('sum by (a, b) (rate(x_total{m="1", n=~"u|v"}[$__rate_interval])) / on (c) y:z{} > 0.5 and vector(1)')
+    read = selectors(
+        'sum by (a, b) (rate(x_total{m="1", n=~"u|v"}[$__rate_interval])) / on (c) y:z{} > 0.5 and vector(1)'
+    )
     assert read == [Selector("x_total", (("m", "=", "1"), ("n", "=~", "u|v"))), Selector("y:z")]
     assert read[0].values == [("m", "1"), ("n", "u"), ("n", "v")]
     assert grouped_by("sum by (a, b) (x) / on (c) y") == {"a", "b", "c"}
@@ -80,7 +82,7 @@ def test_panels_say_what_they_show_and_ask_the_source_that_is_there() -> None:
         assert panel["datasource"]["uid"] == source["uid"]
         for target in panel["targets"]:
             assert target["datasource"]["uid"] == source["uid"]
-            assert all(dict((m[0], m[2]) for m in s.matchers)["instance"] == "$instance" for s in selectors(target["expr"]))
+            assert all({m[0]: m[2] for m in s.matchers}["instance"] == "$instance" for s in selectors(target["expr"]))
 
 
 def test_prometheus_loads_the_rules() -> None:

@@ -23,18 +23,26 @@ SECRET, IDS = "zebra", [31337, 31338]
 
 
 @pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """What vLLM's logger of requests writes at its most talkative."""
-    out = io.StringIO()
-    logger, handler = logging.getLogger(logs._VLLMS_REQUESTS), logging.StreamHandler(out)
-    logger.addHandler(handler)
-    level = logger.level
+def written() -> Iterator["Written"]:
+    """What vLLM's loggers write at their most talkative."""
+    logger, handler = logging.getLogger("vllm"), Written()
+    kept = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.DEBUG)
-    yield out
-    logger.removeHandler(handler)
-    logger.setLevel(level)
-    for each in list(logger.filters):
-        logger.removeFilter(each)
+    yield handler
+    logger.handlers, logger.propagate = kept[0], kept[2]
+    logger.setLevel(kept[1])
+
+
+class Written(logging.StreamHandler[io.StringIO]):
+    """A handler that keeps what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO())
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
 
 
 def plan() -> ResponsePlan:
@@ -66,10 +74,10 @@ def log_all(logger: RequestLogger) -> None:
     logger.log_outputs("chatcmpl-1", SECRET, IDS, "stop")
 
 
-def test_nothing_that_a_client_wrote_is_logged_unasked(written: io.StringIO) -> None:
-    logging.getLogger(logs._VLLMS_REQUESTS).addFilter(logs.WithoutText(outputs=False))
+def test_nothing_that_a_client_wrote_is_logged_unasked(written: Written) -> None:
+    written.addFilter(logs.WithoutText(outputs=False))
     log_all(RequestLogger(max_log_len=None))
-    text = written.getvalue()
+    text = written.text
     assert SECRET not in text
     assert "31337" not in text
     assert text.count("Received request chatcmpl-1") == 2
@@ -80,18 +88,32 @@ def test_nothing_that_a_client_wrote_is_logged_unasked(written: io.StringIO) -> 
     assert "beam_width=2" in text
 
 
-def test_answers_are_logged_where_they_were_asked_for_by_their_own_flag(written: io.StringIO) -> None:
-    logging.getLogger(logs._VLLMS_REQUESTS).addFilter(logs.WithoutText(outputs=True))
+def test_answers_are_logged_where_they_were_asked_for_by_their_own_flag(written: Written) -> None:
+    written.addFilter(logs.WithoutText(outputs=True))
     log_all(RequestLogger(max_log_len=None))
-    lines = written.getvalue().splitlines()
+    lines = written.text.splitlines()
     assert [line for line in lines if SECRET in line] == [line for line in lines if "output: 'zebra'" in line] != []
 
 
-def test_without_the_filter_vllm_logs_it_all(written: io.StringIO) -> None:
+def test_what_readers_and_the_engine_quote_is_left_out(written: Written) -> None:
+    written.addFilter(logs.WithoutText(outputs=True))
+    engine, parser = logging.getLogger("vllm.v1.engine.async_llm"), logging.getLogger("vllm.tool_parsers.any")
+    engine.info("Request %s failed (bad request): %s.", "chatcmpl-1", ValueError(SECRET))
+    engine.info("Request %s aborted.", "chatcmpl-1")
+    parser.warning("Failed to parse tool call details from: %s", SECRET)
+    assert SECRET not in written.text
+    assert written.text.splitlines() == [
+        "Request chatcmpl-1 failed (bad request): <ValueError>.",
+        "Request chatcmpl-1 aborted.",
+        "Failed to parse tool call details from: <5>",
+    ]
+
+
+def test_without_the_filter_vllm_logs_it_all(written: Written) -> None:
     """Else the tests above would prove nothing."""
     log_all(RequestLogger(max_log_len=None))
-    assert written.getvalue().count(SECRET) > 5
-    assert "31337" in written.getvalue()
+    assert written.text.count(SECRET) > 5
+    assert "31337" in written.text
 
 
 async def test_lines_carry_the_id_of_the_response_that_is_being_made() -> None:

@@ -158,7 +158,8 @@ def test_clients_write_nothing_into_log_and_spans(server: Server, collector: Col
     tokenizer = AutoTokenizer.from_pretrained(reference.reasoner_folder())
     ids = tokenizer.encode(QUESTION, add_special_tokens=False)
     assert ", ".join(map(str, ids[3:9])) not in text
-    assert "Received request" in text, "requests are logged all the same"
+    assert '"message": "Received request' in text, "requests are logged all the same"
+    assert '"levelname": "DEBUG"' in text, "at the level that was asked for"
     assert "Traceback" not in text, "clients' mistakes are theirs"
     time.sleep(0.5)
     assert MARK.encode() not in collector.raw
@@ -169,8 +170,8 @@ def test_every_line_has_a_time_and_those_about_a_response_its_id(server: Server)
     httpx.post(
         f"{server.url}/v1/chat/completions", json={"model": MODEL, "messages": MESSAGES}, headers=headers, timeout=60
     )
-    printed = [line for line in server.log.read_text().splitlines() if line and not line.startswith("{")]
-    assert [line for line in printed if not line.startswith(("Serving ", "curl "))] == []
+    serving = server.log.read_text().partition("\ncurl ")[2].splitlines()[1:]
+    assert [line for line in serving if line and not line.startswith("{")] == [], "nothing prints beside the log"
     lines = log_lines(server)
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line["asctime"]) for line in lines)
     access = [line for line in lines if line["name"] == "uvicorn.access" and "POST /v1/chat" in line["message"]]
