@@ -42,10 +42,11 @@ _SAMPLING = {
 
 
 class Tracing:
-    """Makes the spans of a server's responses. `model` is the name under which the Reasoner is served."""
+    """Makes the spans of a server's responses. `model` is the name under which the Reasoner is served; `tracer` is by
+    default that of the exporter that vLLM has set up."""
 
-    def __init__(self, model: str) -> None:
-        self._tracer, self._model = trace.get_tracer("drr", drr.__version__), model
+    def __init__(self, model: str, tracer: trace.Tracer | None = None) -> None:
+        self._tracer, self._model = tracer or trace.get_tracer("drr", drr.__version__), model
 
     def begin(
         self,
