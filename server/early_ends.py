@@ -62,6 +62,8 @@ class Exit:
         return otherwise if self._cut_by is None else f"cut off by {self._cut_by}"
 
     def _tell(self, ended: Ended, tokens: int, why: str) -> None:
+        if self._exchange is not None:
+            self._exchange.logged = True
         level = logging.INFO if why == "the client left" else logging.WARNING
         told = self._request_id, ended, tokens, why
         logger.log(level, "Response %s %s after %d tokens: %s", *told, extra={"request_id": self._request_id})

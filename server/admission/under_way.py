@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextvars import ContextVar
@@ -10,6 +11,8 @@ from typing import Any
 from server import metrics
 from server.endpoints import path_of
 from server.refusals import Refusal
+
+logger = logging.getLogger("drr")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -50,6 +53,8 @@ class Exchange:
         """Why the response was ended from outside, if it was."""
         self.request_id: str | None = None
         """The engine's name of the response, once it has one."""
+        self.logged = False
+        """Whether the log knows already that the response ended early."""
         self.sending_since: float | None = None
         """When the message was handed over that the client has not made room for yet."""
 
@@ -79,7 +84,11 @@ class Exchange:
                     await answering
         if not self._cut.is_set():
             answering.result()
-        elif not self._complete:
+            return
+        if not self.logged:  # nothing was being generated
+            named = {} if self.request_id is None else {"request_id": self.request_id}
+            logger.warning("A response at %s was cut off by %s", path_of(self._scope), self.cut_by, extra=named)
+        if not self._complete:
             await self._end()
 
     async def _receive(self) -> Message:

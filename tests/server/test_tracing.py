@@ -123,6 +123,7 @@ async def test_an_end_before_its_time_is_told(
     exchange.cut(None, "stall")
     await stream.aclose()
     CURRENT.reset(token)
+    assert exchange.logged, "so that the exchange does not tell it again"
     (cut,) = named(exported, "chat m")
     assert told(cut)["error.type"] == "stall"
     assert cut.status.status_code is StatusCode.ERROR
