@@ -63,6 +63,10 @@ async def make_app(
     dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
     runtime = engine.drr = _runtime(args, engine, models, form, rule)
     runtime.canaries = canaries_of(args, runtime, models.dms, lifecycle.door)
+    if args.otlp_traces_endpoint is not None:
+        from server.tracing import Tracing
+
+        engine.tracing = Tracing((args.served_model_name or [args.model])[0])
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost, so that refusals get CORS headers. vLLM has built the stack already.

@@ -15,6 +15,7 @@ from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
 from server.contradictions import check_flags
 from server.texts import REFUSAL, SEPARATOR
+from server.trace_flags import TRACING, check_tracing
 
 PROG = "drr serve"
 
@@ -142,6 +143,11 @@ def add_flags(group: Any) -> None:
         "--drr-answer-tokens",
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
+    )
+    group.add_argument(
+        "--drr-log-text",
+        action="store_true",
+        help="let --enable-log-requests log what clients write (with --log-level DEBUG); default: numbers only",
     )
     group.add_argument(
         "--drr-canary-share",
@@ -303,6 +309,9 @@ def given_flags(args: argparse.Namespace) -> dict[str, Any]:
 def _check(parser: Any, args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and vLLM's options that cannot be honoured here."""
     check_flags(given_flags(args), dm=bool(args.dm))
+    check_tracing({name: getattr(args, name) for name in TRACING if getattr(args, name)})
+    if args.drr_log_text and not args.enable_log_requests:
+        parser.error("--drr-log-text needs --enable-log-requests")
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:
         parser.error(
             "--api-server-count, --headless and --data-parallel-multi-port-external-lb: drr serve is one API server; "

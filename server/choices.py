@@ -1,8 +1,8 @@
 """How one choice of a response is made: its Reasoner, its format, its settings, its loop."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
@@ -15,6 +15,9 @@ from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
 from server.vllm_api import SamplingParams
+
+if TYPE_CHECKING:
+    from server.tracing import ResponseSpans
 
 
 class Loop(Protocol):
@@ -49,7 +52,10 @@ class ChoiceMaker:
         tokenizer: Any,
         max_model_len: int,
         options: Mapping[str, Any],
+        spans: "Sequence[ResponseSpans]" = (),
     ) -> None:
+        """`spans` are those of the choices, where they are traced."""
+        self._spans = spans
         self._runtime, self._generate, self._tokenizer = runtime, generate, tokenizer
         self._max_model_len, self._options = max_model_len, options
 
@@ -74,9 +80,10 @@ class ChoiceMaker:
         reads_states = isinstance(scorer, StateScorer) or (watch is not None and bool(watch.onlookers))
         judged, state_ids = scorer is not None, self._runtime.state_ids if reads_states else None
 
-        def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
+        def asked(params: SamplingParams, attempt_id: str, number: int) -> tuple[VllmReasoner, VllmProbe]:
+            generate = self._spans[index].attempt(number, self._generate) if self._spans else self._generate
             reasoner = VllmReasoner(
-                self._generate,
+                generate,
                 self._tokenizer,
                 prompt,
                 params,
@@ -88,7 +95,7 @@ class ChoiceMaker:
             )
             salt = settings.cache_salt
             probe = VllmProbe(
-                self._generate,
+                generate,
                 self._tokenizer,
                 form,
                 attempt_id,
@@ -98,13 +105,13 @@ class ChoiceMaker:
             )
             return reasoner, probe
 
-        first, probe = asked(sampling, request_id)
+        first, probe = asked(sampling, request_id, 0)
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             if number == 0:
                 return first, probe
             params = attempt_params(sampling, number, plan.settings.rethink_temperature)
-            return asked(params, f"{request_id}-{number}")
+            return asked(params, f"{request_id}-{number}", number)
 
         rule, question = self._runtime.rule, plan.question
         if not plan.settings.rejects:

@@ -17,6 +17,7 @@ from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
 from server.contradictions import check_flags, check_log_folder, flag
 from server.dm_flags import dm_folders
+from server.trace_flags import TRACING, check_tracing
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
@@ -39,6 +40,7 @@ def check_early(argv: Sequence[str]) -> None:
     check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
     _check_template(given.get("chat_template"))
     _check_tls(given)
+    check_tracing(given)
     _check_address(given)
     _check_judges(given)
     check_log_folder(given.get("drr_decision_log"))
@@ -54,7 +56,7 @@ def early_options(argv: Sequence[str]) -> argparse.Namespace:
     check_known(argv, own)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *_FILES, *_CODE):
+    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *TRACING, *_FILES, *_CODE):
         parser.add_argument(flag(name), default=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=argparse.SUPPRESS)
     arguments = [_with_dashes(argument) for argument in argv]

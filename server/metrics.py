@@ -2,20 +2,32 @@
 
 import logging
 import math
+from typing import Literal, get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from drr.judge.drift import DriftWatch
-from drr.loop.response import Outcome, StepReport
+from drr.loop.policy import Verdict
+from drr.loop.response import Fate, Outcome, StepReport
+from server.keys import Mode
 
 logger = logging.getLogger("drr")
 
-RESPONSES = Counter("drr_responses", "Responses by mode and by what ended their thinking.", ["mode", "stop_cause"])
+Ended = Literal["aborted", "failed", "refused"]
+"""How a response ends that is not complete."""
+
+RESPONSES = Counter(
+    "drr_responses",
+    "Responses by mode and by what ended their thinking; aborted: the client left or was cut off; failed: the engine "
+    "did not go on; refused: the engine did not take the request. Mode plain: made by vLLM alone.",
+    ["mode", "stop_cause"],
+)
 DECISIONS = Counter("drr_decisions", "Verdicts at step boundaries.", ["verdict"])
 TOKENS = Counter(
     "drr_tokens",
-    "Tokens by fate: thinking and answer were kept, discarded were generated in vain, probes by a "
-    "scorer's questions, injected were never generated.",
+    "Tokens by fate, also of responses that ended early: thinking and answer were kept, discarded were generated in "
+    "vain, probes by a scorer's questions, injected were never generated. Plain ones are of responses that vLLM makes "
+    "alone, which are not told apart.",
     ["kind"],
 )
 ATTEMPTS = Counter("drr_attempts", "Attempts of responses that may reject some, by their fate.", ["fate"])
@@ -29,7 +41,7 @@ SCORES = Histogram(
 )
 LATENCY = Histogram(
     "drr_dm_seconds",
-    "Seconds from a closed step to its score.",
+    "Seconds from a closed step to its score; a late one counts with its deadline.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 DM_TOKENS = Counter("drr_dm_tokens", "Tokens of the DM's input: computed, or found in its prefix cache.", ["kind"])
@@ -124,12 +136,36 @@ class DecisionLogWatcher:
         LOG_FAILURES.inc()
 
 
-def observe_step(step: StepReport) -> None:
-    """Count one decided boundary."""
+def _tell_zeros() -> None:
+    """Have what alerts go by be there from the beginning: Prometheus sees no rise from nothing to one."""
+    for mode in (*get_args(Mode), "plain"):
+        for ended in get_args(Ended):
+            RESPONSES.labels(mode, ended)
+    for status in ("400", "401", "413", "429", "503", "504", "left"):
+        REFUSED.labels(status)
+    for reason in ("time", "stall", "shutdown"):
+        CUT.labels(reason)
+    for kind in ("thinking", "answer", "discarded", "probe", "injected", "plain"):
+        TOKENS.labels(kind)
+    for verdict in Verdict:
+        DECISIONS.labels(verdict.value)
+    for fate in Fate:
+        ATTEMPTS.labels(fate.value)
+    for outcome in ("started", "failed"):
+        DM_RESTARTS.labels(outcome)
+
+
+_tell_zeros()
+
+
+def observe_step(step: StepReport, deadline: float) -> None:
+    """Count one decided boundary, whose score had so many seconds to come."""
     DECISIONS.labels(step.verdict.value).inc()
     if step.p_now is not None:
         SCORES.observe(step.p_now)
-    if step.ms is not None:
+    if step.late:
+        LATENCY.observe(deadline)
+    elif step.ms is not None:
         LATENCY.observe(step.ms / 1000)
 
 
@@ -153,23 +189,24 @@ def observe_first_score(watch: DriftWatch, p_later: float) -> None:
         )
 
 
-def observe_outcome(mode: str, outcome: Outcome) -> None:
-    """Count one finished response."""
-    RESPONSES.labels(mode, outcome.stop_cause.value).inc()
-    answer = outcome.generated_tokens - outcome.discarded_tokens - outcome.thinking_tokens
+def observe_outcome(mode: str, outcome: Outcome, ended: Ended | None = None) -> None:
+    """Count one response that is over; `ended` tells what ended it before it was complete."""
+    RESPONSES.labels(mode, ended or outcome.stop_cause.value).inc()
     TOKENS.labels("thinking").inc(outcome.thinking_tokens)
     TOKENS.labels("discarded").inc(outcome.discarded_tokens)
     TOKENS.labels("probe").inc(outcome.probe_tokens)
     TOKENS.labels("injected").inc(outcome.injected_tokens)
-    TOKENS.labels("answer").inc(max(0, answer))
+    TOKENS.labels("answer").inc(max(0, outcome.answer_tokens))
     NUDGES.inc(outcome.nudges)
     for attempt in outcome.attempts:
         ATTEMPTS.labels(attempt.fate.value).inc()
     LATE.inc(outcome.late)
     FAILED.inc(outcome.failed)
-    THINKING.observe(outcome.thinking_tokens)
+    if ended is None:
+        THINKING.observe(outcome.thinking_tokens)
 
 
-def observe_aborted(mode: str) -> None:
-    """Count one choice whose client went away, or whose engine failed, before it was complete."""
-    RESPONSES.labels(mode, "aborted").inc()
+def observe_plain(responses: int, tokens: int, ended: Ended | None = None) -> None:
+    """Count what vLLM has made alone; `ended` as above."""
+    RESPONSES.labels("plain", ended or "off").inc(responses)
+    TOKENS.labels("plain").inc(tokens)

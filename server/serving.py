@@ -171,6 +171,10 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     prepare_environment()
     args = parse_args(argv)
     logs.set_up(args)
+    if args.otlp_traces_endpoint is not None:
+        from server.tracing import name_service  # which needs packages that nothing else does
+
+        name_service()
 
     def stop_before_serving(*_: object) -> None:
         kill_engines()

@@ -17,7 +17,7 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
 from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
-from vllm.exceptions import VLLMClientError, VLLMValidationError
+from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -46,6 +46,7 @@ __all__ = [
     "ErrorResponse",
     "FlexibleArgumentParser",
     "FunctionCall",
+    "GracefulHTTPError",
     "ModelCard",
     "ModelList",
     "NoSignalServer",

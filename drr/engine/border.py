@@ -38,6 +38,9 @@ TOUCHED: tuple[Touch, ...] = (
         "vllm.engine.arg_utils:AsyncEngineArgs.structured_outputs_config.reasoning_parser",
         "read from the arguments, and set there where the operator named none",
     ),
+    # The log
+    Touch("vllm.entrypoints.serve.utils.request_logger:RequestLogger.log_inputs", "its lines are stripped of text"),
+    Touch("vllm.entrypoints.serve.utils.request_logger:RequestLogger.log_outputs", "its lines are stripped of text"),
     # The chat handler
     Touch(f"{_CHAT}.serving:OpenAIServingChat.engine_client", "it generates through the thinking engine"),
     Touch(f"{_CHAT}.serving:OpenAIServingChat.parser_cls", "replaced by the parser that takes the loop's word"),
@@ -47,7 +50,7 @@ TOUCHED: tuple[Touch, ...] = (
     # Engines
     Touch(
         f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"
-        " reasoning_parser_kwargs)",
+        " reasoning_parser_kwargs, trace_headers)",
         "called through a field, with options in a dictionary",
     ),
     Touch(f"{_ENGINE}.encode(prompt, pooling_params, request_id, /)", "called through a field"),

@@ -4,18 +4,16 @@ Nothing here decides anything; a boundary is resolved when its score has come, h
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from drr.loop.complaints import complain
 from drr.loop.policy import Score, StopCause
 from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary, Scorer, ScorerUnavailableError, StateSession
 from drr.loop.steps import Step
-
-logger = logging.getLogger("drr")
 
 
 @dataclass(slots=True)
@@ -164,4 +162,4 @@ class Judge:
         if isinstance(error, ScorerUnavailableError):
             self._session, self.lost = None, True  # later boundaries pass at once
         else:
-            logger.warning("%s failed to score a boundary: %r; thinking goes on", self._id, error)
+            complain(self._id, error)

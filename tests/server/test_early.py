@@ -14,6 +14,7 @@ import pytest
 
 from drr import reference
 from drr.errors import InputError
+from server import trace_flags
 from server.arguments import asks_for_own_help, own_help, own_parser
 from server.contradictions import NEEDS, NOT_REMOTE
 from server.early import check_early
@@ -82,6 +83,18 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken.write_text("no certificate")
     assert "cannot be used" in refused("--ssl-certfile", str(broken))
     assert refused("--ssl-keyfile", str(broken)) == "--ssl-keyfile: needs --ssl-certfile"
+
+
+def test_spans_that_cannot_be_sent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = ("--otlp-traces-endpoint", "http://127.0.0.1:4317")
+    check_early(["--port", "0", *endpoint, "--collect-detailed-traces", "model"])
+    needs = "--collect-detailed-traces: needs --otlp-traces-endpoint"
+    assert refused("--collect-detailed-traces", "model") == needs
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")
+    assert "must be grpc or http/protobuf, not 'http/json'" in refused(*endpoint)
+    monkeypatch.setattr(trace_flags, "_OTEL", ("opentelemetry.no_such", "no_such_package.at_all"))
+    told = "--otlp-traces-endpoint: needs the packages opentelemetry-sdk and opentelemetry-exporter-otlp"
+    assert refused(*endpoint).startswith(told)
 
 
 def test_folders_that_are_no_models_are_named(tmp_path: Path) -> None:

@@ -163,19 +163,19 @@ def test_a_logged_request_does_not_show_its_text(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_response_that_ends_in_the_middle_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def aborted() -> float:
-        return metrics.RESPONSES.labels("auto", "aborted")._value.get()  # type: ignore[no-any-return]
+    def counted(ended: str) -> float:
+        return metrics.RESPONSES.labels("auto", ended)._value.get()  # type: ignore[no-any-return]
 
-    before = aborted()
+    failed, aborted = counted("failed"), counted("aborted")
     engine = engine_with(Requests(fails=True), monkeypatch)
     with pytest.raises(RuntimeError, match="the engine is gone"):
         await run(engine, plan(engine))
-    assert aborted() == before + 1
+    assert counted("failed") == failed + 1
     engine = engine_with(Requests(), monkeypatch)
     stream = engine.generate({"prompt_token_ids": PROMPT}, params_of(plan(engine)), "request")
     await anext(stream)
     await stream.aclose()
-    assert aborted() == before + 2
+    assert counted("aborted") == aborted + 1
 
 
 async def test_a_scorer_that_fails_or_is_cancelled_is_logged_and_thinking_goes_on(
