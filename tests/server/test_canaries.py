@@ -1,26 +1,33 @@
 """Canaries on the server: which responses are, what becomes of them, and that nothing is left behind."""
 
+import argparse
 import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
+from drr.errors import InputError
 from drr.judge.disagreement import first_is_right
 from drr.loop.onlookers import Watch
 from drr.loop.rule import Rule
+from drr.loop.steps import StepRule
 from server.admission.api_keys import KeyLimits
 from server.admission.shares import USING, Share
-from server.canaries import Canaries, may_be_canary, rule_of
+from server.canaries import Canaries, ShadowDm, may_be_canary, rule_of
 from server.canary_counts import Answered, compare
+from server.canary_setup import canaries_of
 from server.engine import ThinkingEngine
 from server.plan import ResponsePlan
 from server.report import choice_reports, short_account
 from server.resolve import Asked, resolve
+from server.runtime import DrrRuntime
 from server.schema import DrrRequest
-from server.settings import Settings
+from server.settings import Defaults, Settings
+from tests.fakes import FakeHead
 from tests.server.test_engine import ANSWER, PROMPT, THOUGHT, TOKENIZER, Requests, engine_with, params_of, run
 from tests.server.test_truth_table import DEFAULTS
 
@@ -384,3 +391,50 @@ def test_of_two_different_answers_at_most_one_is_right() -> None:
 
 def test_a_watch_without_onlookers_is_the_judges_own() -> None:
     assert Watch().onlookers == ()
+
+
+# What the flags ask for -----------------------------------------------------------------------------------------
+
+
+def made(defaults: Defaults, door: Any, share: float | None = 0.1, shadow: list[str] | None = None) -> Canaries | None:
+    args = argparse.Namespace(drr_canary_share=share, drr_shadow_dm=shadow)
+    dms: Any = [SimpleNamespace(name=""), SimpleNamespace(name="head", scorer=FakeHead())]
+    return canaries_of(args, DrrRuntime(None, StepRule(), {}, defaults), dms, door)
+
+
+def door_of(waiting: int = 0, closed: object = None) -> Any:
+    return SimpleNamespace(closed=closed, gate=SimpleNamespace(waiting=waiting))
+
+
+def test_without_a_share_there_are_none() -> None:
+    assert made(DEFAULTS, door_of(), share=None) is None
+
+
+def test_a_judge_that_never_stops_anything_leaves_nothing_to_compare() -> None:
+    bare = replace(DEFAULTS, rule=Rule(None), calibration=None)
+    with pytest.raises(InputError, match="no rule of this judge ever stops anything"):
+        made(bare, door_of())
+
+
+def test_canaries_give_way_where_requests_wait_or_the_door_is_closed() -> None:
+    for door, busy in ((door_of(), False), (door_of(waiting=1), True), (door_of(closed="ending"), True)):
+        canaries = made(DEFAULTS, door)
+        assert canaries is not None
+        assert canaries._busy() is busy
+
+
+def test_an_onlooker_goes_by_its_own_rule_of_the_same_name() -> None:
+    dm = ShadowDm("head", FakeHead(), DEFAULTS.beside["head"])
+    onlooker = dm.onlooker("default")
+    assert onlooker is not None
+    assert onlooker.name == "dm:head"
+    assert dm.onlooker("5 % lost") is None, "it has not been calibrated"
+    assert DEFAULTS.calibration is not None
+    calibrated = ShadowDm("head", FakeHead(), replace(dm.dm, calibration=DEFAULTS.calibration))
+    assert calibrated.onlooker("5 % lost") is not None
+
+
+def test_what_calibrations_promise_is_in_the_metrics() -> None:
+    made(DEFAULTS, door_of(), shadow=["head"])
+    promised = REGISTRY.get_sample_value("drr_canary_promised_lost_correct", {"judge": "dm", "rule": "5 % lost"})
+    assert promised == 0.05
