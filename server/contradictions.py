@@ -22,12 +22,15 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
 _ABOVE_ZERO = (
-    *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
+    *("dm_deadline_ms", "drr_answer_tokens"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
     "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
+
+_LEAST_CACHE = 1 << 20
+"""Bytes; no classifier's cache holds a single input in fewer."""
 
 NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
@@ -70,6 +73,8 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for name in _NOT_BELOW_ZERO:
         if given.get(name) is not None:
             check_range(flag(name), given[name], least=0)
+    if given.get("dm_kv_cache_memory_bytes") is not None:
+        check_range("--dm-kv-cache-memory-bytes", given["dm_kv_cache_memory_bytes"], least=_LEAST_CACHE)
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)
