@@ -10,6 +10,7 @@ from drr import reference
 from drr.arguments import OneSentenceParser
 from drr.engine.defaults import DEFAULT_ANSWER_CUE, DM_GPU_SHARE, PRM_GPU_SHARE
 from drr.engine.devices import NO_COMPILER, cpu_engine_defaults, on_cpu
+from drr.engine.starting import cause_of
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
@@ -262,7 +263,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     own_interval = parser.get_default("stream_interval")
     parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None, shutdown_timeout=SHUTDOWN_SECONDS)
-    args: argparse.Namespace = parser.parse_args(list(argv))
+    args = _parsed(parser, argv)
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
@@ -274,6 +275,15 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     _check(parser, args)
     _share_memory(parser, args)
     _validate(args)
+    return args
+
+
+def _parsed(parser: Any, argv: Sequence[str]) -> argparse.Namespace:
+    """What the parser makes of the arguments, and of a file that they name; InputError where it raises an error."""
+    try:
+        args: argparse.Namespace = parser.parse_args(list(argv))
+    except Exception as error:  # vLLM reads files and JSON here
+        raise InputError("vLLM's flags", cause_of(error)) from error
     return args
 
 

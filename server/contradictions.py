@@ -26,13 +26,16 @@ NEEDS: dict[str, tuple[str, ...]] = {
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
 _ABOVE_ZERO = (
-    *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
+    *("dm_deadline_ms", "drr_answer_tokens"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
     "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
     *("drr_decision_log_seconds", "drr_decision_log_mb", "drr_decision_log_total_mb"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
+
+_LEAST_CACHE = 1 << 20
+"""Bytes; no classifier's cache holds a single input in fewer."""
 
 NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
@@ -89,6 +92,8 @@ def _check_values(given: Mapping[str, Any]) -> None:
         check_range("--drr-decision-log-share", given["drr_decision_log_share"], above=0, most=1)
     if given.get("drr_decision_log_mb", 0) > given.get("drr_decision_log_total_mb", 1024):
         raise InputError("--drr-decision-log-total-mb", "is less than one file has (--drr-decision-log-mb)")
+    if given.get("dm_kv_cache_memory_bytes") is not None:
+        check_range("--dm-kv-cache-memory-bytes", given["dm_kv_cache_memory_bytes"], least=_LEAST_CACHE)
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)

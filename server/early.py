@@ -35,6 +35,8 @@ def check_early(argv: Sequence[str]) -> None:
     for name in (*_FILES, *_OWN_FILES, *_CODE):
         if name in given and (name not in _CODE or len(given[name]) > 3):  # vLLM's own rule
             check_file(flag(name), Path(given[name]))
+    if "config" in given and Path(given["config"]).suffix not in (".yaml", ".yml"):
+        raise InputError("--config", f"{given['config']} must be YAML, and be called so (.yaml)")
     if "config" in given:  # may bring what the command line lacks: all is checked again when that is read
         return
     check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
@@ -56,7 +58,8 @@ def early_options(argv: Sequence[str]) -> argparse.Namespace:
     check_known(argv, own)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *TRACING, *_FILES, *_CODE):
+    named = ("model", "tokenizer", "load_format", "host", "uds", "chat_template", "ssl_ciphers")
+    for name in (*named, *TRACING, *_FILES, *_CODE):
         parser.add_argument(flag(name), default=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=argparse.SUPPRESS)
     arguments = [_with_dashes(argument) for argument in argv]
@@ -90,11 +93,19 @@ def _check_tls(given: dict[str, Any]) -> None:
         if key is not None:
             raise InputError("--ssl-keyfile", "needs --ssl-certfile")
         return
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise InputError("--ssl-certfile", f"{certificate} and its key cannot be used: {reason}") from error
+    for name, use in (("ssl_ca_certs", context.load_verify_locations), ("ssl_ciphers", context.set_ciphers)):
+        try:
+            if name in given:
+                use(given[name])
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise InputError(flag(name), f"{given[name]} cannot be used: {reason}") from error
 
 
 def _check_address(given: dict[str, Any]) -> None:

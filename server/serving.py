@@ -36,7 +36,7 @@ from server.judges import Dm, check_downloaded, read_dms
 from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.revival import reviving
-from server.start_checks import check_adapters, check_template
+from server.start_checks import check_adapters, check_middleware, check_template
 from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
@@ -49,6 +49,7 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     dms = read_dms(args, rule)
     form = reasoning_format(args)
     check_adapters(args)
+    check_middleware(args)
     keys = api_keys(args)
     listen_address, sock = _bound(args)
     models = Models()

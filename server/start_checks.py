@@ -1,6 +1,7 @@
 """What can be told about a start once vLLM has read its flags, before any model is loaded."""
 
 import argparse
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def check_adapters(args: argparse.Namespace) -> None:
     """InputError for a LoRA adapter that is not there."""
     for module in args.lora_modules or ():
         check_model(module.path, "--lora-modules", ("adapter_config.json",))
+
+
+def check_middleware(args: argparse.Namespace) -> None:
+    """InputError for middleware of the operator's that cannot be imported."""
+    for name in args.middleware or ():
+        module, _, thing = name.rpartition(".")
+        try:
+            getattr(importlib.import_module(module), thing)
+        except Exception as error:  # whatever the operator's code does when it is imported
+            raise InputError("--middleware", f"{name} cannot be imported: {first_line(error)}") from error
 
 
 def _is_file(name: str) -> bool:

@@ -187,9 +187,14 @@ class _AttemptSpan:
         """A boundary has been decided."""
         self._last_step = time.time_ns()
         known = {"drr.p_now": step.p_now, "drr.p_later": step.p_later, "drr.judge.ms": step.ms}
-        attributes = {name: value for name, value in known.items() if value is not None}
-        attributes |= {"drr.step": step.index, "drr.step.tokens": step.tokens, "drr.verdict": step.verdict.value}
-        self._span.add_event("boundary", {**attributes, **({"drr.late": True} if step.late else {})})
+        attributes: dict[str, str | float | bool] = {
+            "drr.step": step.index,
+            "drr.step.tokens": step.tokens,
+            "drr.verdict": step.verdict.value,
+            **{name: value for name, value in known.items() if value is not None},
+            **({"drr.late": True} if step.late else {}),
+        }
+        self._span.add_event("boundary", attributes)
 
     def end(self, answered_from: int, fate: Fate | None) -> None:
         """It has had this fate; one that was rejected ended at its last boundary, others where the answer began."""

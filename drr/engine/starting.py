@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from drr.engine.children import own_engines
-from drr.errors import InputError
+from drr.errors import InputError, without_headline
 from drr.failures import TRACEBACK_VARIABLE, exceptions_in, in_one_sentence
 
 _TROUBLE = re.compile(rb"^.*(?:Traceback \(most recent call last\)|\bERROR \d\d-\d\d|^Process \w+-?\d*:)", re.MULTILINE)
@@ -24,7 +24,6 @@ _PREFIX = re.compile(r"^(?:\([^)]*pid=\d+\)\s*)?(?:(?:ERROR|CRITICAL) \d\d-\d\d 
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*): (.+)$")
 _CHAINED = ("During handling of the above", "The above exception was the direct cause")
 _ELSEWHERE = re.compile(r"root cause|initialization failed|failed to start|background process", re.IGNORECASE)
-_PYDANTIC = re.compile(r"^\d+ validation errors? for \w+\s*(?:\S*\s*)?Value error, (.*?)(?: \[type=.*)?$", re.DOTALL)
 _LONGEST = 600
 _DRAIN_SECONDS = 3.0
 _CLOSED = -1
@@ -148,8 +147,7 @@ def _is_new(line: str) -> bool:
 
 def _plain(message: str, kind: str) -> str:
     message = message.strip()
-    if wrapped := _PYDANTIC.match(message):
-        message = wrapped[1]
+    message = without_headline(message)
     line = " ".join(next((line for line in message.splitlines() if line.strip()), "").split())
     if "out of memory" in line.lower() or "OutOfMemory" in kind:
         line = f"memory is used up (lower --gpu-memory-utilization or --max-model-len): {line}"

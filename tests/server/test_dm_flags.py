@@ -13,8 +13,10 @@ import pytest
 from drr import reference
 from drr.errors import InputError
 from drr.judge.dm_folder import CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, DmCard, fingerprint
+from drr.judge.dm_sums import write_sums
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
+from drr.judge.self_test import SELF_TEST_NAME
 from drr.loop.steps import StepRule
 from server import arguments, judges
 from server.arguments import own_parser, parse_args
@@ -166,7 +168,7 @@ VALUES = {
     "dm_nice": "3",
     "dm_dtype": "bfloat16",
     "dm_gpu_memory_utilization": "0.2",
-    "dm_kv_cache_memory_bytes": "1000000",
+    "dm_kv_cache_memory_bytes": "4000000",
 }
 
 
@@ -256,6 +258,8 @@ async def test_a_started_dm_has_the_scorer_of_its_kind(
 
     monkeypatch.setattr(judges, "_start_text", start_text)
     fused = make_dm(tmp_path / "fused", "fused")
+    (fused / SELF_TEST_NAME).unlink()  # this classifier says something else
+    write_sums(fused)
     folders = read_dms(served(str(fused), f"a={head}"), RULE)
     dms = [start_judge(folder, place, served(DM)) for place, folder in enumerate(folders)]
     first, second = (dm.scorer for dm in dms)

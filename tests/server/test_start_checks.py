@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from drr import reference
 from drr.errors import InputError
-from server.start_checks import check_adapters, check_template
+from server.start_checks import check_adapters, check_middleware, check_template
 
 TOKENIZER = AutoTokenizer.from_pretrained(reference.reasoner_folder())
 
@@ -49,3 +49,11 @@ def test_adapters_that_are_not_there_are_named(tmp_path: Path) -> None:
         check_adapters(modules(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
     check_adapters(modules(tmp_path))
+
+
+def test_middleware_that_cannot_be_imported_is_named() -> None:
+    check_middleware(Namespace(middleware=[]))
+    check_middleware(Namespace(middleware=["server.admission.middleware.Admission"]))
+    for name in ("no.such.thing", "server.nothing", "alone"):
+        with pytest.raises(InputError, match=f"--middleware: {name} cannot be imported"):
+            check_middleware(Namespace(middleware=[name]))
