@@ -2,11 +2,13 @@
 
 import math
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from drr.errors import InputError
 
+_PASSWORD = re.compile(r"(//[^/@:]*:)[^/]*@")
 LARGEST_SEED = 2**32 - 1
 """The largest that numpy takes."""
 
@@ -49,7 +51,12 @@ def check_url(option: str, url: str) -> None:
     except ValueError:  # a port out of range, brackets that do not match
         usable = False
     if not usable or any(character.isspace() for character in url):
-        raise InputError(option, f"must be an address as in http://host:port/v1, not {url!r}")
+        raise InputError(option, f"must be an address as in http://host:port/v1, not {without_password(url)!r}")
+
+
+def without_password(url: str) -> str:
+    """An address, or a text with addresses in it, as it may be shown: without the passwords."""
+    return _PASSWORD.sub(r"\1***@", url)
 
 
 def check_out_folder(option: str, folder: Path) -> None:

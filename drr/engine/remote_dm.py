@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from transformers import AutoTokenizer
 
+from drr.checks import without_password
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import Classified, DmScorer, Logits
@@ -53,7 +54,9 @@ def remote_dm(card: DmCard, folder: Path, url: str) -> tuple[RemoteClassifier, D
     """
     limit = _context_of(url)
     if limit < card.max_tokens:
-        raise InputError("--dm-url", f"{url} reads {limit} tokens at most, the DM was trained on {card.max_tokens}")
+        raise InputError(
+            "--dm-url", f"{without_password(url)} reads {limit} tokens at most, the DM was trained on {card.max_tokens}"
+        )
     classifier = RemoteClassifier(url)
     tokenizer = AutoTokenizer.from_pretrained(card.classifier_in(folder))
     return classifier, DmScorer(card.id, classifier, tokenizer, load_dm_head(folder), card.max_tokens)
@@ -64,4 +67,5 @@ def _context_of(url: str) -> int:
         listed = httpx.get(f"{url.rstrip('/')}/v1/models", timeout=_CONNECT_SECONDS).raise_for_status().json()
         return int(listed["data"][0]["max_model_len"])
     except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError("--dm-url", f"{url} does not answer as a vLLM server: {error}") from error
+        said = without_password(f"{url} does not answer as a vLLM server: {error}")
+        raise InputError("--dm-url", said) from error

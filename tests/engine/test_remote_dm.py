@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from drr import reference
+from drr.checks import check_url
 from drr.engine.remote_dm import remote_dm
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, load_dm_head
@@ -77,3 +78,17 @@ async def test_a_server_that_does_not_fit_is_refused() -> None:
             await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, url)
     with pytest.raises(InputError, match="does not answer as a vLLM server"):
         await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, url)
+
+
+async def test_no_error_shows_a_password() -> None:
+    async with served(classifier(context=64)) as url:
+        named = url.replace("http://", "http://somebody:hush@")
+        with pytest.raises(InputError, match="64 tokens at most") as small:
+            await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, named)
+        with pytest.raises(InputError, match="does not answer") as missing:
+            await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, f"{named}/elsewhere")
+    with pytest.raises(InputError, match="must be an address") as wrong:
+        check_url("--dm-url", "ftp://somebody:hush hush@host")
+    for error in (small, missing, wrong):
+        assert "somebody:***@" in str(error.value)
+        assert "hush" not in str(error.value)
