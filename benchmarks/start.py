@@ -3,9 +3,9 @@
     python -m benchmarks.start [--times 3] [--model FOLDER --dm FOLDER] [--most 1.15] [--out FILE]
 
 Starts one after the other, again and again, raw vLLM and DRR with a DM, on the same Reasoner (the reference Reasoner
-and its head DM unless others are named), and times them from the start of the process: until they say that they are ready
-(`/health` of vLLM, `/ready` of DRR), and until a first question is answered. Other flags are for both servers. Exit
-status 1 where the median of DRR's times to be ready is more than `--most` times vLLM's.
+and its head DM unless others are named), and times them from the start of the process: until they say that they are
+ready (`/health` of vLLM, `/ready` of DRR), and until a first question is answered. Other flags are for both servers.
+Exit status 1 where the median of DRR's times to be ready is more than `--most` times vLLM's.
 """
 
 import argparse

@@ -89,16 +89,15 @@ async def _read(reader: asyncio.StreamReader, malformed: Malformed, reply: Reply
         return
     except (OSError, h11.RemoteProtocolError) as error:
         # Where more is sent than the server reads, the kernel resets the connection; the answer may be lost by that.
-        if malformed.expected == "answer" and reply.status == 0:
-            reply.wrong.append(f"no answer: {error!r}")
+        if malformed.expected == "answer":
+            reply.wrong.append(f"{'no answer' if reply.status == 0 else 'half an answer'}: {error!r}")
+        return
     judge(malformed, reply, headers, body)
 
 
 def judge(malformed: Malformed, reply: Reply, headers: dict[bytes, bytes], body: bytes) -> None:
     """Note what is wrong with an answer that has come to its end."""
     if reply.status == 0:
-        if malformed.expected == "answer" and not reply.wrong:
-            reply.wrong.append("closed without an answer")
         return
     if reply.status >= 500:
         reply.wrong.append(f"HTTP {reply.status}: {body[:300]!r}")
