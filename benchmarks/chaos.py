@@ -5,7 +5,8 @@
 Serves the reference Reasoner and its text DM, whose engine is killed every `--kill-every` seconds and once stopped
 (SIGSTOP) instead. In the middle half of the run the disk that the server writes its log to is full; `--full-disk-flag
 FLAG` names a flag of the server's that takes a folder, which then lies on that disk, too. Other flags are the server's.
-Tells, for every line of what is asked of such a server, whether it holds; exit status 1 where one does not.
+Tells, for every line of what is asked of such a server, whether it holds; exit status 1 where one does not. The log lies
+beside the result afterwards.
 """
 
 import argparse
@@ -164,10 +165,10 @@ class Chaos:
 
     async def _hit_once(self, http: httpx.AsyncClient, what: str) -> None:
         engine = self._processes.dm_engine()
+        if engine is None or not await self._dm_is_ok(http):
+            return  # the last blow tells already that it did not come back in time
         blow = Blow(self._now(), what)
         self.record.blows.append(blow)
-        if engine is None:
-            return
         if what == "stopped":
             engine.suspend()
         else:
@@ -192,6 +193,10 @@ class Chaos:
             if not any(self.record.left.values()):
                 break
             await asyncio.sleep(0.5)
+        for _ in range(int(2 * _BACK_WITHIN)):  # both readings at rest are to be of a server with a DM
+            if await self._dm_is_ok(http):
+                break
+            await asyncio.sleep(1)
         answer = await ask(http, self._url, 1, stream=False)
         self.record.judged_at_end = answer.fate == "complete" and not answer.account.get("judge", {}).get("failed")
         await asyncio.sleep(6)
@@ -310,9 +315,13 @@ async def _run(options: argparse.Namespace, flags: list[str]) -> int:
             if disk.folder is None:
                 raise PermissionError("--full-disk-flag needs the right to mount a tmpfs")
             arguments += [options.full_disk_flag, str(disk.folder / "data")]
-        async with running(arguments, log=disk.log) as (url, process):
-            chaos = Chaos(url, process, disk, options)
-            await chaos.run()
+        try:
+            async with running(arguments, log=disk.log) as (url, process):
+                chaos = Chaos(url, process, disk, options)
+                await chaos.run()
+        finally:
+            if disk.folder is not None and disk.log.exists():
+                shutil.copyfile(disk.log, options.out.with_suffix(".log"))
         found = verdicts(chaos.record, chaos.told, disk.kind)
         told = as_data(chaos.record, chaos.told, found, options, disk.kind)
     write_whole(options.out, json.dumps(told, indent=1) + "\n")
