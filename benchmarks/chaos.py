@@ -5,8 +5,8 @@
 Serves the reference Reasoner and its text DM, whose engine is killed every `--kill-every` seconds and once stopped
 (SIGSTOP) instead. In the middle half of the run the disk that the server writes its log to is full; `--full-disk-flag
 FLAG` names a flag of the server's that takes a folder, which then lies on that disk, too. Other flags are the server's.
-Tells, for every line of what is asked of such a server, whether it holds; exit status 1 where one does not. The log lies
-beside the result afterwards.
+Tells, for every line of what is asked of such a server, whether it holds; exit status 1 where one does not. Afterwards
+the log lies beside the result.
 """
 
 import argparse
