@@ -108,7 +108,7 @@ async def servers(
         if cores is not None:
             stack.enter_context(cores.confined())
         if on_cpu():
-            raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
+            raw, process = await stack.enter_async_context(running([*cpu_flags(), *common], VLLM_SERVE))
             if cores is not None:
                 cores.free_engine(process.pid)
             drr = {name: (await stack.enter_async_context(running(own, DRR_SERVE)))[0] for name, own in ours.items()}
@@ -125,7 +125,7 @@ def cache_salt(mode: str) -> dict[str, str]:
     return {"cache_salt": mode}
 
 
-def _cpu_flags() -> list[str]:
+def cpu_flags() -> list[str]:
     """What `drr serve` gives an engine on a CPU, as flags for raw vLLM."""
     flags = []
     for name, value in cpu_engine_defaults().items():

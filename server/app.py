@@ -35,7 +35,7 @@ from server.lifecycle import Lifecycle
 from server.middleware import GuardOptions
 from server.openapi import describe
 from server.promise import Surroundings, changed_options
-from server.refusals import unavailable
+from server.refusals import bad_request, unavailable
 from server.routes import own_routes
 from server.runtime import DrrRuntime
 from server.settings import Defaults, DmDefaults
@@ -77,6 +77,7 @@ async def make_app(
         Middleware(GuardOptions),
     ]
     app.exception_handlers[EngineDeadError] = _engine_died
+    app.exception_handlers[RecursionError] = _too_deep
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
     app.state.openai_serving_chat = DrrChat(
@@ -98,6 +99,13 @@ async def make_app(
 async def _engine_died(request: Request, error: Exception) -> JSONResponse:
     """What is said to whoever was being answered when the Reasoner's engine died."""
     return unavailable("The Reasoner's engine has died; the server is going down.").response(request.url.path)
+
+
+async def _too_deep(request: Request, error: Exception) -> JSONResponse:
+    """What is said to whoever sent JSON that is nested deeper than it can be read, on paths that read it themselves."""
+    if "decoding a JSON" not in str(error):
+        raise error
+    return bad_request("body", "is nested too deeply").response(request.url.path)
 
 
 def _runtime(

@@ -105,6 +105,7 @@ CUT = Counter("drr_cut", "Responses that were ended from outside: by time, stall
 RUNNING = Gauge("drr_requests_running", "Requests whose turn it is.")
 WAITING = Gauge("drr_requests_waiting", "Requests that wait for their turn.")
 ENGINE_UP = Gauge("drr_engine_up", "1 while the engine answers, 0 where it is gone or hangs.", ["engine"])
+LOG_LOST = Counter("drr_log_lost", "Writes to the log for which its disk had no room, by the API server.")
 DM_RESTARTS = Counter("drr_dm_restarts", "Starts of the DM's engine after the first, by how they ended.", ["outcome"])
 
 

@@ -15,13 +15,14 @@ from drr.engine.children import kill_engines, own_engines
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import prepare_environment
 from drr.engine.formats import UnmarkedThinkingError, choose_format, load_parser_plugin
+from drr.engine.lasting_streams import outlast_full_disks
 from drr.engine.open_reasoner import load_tokenizer
 from drr.engine.starting import StartLog, cause_of
 from drr.errors import InputError, without_passwords
 from drr.failures import FAILED, in_one_sentence
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
-from server import logs
+from server import logs, metrics
 from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
@@ -169,6 +170,7 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     """Serve as asked; returns the exit status."""
     import uvloop
 
+    outlast_full_disks(metrics.LOG_LOST.inc)
     prepare_environment()
     args = parse_args(argv)
     logs.set_up(args)

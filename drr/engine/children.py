@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 
+from drr.engine.lasting_streams import outlast_full_disks
+
 _STARTED_BY = "DRR_ENGINES_STARTED_BY"
 _PR_SET_PDEATHSIG = 1
 
@@ -26,6 +28,7 @@ def settle_if_owned() -> None:
     """To be called in every process of an engine, early: those that were spawned learn here that they are owned."""
     if os.environ.get(_STARTED_BY) == str(os.getppid()):
         _settle()
+        outlast_full_disks()
 
 
 def kill_engines() -> None:

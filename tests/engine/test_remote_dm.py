@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from drr import reference
+from drr.checks import check_url
 from drr.engine.remote_dm import remote_dm
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, load_dm_head
@@ -88,6 +89,9 @@ async def test_no_error_shows_the_password_of_an_address(caplog: pytest.LogCaptu
     async with served(app) as url:
         with pytest.raises(InputError, match="reads 10 tokens") as error:
             await asyncio.to_thread(remote_dm, card, FOLDER, url.replace("://", "://name:s3cret@"))
+    assert "s3cret" not in str(error.value)
+    with pytest.raises(InputError, match="must be an address") as error:
+        check_url("--dm-url", "ftp://name:s3cret s3cret@host")
     assert "s3cret" not in str(error.value)
 
 

@@ -127,6 +127,7 @@ async def test_more_than_can_wait_are_told_when_to_come_again() -> None:
     refused = await Client(guard).done()
     assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) >= 1
+    assert 0 < int(refused.headers["retry-after-ms"]) <= 1000 * int(refused.headers["retry-after"])
     app.may_end.set()
     for client in clients:
         assert (await client.done()).status == 200
