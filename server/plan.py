@@ -113,3 +113,14 @@ class ResponsePlan:
         account.outcomes[choice] = outcome
         if finish_reason == "length":
             account.cut.add(choice)
+
+
+def with_plan(xargs: dict[str, Any] | None, plan: ResponsePlan) -> Any:
+    """A request's `vllm_xargs`, through which its plan reaches the engine."""
+    return {**(xargs or {}), PLAN_KEY: plan}
+
+
+def plan_of(request: Any) -> ResponsePlan | None:
+    """The plan that a request of vLLM's carries."""
+    plan = (request.vllm_xargs or {}).get(PLAN_KEY)
+    return plan if isinstance(plan, ResponsePlan) else None
