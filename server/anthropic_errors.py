@@ -57,4 +57,5 @@ class _Retelling:
         except (ValueError, KeyError, TypeError):
             return None
         param = error.get("param") or self._state.get(PARAM_STATE)
-        return bytes(Refusal(status, message, param=param).response(self._path).body)
+        named = None if param is None else str(param).removeprefix("body.")
+        return bytes(Refusal(status, message, param=named).response(self._path).body)

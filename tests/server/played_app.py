@@ -3,7 +3,9 @@ parsers are real, and so are DRR's; only the engine is played. No socket, and no
 """
 
 import argparse
+import asyncio
 import functools
+import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -31,7 +33,7 @@ from server.arguments import parse_args
 from server.engine import ThinkingEngine
 from server.engines import Models
 from server.lifecycle import Lifecycle
-from server.vllm_api import AsyncEngineArgs, AsyncLLM, RequestOutput, SamplingParams
+from server.vllm_api import AsyncEngineArgs, AsyncLLM, RequestOutput, RequestOutputKind, SamplingParams
 from tests.fakes import FakeScorer
 from tests.server.playing import Script
 
@@ -42,12 +44,14 @@ URL = "http://played/v1"
 @dataclass
 class Played:
     """What the Reasoner thinks and answers, and what became of it. `scores` are the judge's, boundary by boundary.
-    `attempts` are the thoughts of one attempt after another, the last of which is thought again and again."""
+    `attempts` are the thoughts of one attempt after another, the last of which is thought again and again; `group`
+    tokens come at a time, `pace` seconds apart."""
 
     tokenizer: Any
     attempts: Sequence[str]
     answer: str
     group: int = 3
+    pace: float = 0.0
     requests: int = 0
     generated: int = 0
     running: int = 0
@@ -60,9 +64,15 @@ class Played:
         self.requests += 1
         self.running += 1
         try:
+            parts: list[RequestOutput] = []
             async for output in self._script(prompt).generate(engine, prompt, params, request_id, **options):
+                await asyncio.sleep(self.pace)
                 self.generated += sum(len(completion.token_ids) for completion in output.outputs)
-                yield output
+                parts.append(output)
+                if params.output_kind is RequestOutputKind.DELTA:
+                    yield output
+            if params.output_kind is not RequestOutputKind.DELTA:
+                yield _whole(parts)
         finally:
             self.running -= 1
 
@@ -79,6 +89,16 @@ class Played:
         answered = [*self.tokenizer.encode(self.answer, add_special_tokens=False), *end]
         self.scripts.append(Script(self.tokenizer, ids, thought, answered, lambda: self.group))
         return self.scripts[-1]
+
+
+def _whole(parts: Sequence[RequestOutput]) -> RequestOutput:
+    """The outputs of a request as the one that it is asked for."""
+    last = parts[-1]
+    last.outputs[0].text = "".join(part.outputs[0].text for part in parts)
+    last.outputs[0].token_ids = [token for part in parts for token in part.outputs[0].token_ids]
+    details = [entry for part in parts for entry in part.outputs[0].logprobs or ()]
+    last.outputs[0].logprobs = details or None
+    return last
 
 
 @dataclass
@@ -112,9 +132,7 @@ class PlayedServer:
 
         anthropic = pytest.importorskip("anthropic", reason="needs the dev extra")
         http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://played")
-        return anthropic.AsyncAnthropic(
-            base_url="http://played", api_key="none", max_retries=0, http_client=http
-        )
+        return anthropic.AsyncAnthropic(base_url="http://played", api_key="none", max_retries=0, http_client=http)
 
     async def post(self, path: str, body: Mapping[str, Any], **headers: str) -> httpx.Response:
         async with self.client() as client:
@@ -122,8 +140,6 @@ class PlayedServer:
 
     async def events(self, path: str, body: Mapping[str, Any], **headers: str) -> list[tuple[str, Any]]:
         """A stream's events: names (empty where there is none) and data."""
-        import json
-
         response = await self.post(path, {**body, "stream": True}, **headers)
         assert response.status_code == 200, response.text
         found = []
@@ -156,7 +172,7 @@ async def played_server(
     judge: bool = True,
 ) -> PlayedServer:
     """A server that was started with these flags; with a judge it thinks by `auto` and a threshold of 0.9."""
-    args = _arguments(flags)
+    args = _arguments([*flags, *(["--drr-scorer", "confidence"] if judge else [])])
     tokenizer = load_tokenizer(args.model, "--model")
     chosen = choose_format(tokenizer, None, "")
     args.structured_outputs_config.reasoning_parser = chosen.parser

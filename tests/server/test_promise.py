@@ -8,8 +8,9 @@ from pydantic_core import PydanticUndefined
 
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
+from server import promise
 from server.arguments import parse_args, usual_options
-from server.promise import Surroundings, broken_by, changed_options, risk_object
+from server.promise import Sampled, Surroundings, changed_options, risk_object
 from server.resolve import Asked, resolve
 from server.schema import DrrRequest
 from server.settings import Settings
@@ -71,6 +72,10 @@ def risky(**drr: Any) -> Settings:
     return resolve(DrrRequest.parse({"max_lost_correct": 0.05, **drr}), DEFAULTS, Asked(temperature=0.8))
 
 
+def broken_by(request: ChatCompletionRequest, own: Settings, around: Surroundings, **options: Any) -> list[str]:
+    return promise.broken_by(request, own, around, Sampled.of_chat(request), **options)
+
+
 def request_of(**fields: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"model": "m", "messages": QUESTION, **fields})
 
@@ -92,8 +97,6 @@ def test_a_field_that_changes_the_sampling_is_named(name: str) -> None:
 
 def test_a_field_that_nobody_has_thought_of_is_named() -> None:
     """Of every field of vLLM's request that is on no list, any other value than its own breaks the promise."""
-    from server import promise
-
     fields = ChatCompletionRequest.model_fields.items()
     unlisted = [
         (name, field)
