@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import functools
 import json
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -180,7 +181,9 @@ async def played_server(
     engine = _engine(monkeypatch, played)
     models = Models(engine)
     lifecycle = Lifecycle(make_door(args, ApiKeys([], None, KeyLimits()), engine), 0.0, 1)
+    level = logging.root.level
     app = await make_app(args, models, form or chosen.form, StepRule(), lifecycle, {})
+    logging.root.setLevel(level)  # which vLLM has raised
     scorer = FakeScorer([0.1])
     assert engine.drr is not None
     if judge:

@@ -53,16 +53,14 @@ async def test_openais_stream_helper(served: PlayedServer, drr: Any) -> None:
     async with served.openai() as client:
         whole: Any = await client.responses.create(**asked)
         served.play(THOUGHT, scores=[0.1, 0.95])
-        steps = []
         async with client.responses.stream(**asked) as stream:
-            async for event in stream:
-                if event.type == "drr.step":  # type: ignore[comparison-overlap]
-                    steps.append(event.drr["step"]["index"])
+            events: list[Any] = [event async for event in stream]
             final: Any = await stream.get_final_response()
     assert final.drr["stop_cause"] == whole.drr["stop_cause"]
     assert final.output_text == whole.output_text
     assert [item.type for item in final.output] == [item.type for item in whole.output]
     assert final.usage == whole.usage
+    steps = [event.drr["step"]["index"] for event in events if event.type == "drr.step"]
     assert bool(steps) is (drr not in (None, BUDGET))
     if drr is ABSTAIN:
         assert final.output[-1].content[0].refusal == "I pass."
