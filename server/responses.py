@@ -194,10 +194,22 @@ def _complete(response: ResponsesResponse, plan: ResponsePlan) -> None:
     account = account_of(plan)
     if account is not None:
         response.drr = account  # type: ignore[attr-defined]
+    _keep_logprobs_of_text(response, plan)
     refused = refused_text(plan)
     if refused is not None:
         response.output = [item for item in response.output if item.type == "reasoning"]
         response.output.append(_refusing(refused))
+
+
+def _keep_logprobs_of_text(response: ResponsesResponse, plan: ResponsePlan) -> None:
+    """Log-probabilities beside a text are its own: of a whole response vLLM puts those of the thinking before them."""
+    if plan.settings.thinking_in == "content":
+        return
+    own = len(plan.account.of(0).answer_ids)
+    for item in response.output:
+        for part in item.content if isinstance(item, ResponseOutputMessage) else ():
+            if isinstance(part, ResponseOutputText) and part.logprobs and own:
+                part.logprobs = part.logprobs[-own:]
 
 
 def _as_text(item: Any) -> Any:

@@ -211,7 +211,7 @@ ADD = {
 @pytest.mark.parametrize("drr", [{"threshold": 0.9}, {"mode": "rethink", "max_rethinks": 1, "accept": 0.9}])
 async def test_a_tool_call(monkeypatch: pytest.MonkeyPatch, get: Any, drr: dict[str, Any]) -> None:
     served = await played_server(monkeypatch, "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
-    served.play(f"so: 1.\n\nSo.\n\n</think>{CALL}", answer=CALL, scores=[0.1, 0.95, 0.95])
+    served.play(f"so: 1.\n\nSo.\n\nLet me check: 1+2=3.\n\n</think>{CALL}", answer=CALL, scores=[0.1, 0.95, 0.95])
     body = await get(served, tools=[ADD], drr=drr)
     calls = [block for block in body["content"] if block["type"] == "tool_use"]
     assert [(call["name"], call["input"]) for call in calls] == [("add", {"a": 2, "b": 3})]

@@ -214,7 +214,7 @@ async def test_a_tool_call_behind_a_stop_and_behind_another_attempt(
     monkeypatch: pytest.MonkeyPatch, stream: bool, drr: dict[str, Any]
 ) -> None:
     served = await played_server(monkeypatch, *TOOLS)
-    served.play(f"so: 1.\n\nSo.\n\n</think>{CALL}", answer=CALL, scores=[0.1, 0.95, 0.95])
+    served.play(f"so: 1.\n\nSo.\n\nLet me check: 1+2=3.\n\n</think>{CALL}", answer=CALL, scores=[0.1, 0.95, 0.95])
     asked = {"tools": [ADD], "drr": drr}
     if stream:
         events = await served.events("/v1/responses", {**ASK, **asked})
@@ -226,7 +226,35 @@ async def test_a_tool_call_behind_a_stop_and_behind_another_attempt(
     (call,) = [item for item in body["output"] if item["type"] == "function_call"]
     assert (call["name"], json.loads(call["arguments"])) == ("add", {"a": 2, "b": 3})
     assert body["output"][0]["type"] == "reasoning"
+    assert body["drr"]["stop_cause"] == ("sure" if "threshold" in drr else "natural")
     check(served, body)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "add"}])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_tool_call_that_has_to_be(monkeypatch: pytest.MonkeyPatch, choice: Any, stream: bool) -> None:
+    served = await played_server(monkeypatch, *TOOLS)
+    served.play(f"so: 1.\n\nSo.\n\nLet me check: 1+2=3.\n\n</think>{CALL}", answer=CALL, scores=[0.1, 0.95])
+    asked = {"tools": [ADD], "tool_choice": choice}
+    events = await served.events("/v1/responses", {**ASK, **asked}) if stream else []
+    body = events[-1][1]["response"] if stream else await whole(served, **asked)
+    (call,) = [item for item in body["output"] if item["type"] == "function_call"]
+    assert (call["name"], json.loads(call["arguments"])) == ("add", {"a": 2, "b": 3})
+    assert body["drr"]["stop_cause"] == "sure"
+
+
+async def test_log_probabilities_are_those_of_the_text(served: PlayedServer) -> None:
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 1}
+
+    def tokens(body: dict[str, Any]) -> list[str]:
+        return [entry["token"] for entry in body["output"][-1]["content"][0]["logprobs"]]
+
+    served.play(THOUGHT, scores=[0.1, 0.95])
+    body = await whole(served, **asked)
+    served.play(THOUGHT, scores=[0.1, 0.95])
+    streamed = (await served.events("/v1/responses", {**ASK, **asked}))[-1][1]["response"]
+    assert tokens(body) == tokens(streamed)
+    assert "".join(tokens(body)).startswith("\n\nThe answer is 5.")
 
 
 async def test_a_schema_is_the_answers_and_not_the_thinkings(served: PlayedServer) -> None:
