@@ -34,12 +34,15 @@ class Efforts:
         self, asked: DrrRequest | None, effort: str | None, defaults: Defaults, forced_mode: Mode | None
     ) -> DrrRequest | None:
         """The request with what its effort means, where it does not say so itself. A preset is no reason to judge on a
-        server that does not judge by itself, and one that names a risk is for a calibrated judge."""
+        server that does not judge by itself, and one that names a risk is for a calibrated judge. DrrError where there
+        is nothing to judge for a DM that the request names."""
         preset = self._presets.get(effort or "")
         given = asked.given() if asked is not None else set[str]()
         if not preset or not given <= _UNSTEERED:
             return asked
         chosen = {name: value for name, value in preset.items() if name not in given}
+        if "dm" in given and chosen.get("max_thinking_tokens") == 0:
+            raise DrrError("drr.dm", f"has no effect: effort {effort} leaves nothing to judge")
         if forced_mode is not None or "dm" in given:  # somebody has said who is to judge
             chosen.pop("mode", None)
         if not defaults.can_stop:

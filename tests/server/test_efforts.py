@@ -11,7 +11,7 @@ from drr.errors import InputError
 from server.early import check_early
 from server.efforts import Efforts, markdown_table, read_efforts
 from server.keys import EFFORTS
-from server.schema import DrrRequest
+from server.schema import DrrError, DrrRequest
 from tests.server.played_app import PlayedServer, played_server
 from tests.server.test_truth_table import DEFAULTS, WITHOUT_JUDGE
 
@@ -41,6 +41,12 @@ def test_what_a_request_says_itself_stands() -> None:
     assert meant("max", forced_mode="auto") == {"max_rethinks": 1}
     assert meant("max", forced_mode="off") is None
     assert meant("none", forced_mode="auto") == {"max_thinking_tokens": 0}
+
+
+def test_a_dm_that_would_judge_nothing_is_refused() -> None:
+    with pytest.raises(DrrError, match="drr.dm: has no effect: effort none leaves nothing to judge"):
+        meant("none", {"dm": "small"})
+    assert meant("none", {"dm": "small", "max_thinking_tokens": 5}) == {"dm": "small", "max_thinking_tokens": 5}
 
 
 def test_a_risk_is_for_a_calibrated_judge_and_an_attempt_for_any() -> None:
