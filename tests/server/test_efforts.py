@@ -44,7 +44,7 @@ def test_what_a_request_says_itself_stands() -> None:
 
 
 def test_a_dm_that_would_judge_nothing_is_refused() -> None:
-    with pytest.raises(DrrError, match="drr.dm: has no effect: effort none leaves nothing to judge"):
+    with pytest.raises(DrrError, match=r"drr.dm: has no effect: effort none leaves nothing to judge"):
         meant("none", {"dm": "small"})
     assert meant("none", {"dm": "small", "max_thinking_tokens": 5}) == {"dm": "small", "max_thinking_tokens": 5}
 

@@ -1,6 +1,5 @@
 """/v1/messages thinks by DRR: thinking blocks, budgets, no thinking, refusals, accounts, errors; streamed or not."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -300,41 +299,3 @@ async def test_off_is_what_vllm_itself_would_say(served: PlayedServer, get: Any)
         body["usage"].pop("output_tokens_details", None)
         body["id"] = body["content"][0]["signature"] = ""
     assert ours == vllm
-
-
-async def test_a_client_that_leaves_lets_go_of_the_engine(served: PlayedServer) -> None:
-    served.play(THOUGHT.partition("</think>")[0] * 20, scores=[0.1])
-    served.played.pace = 0.005
-    body = json.dumps({**ASK, "model": "played", "stream": True}).encode()
-    seen = 0
-
-    async def receive() -> Any:
-        nonlocal seen
-        if seen == 0:
-            seen = 1
-            return {"type": "http.request", "body": body, "more_body": False}
-        while served.played.generated < 30:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        pass
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/v1/messages",
-        "raw_path": b"/v1/messages",
-        "root_path": "",
-        "query_string": b"",
-        "scheme": "http",
-        "headers": [(b"content-type", b"application/json"), (b"host", b"played")],
-        "server": ("played", 80),
-        "client": ("client", 1),
-    }
-    await served.app(scope, receive, send)
-    await asyncio.sleep(0.05)
-    assert 30 <= served.played.generated < 200, "nothing is generated for nobody"
-    assert served.played.running == 0
