@@ -5,6 +5,7 @@ parsers are real, and so are DRR's; only the engine is played. No socket, and no
 import argparse
 import asyncio
 import functools
+import importlib
 import json
 import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -122,18 +123,14 @@ class PlayedServer:
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://played", timeout=30)
 
     def openai(self) -> openai.AsyncOpenAI:
-        import httpx2
-
-        transport = httpx2.ASGITransport(self.app)
-        http = httpx2.AsyncClient(transport=transport, base_url=URL)
+        http = _client_of(openai.DefaultAsyncHttpxClient, self.app)
         return openai.AsyncOpenAI(base_url=URL, api_key="none", max_retries=0, http_client=http)
 
     def anthropic(self) -> Any:
-        import httpx2
-
         anthropic = pytest.importorskip("anthropic", reason="needs the dev extra")
-        http = httpx2.AsyncClient(transport=httpx2.ASGITransport(self.app), base_url="http://played")
-        return anthropic.AsyncAnthropic(base_url="http://played", api_key="none", max_retries=0, http_client=http)
+        http = _client_of(anthropic.DefaultAsyncHttpxClient, self.app)
+        root = URL.removesuffix("/v1")
+        return anthropic.AsyncAnthropic(base_url=root, api_key="none", max_retries=0, http_client=http)
 
     async def post(self, path: str, body: Mapping[str, Any], **headers: str) -> httpx.Response:
         async with self.client() as client:
@@ -150,6 +147,13 @@ class PlayedServer:
                 data = lines["data"]
                 found.append((lines.get("event", ""), data if data == "[DONE]" else json.loads(data)))
         return found
+
+
+def _client_of(client: Any, app: FastAPI) -> Any:
+    """An SDK's HTTP client that asks the app, by the transport of the library that the SDK uses."""
+    library = next(base.__module__ for base in client.__mro__ if base.__name__ == "AsyncClient")
+    transport = importlib.import_module(library.partition(".")[0]).ASGITransport(app)
+    return client(transport=transport)
 
 
 @functools.cache
