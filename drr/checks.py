@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 

@@ -23,19 +23,24 @@ from drr.loop.steps import StepRule
 from server import metrics
 from server.admission.middleware import Admission
 from server.admission.wide_bodies import WideBodies
+from server.anthropic_errors import AnthropicErrors
 from server.arguments import usual_options
 from server.canary_setup import canaries_of
 from server.chat import DrrChat
 from server.early_failures import EarlyFailures
+from server.efforts import read_efforts
 from server.engines import Models
 from server.health import Pulse
 from server.judges import weights_of
 from server.keys import EFFORTS
 from server.lifecycle import Lifecycle
+from server.messages import DrrMessages
 from server.middleware import GuardOptions
 from server.openapi import describe
+from server.planning import Planner
 from server.promise import Surroundings, changed_options
 from server.refusals import bad_request, unavailable
+from server.responses import DrrResponses
 from server.routes import own_routes
 from server.runtime import DrrRuntime
 from server.settings import Defaults, DmDefaults
@@ -74,18 +79,15 @@ async def make_app(
         Middleware(Admission, door=lifecycle.door),
         Middleware(EarlyFailures),
         Middleware(WideBodies, most=args.drr_max_messages),
+        Middleware(AnthropicErrors),
         Middleware(GuardOptions),
     ]
     app.exception_handlers[EngineDeadError] = _engine_died
     app.exception_handlers[RecursionError] = _too_deep
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
-    app.state.openai_serving_chat = DrrChat(
-        app.state.openai_serving_chat,
-        runtime,
-        tool_parser=args.tool_call_parser,
-        penalties_carry=engine.vllm_config.speculative_config is None,  # vLLM refuses the bias that would carry them
-    )
+    carry = engine.vllm_config.speculative_config is None  # vLLM refuses the bias that would carry them
+    think_at_every_endpoint(args, app.state, runtime, penalties_carry=carry)
     describe(app)
     aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
     app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses)
@@ -94,6 +96,32 @@ async def make_app(
     for name in (*pulses, *(["dm"] if dm is not None and dm.engine is not None else [])):
         metrics.ENGINE_UP.labels(name).set_function(lambda name=name: float(pulses[name].state == "ok"))  # type: ignore[misc]
     return app
+
+
+def think_at_every_endpoint(
+    args: argparse.Namespace, state: Any, runtime: DrrRuntime, *, penalties_carry: bool
+) -> None:
+    """Put DRR into vLLM's handlers. InputError for an effort that no request of this server could make."""
+    efforts, tool_parser = read_efforts(args.drr_effort_map), args.tool_call_parser
+    efforts.check(runtime.defaults)
+    responses, messages = state.openai_serving_responses, state.anthropic_serving_messages
+    state.openai_serving_chat = DrrChat(
+        state.openai_serving_chat,
+        runtime,
+        efforts=efforts,
+        tool_parser=tool_parser,
+        penalties_carry=penalties_carry,
+        reasoning_key=args.drr_reasoning_key,
+    )
+    state.openai_serving_responses = DrrResponses.of(
+        responses, Planner(responses, runtime, efforts, penalties_carry=penalties_carry), tool_parser=tool_parser
+    )
+    state.anthropic_serving_messages = DrrMessages.of(
+        messages,
+        Planner(messages, runtime, efforts, penalties_carry=penalties_carry),
+        tool_parser=tool_parser,
+        disabled_effort=args.anthropic_disabled_thinking_effort,
+    )
 
 
 async def _engine_died(request: Request, error: Exception) -> JSONResponse:
@@ -166,7 +194,10 @@ def _template_reads_effort(tokenizer: Any) -> bool:
     try:
         prompts = {
             tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **effort)
-            for effort in ({}, *({"reasoning_effort": name, "enable_thinking": True} for name in EFFORTS))
+            for effort in (
+                {},
+                *({"reasoning_effort": name, "enable_thinking": True} for name in EFFORTS if name != "none"),
+            )
         }
     except Exception:  # templates are programs: one that cannot be tried is not known to leave the prompt alone
         return True

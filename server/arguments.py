@@ -15,6 +15,7 @@ from drr.errors import InputError
 from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
 from server.contradictions import check_flags
+from server.reasoning_key import ReasoningKey
 from server.texts import REFUSAL, SEPARATOR
 from server.trace_flags import TRACING, check_tracing
 
@@ -144,6 +145,18 @@ def add_flags(group: Any) -> None:
         "--drr-answer-tokens",
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
+    )
+    group.add_argument(
+        "--drr-effort-map",
+        metavar="FILE_OR_JSON",
+        help="what reasoning efforts (none, minimal, low, medium, high, xhigh, max) stand for: an object with a drr "
+        "object for each that is named; the others keep their meaning",
+    )
+    group.add_argument(
+        "--drr-reasoning-key",
+        choices=get_args(ReasoningKey),
+        default="reasoning",
+        help="the field in which chat completions show reasoning: vLLM's, DeepSeek's, or both",
     )
     group.add_argument(
         "--drr-log-text",

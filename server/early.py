@@ -17,6 +17,7 @@ from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
 from server.contradictions import check_flags, check_log_folder, flag
 from server.dm_flags import dm_folders
+from server.efforts import read_efforts
 from server.trace_flags import TRACING, check_tracing
 from server.vllm_flags import check_known
 
@@ -40,6 +41,7 @@ def check_early(argv: Sequence[str]) -> None:
     if "config" in given:  # may bring what the command line lacks: all is checked again when that is read
         return
     check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
+    read_efforts(given.get("drr_effort_map"))
     _check_template(given.get("chat_template"))
     _check_tls(given)
     check_tracing(given)

@@ -8,6 +8,7 @@ from typing import Any
 from server.keys import Mode
 
 CHAT_PATH = "/v1/chat/completions"
+RESPONSES_PATH, MESSAGES_PATH = "/v1/responses", "/v1/messages"
 HEADER = "x-drr"
 OUTCOME_HEADER = "x-drr-outcome"
 ALIAS_STATE = "drr_alias"
@@ -43,11 +44,11 @@ class Endpoint:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(CHAT_PATH, takes_drr=True, what="chat completions"),
+    Endpoint(RESPONSES_PATH, takes_drr=True, what="Responses"),
+    Endpoint(MESSAGES_PATH, takes_drr=True, what="Anthropic's Messages"),
     Endpoint("/invocations", takes_drr=True, what="SageMaker's path; requests with `messages` are chat completions"),
     Endpoint("/v1/chat/completions/batch", what="several conversations at once"),
     Endpoint("/v1/completions", what="completions"),
-    Endpoint("/v1/responses", what="Responses"),
-    Endpoint("/v1/messages", what="Anthropic's Messages"),
     Endpoint("/v1/systemone", what="decisions"),
     Endpoint("/cohere/v2/chat", what="Cohere's chat"),
     Endpoint("/generative_scoring", what="generative scoring"),

@@ -8,7 +8,9 @@ from server.endpoints import (
     ALIAS_STATE,
     CHAT_PATH,
     HEADER,
+    MESSAGES_PATH,
     OUTCOME_HEADER,
+    RESPONSES_PATH,
     Endpoint,
     endpoint_of,
     path_of,
@@ -16,9 +18,10 @@ from server.endpoints import (
     split_alias,
 )
 from server.plan import PLAN_KEY
-from server.refusals import RESPONSES_PATH, bad_request
+from server.refusals import bad_request
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
+_TAKERS = "/v1/chat/completions, /v1/responses and /v1/messages"
 
 
 class GuardOptions:
@@ -37,10 +40,21 @@ class GuardOptions:
         endpoint = endpoint_of(path_of(scope))
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
-        elif endpoint.path == CHAT_PATH:
+        elif endpoint.path in (CHAT_PATH, MESSAGES_PATH):
             await self._app(scope, receive, _with_account(scope, send))
+        elif endpoint.path == RESPONSES_PATH:
+            await self._response(scope, receive, _with_account(scope, send))
         else:
             await self._elsewhere(endpoint, scope, receive, send)
+
+    async def _response(self, scope: Any, receive: Any, send: Any) -> None:
+        """Refuse what vLLM would break on."""
+        messages, body = await _whole_body(receive)
+        refusal = _without_content(_parsed(body).get("input"))
+        if refusal is not None:
+            await bad_request(*refusal).response(RESPONSES_PATH)(scope, receive, send)
+            return
+        await self._app(scope, _replayed(messages, receive), send)
 
     async def _elsewhere(self, endpoint: Endpoint, scope: Any, receive: Any, send: Any) -> None:
         messages, body = await _whole_body(receive)
@@ -58,7 +72,7 @@ class GuardOptions:
         if refusal is None and aliased is not None:
             name, mode = aliased
             if endpoint.thinks and mode != "off":
-                why = f"only {CHAT_PATH} judges thinking; here {name} and {name}:full think in full"
+                why = f"only {_TAKERS} judge thinking; here {name} and {name}:full think in full"
                 refusal = ("model", why)
             else:
                 messages, scope = _with_model(name, parsed, scope)
@@ -71,9 +85,9 @@ class GuardOptions:
 def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> tuple[str, str] | None:
     """What is at fault, and why; None where nothing is."""
     if has_header and endpoint.thinks:
-        return "X-DRR", f"only {CHAT_PATH} takes this header"
+        return "X-DRR", f"only {_TAKERS} take this header"
     if body.get(_OBJECT) is not None:
-        return _OBJECT, f"only {CHAT_PATH} takes a drr object"
+        return _OBJECT, f"only {_TAKERS} take a drr object"
     xargs = body.get(_XARGS)
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"

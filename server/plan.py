@@ -68,13 +68,15 @@ class ResponseAccount:
 @dataclass(slots=True)
 class ResponsePlan:
     """One request: its settings, and what the judge is to see of it. `broken_by` are what breaks the promise of a
-    certified rule from the start; `tools` says whether the answer may or must be a tool call."""
+    certified rule from the start; `tools` says whether the answer may or must be a tool call, `may_be_canary` whether the response may think in full for
+    comparison."""
 
     settings: Settings
     question: str = field(repr=False)  # whoever logs a request's parameters must not log its text
     scorer_id: str | None
     broken_by: list[str] = field(default_factory=list)
     tools: Tools = "none"
+    may_be_canary: bool = False
     account: ResponseAccount = field(default_factory=ResponseAccount, repr=False)
 
     def field_of(self, part: Part) -> Field | None:
@@ -118,3 +120,14 @@ class ResponsePlan:
         account.outcomes[choice] = outcome
         if finish_reason == "length":
             account.cut.add(choice)
+
+
+def with_plan(xargs: dict[str, Any] | None, plan: ResponsePlan) -> Any:
+    """A request's `vllm_xargs`, through which its plan reaches the engine."""
+    return {**(xargs or {}), PLAN_KEY: plan}
+
+
+def plan_of(request: Any) -> ResponsePlan | None:
+    """The plan that a request of vLLM's carries."""
+    plan = (request.vllm_xargs or {}).get(PLAN_KEY)
+    return plan if isinstance(plan, ResponsePlan) else None

@@ -8,11 +8,13 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-MESSAGES_PATH, RESPONSES_PATH = "/v1/messages", "/v1/responses"
+from server.endpoints import MESSAGES_PATH, RESPONSES_PATH
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",

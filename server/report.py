@@ -1,6 +1,7 @@
 """The `drr` object of a response, its short form, and its usage."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from drr.loop.policy import StopCause
@@ -136,11 +137,31 @@ def _quoted(text: str) -> str:
     return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
-    """Make `usage` say what has been generated: discarded tokens and probes count, injected ones do not. Whatever is no
-    part of the content is in `reasoning_tokens`. What a cut had discarded is a detail of it."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has been generated for a response so far, in tokens: `reasoning` is whatever is no part of the content, what
+    a cut had `discarded` and the judge's `probes` among it."""
+
+    completion: int
+    reasoning: int
+    discarded: int
+    probes: int
+
+    @property
+    def details(self) -> dict[str, int]:
+        """What usage says of them beside the sum."""
+        return {
+            "reasoning_tokens": self.reasoning,
+            "discarded_tokens": self.discarded,
+            "probe_tokens": self.probes,
+        }
+
+
+def counts_of(plan: ResponsePlan) -> Counts | None:
+    """Every token that was generated for a response; injected ones were not. None where the loop did not make it:
+    vLLM's own count is all there is."""
     if not plan.account.looped:
-        return  # vLLM's own count is all there is
+        return None
     outcomes = [running() for running in plan.account.running]
     discarded = sum(outcome.discarded_tokens for outcome in outcomes)
     probes = sum(outcome.probe_tokens for outcome in outcomes)
@@ -150,11 +171,41 @@ def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
         reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
     else:
         reasoning += sum(outcome.earlier_tokens for outcome in outcomes)
-    usage["completion_tokens"] = completion
-    usage["total_tokens"] = usage["prompt_tokens"] + completion
-    details = usage.get("completion_tokens_details") or {}
-    own = {"reasoning_tokens": reasoning, "discarded_tokens": discarded, "probe_tokens": probes}
-    usage["completion_tokens_details"] = {**details, **own}
+    return Counts(completion, reasoning, discarded, probes)
+
+
+def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
+    """Make a chat completion's `usage` say what has been generated."""
+    counts = counts_of(plan)
+    if counts is None:
+        return
+    usage["completion_tokens"] = counts.completion
+    usage["total_tokens"] = usage["prompt_tokens"] + counts.completion
+    usage["completion_tokens_details"] = {**(usage.get("completion_tokens_details") or {}), **counts.details}
+
+
+def account_of(plan: ResponsePlan) -> dict[str, Any] | None:
+    """The `drr` object of a response with one choice; None where it is not told."""
+    reports = choice_reports(plan, 1) if plan.settings.report != "none" else []
+    return response_object(reports) if reports else None
+
+
+def told_steps(plan: ResponsePlan) -> list[dict[str, Any]]:
+    """The steps that have closed since this was asked last, as streamed objects; none for a client that did not send a
+    `drr` object, or wants none."""
+    if not (plan.settings.explicit and plan.settings.report == "steps"):
+        return []
+    taken = list(plan.account.steps)
+    plan.account.steps.clear()
+    return [{"step": {"choice": choice, **step_object(step)}} for choice, step in taken]
+
+
+def refused_text(plan: ResponsePlan, choice: int = 0) -> str | None:
+    """What is said in place of an answer; None where there is one."""
+    outcome = plan.account.outcomes.get(choice)
+    if outcome is None or outcome.stop_cause is not StopCause.ABSTAINED:
+        return None
+    return "".join(plan.account.of(choice).refusal)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

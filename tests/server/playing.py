@@ -110,8 +110,7 @@ def parser_class(
         )
     except ImportError as error:
         pytest.skip(f"vLLM's own parser needs a package that is not here: {error}")
-    handler: Any = SimpleNamespace(parser_cls=made, renderer=SimpleNamespace(tokenizer=tokenizer))
-    return phase_parser(handler, form, tool_parser)
+    return phase_parser(made, tokenizer, form, tool_parser)
 
 
 def thinking_engine(

@@ -193,9 +193,10 @@ def test_a_mode_without_a_judge_is_refused() -> None:
 
 
 def test_every_effort_is_a_request_that_can_be_made() -> None:
-    risks = [EFFORTS[name].max_lost_correct for name in ("minimal", "low", "high", "xhigh")]
-    assert risks == sorted(risks, reverse=True), "more effort, less risk"  # type: ignore[type-var]
-    assert settings({"mode": EFFORTS["max"].mode}).mode == "off"
+    risks = [EFFORTS[name]["max_lost_correct"] for name in ("minimal", "low", "high", "xhigh")]
+    assert risks == sorted(risks, reverse=True), "more effort, less risk"
+    for preset in EFFORTS.values():
+        settings(dict(preset))
 
 
 @pytest.mark.parametrize(
