@@ -53,10 +53,17 @@ class Door:
 
     @classmethod
     def of(
-        cls, keys: ApiKeys, limits: BodyLimits, gate: Gate, under_way: UnderWay, *, protect_metrics: bool = False
+        cls,
+        keys: ApiKeys,
+        limits: BodyLimits,
+        gate: Gate,
+        under_way: UnderWay,
+        *,
+        protect_metrics: bool = False,
+        also_open: frozenset[str] = frozenset(),
     ) -> "Door":
         paths = OPEN_PATHS if protect_metrics else OPEN_PATHS | {METRICS_PATH}
-        return cls(keys, Bodies(limits), gate, under_way, paths)
+        return cls(keys, Bodies(limits), gate, under_way, paths | also_open)
 
 
 class Admission:

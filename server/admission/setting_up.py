@@ -14,6 +14,7 @@ from server.admission.bodies import BodyLimits
 from server.admission.gate import Gate
 from server.admission.middleware import Door
 from server.admission.under_way import UnderWay
+from server.playground.files import playground_paths
 from server.vllm_api import AsyncLLM
 
 logger = logging.getLogger("drr")
@@ -58,7 +59,8 @@ def make_door(args: argparse.Namespace, keys: ApiKeys, engine: AsyncLLM) -> Door
     under_way = UnderWay(args.drr_request_seconds, args.drr_stall_seconds)
     if not keys and args.host not in ("127.0.0.1", "localhost", "::1") and not args.uds:
         logger.warning("Anybody who reaches this address may use the server: no API keys were given")
-    return Door.of(keys, limits, gate, under_way, protect_metrics=args.drr_protect_metrics)
+    page = frozenset() if args.drr_no_playground else playground_paths()
+    return Door.of(keys, limits, gate, under_way, protect_metrics=args.drr_protect_metrics, also_open=page)
 
 
 def _read_again(keys: ApiKeys) -> None:
