@@ -39,6 +39,7 @@ LEAST: dict[str, list[str]] = {
     "calibrate": ["--data", "d", "--dm", "dm"],
     "inspect": ["dm"],
     "eval": ["q.jsonl", "--out", "o", "--reasoner", "r"],
+    "chat": [],
     "reference build": [],
 }
 
@@ -64,6 +65,7 @@ BASES: dict[str, list[list[str]]] = {
     ],
     "inspect": [LEAST["inspect"]],
     "eval": [LEAST["eval"], ["q.jsonl", "--out", "o", "--report"], ["logic:5", "--out", "o", "--reasoner", "r"]],
+    "chat": [[]],
     "reference build": [[]],
 }
 """Ways to use a command between which the options with an effect differ."""
@@ -74,6 +76,7 @@ ALWAYS: dict[str, set[str]] = {
     "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
     "eval": {"questions", "out", "report", "grader"},
+    "chat": {"question", "url", "model", "key_env", "mode", "risk", "threshold", "attempts", "full", "save"},
     "reference build": {"out", "quick", "seed"},
 }
 """Options that have an effect in every way to use the command (or are refused by their value)."""

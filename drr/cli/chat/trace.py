@@ -22,6 +22,7 @@ class Run:
     events: list[Event] = field(default_factory=list)
     right: bool | None = None
     """Whether the answer is right, where that is known."""
+    step_rule: str = "blank_line"
 
     def text(self, kind: str) -> str:
         """All text of a kind."""
@@ -45,7 +46,8 @@ class Run:
             for event in self.events
         ]
         known = {} if self.right is None else {"right": self.right}
-        return {"name": self.name, "request": dict(self.request), **known, "events": events}
+        head = {"name": self.name, "request": dict(self.request), **known, "step_rule": self.step_rule}
+        return {**head, "events": events}
 
 
 def trace_object(question: str, runs: Iterable[Run], **more: Any) -> dict[str, Any]:

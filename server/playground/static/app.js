@@ -97,7 +97,7 @@ async function askNow() {
     return;
   }
   if (!controls.server) await findServer();
-  const runs = controls.requests(question).map(([name, body]) => new Run(name, body));
+  const runs = controls.requests(question).map(([name, body]) => new Run(name, body, { rule: controls.server?.drr?.step_rule }));
   open({ question, runs, title: null });
   byId("result").scrollIntoView({ block: "nearest" });
   await followAll(runs, (run, signal) => ask(`${API}/chat/completions`, run.request, key(), signal));
@@ -280,7 +280,7 @@ async function* paced(events, signal) {
 byId("play").addEventListener("click", () => {
   const recorded = new Map();
   const runs = result.runs.map((old) => {
-    const run = new Run(old.name, old.request, old.right);
+    const run = new Run(old.name, old.request, { right: old.right, rule: old.rule });
     recorded.set(run, old.events);
     return run;
   });

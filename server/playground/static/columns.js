@@ -34,10 +34,11 @@ class Column {
     for (let index = this.steps.length; index < attempt.steps.length; index += 1) this.addStep(attempt.steps[index]);
     for (const [index, step] of attempt.steps.entries()) {
       const shown = this.steps[index];
-      if (shown.text.textContent !== step.text) shown.text.textContent = step.text.trim() ? step.text : shown.text.textContent;
-      shown.node.classList.toggle("silent", !step.text.trim());
+      const text = step.text.trim();
+      if (shown.text.textContent !== text) shown.text.textContent = text;
+      shown.node.classList.toggle("silent", !text && run.done);
     }
-    this.open.textContent = attempt.open;
+    this.open.textContent = attempt.open.trimStart();
     this.open.hidden = !attempt.open.trim() && (run.done || attempt !== run.attempts[run.shown]);
     this.open.classList.toggle("live", !run.done && run.state !== "answering" && attempt === run.attempts[run.shown]);
     this.showFate();
@@ -46,7 +47,7 @@ class Column {
 
   addStep(step) {
     const score = probability(step.p_now);
-    const text = el("span", { class: "text" }, step.text);
+    const text = el("span", { class: "text" }, step.text.trim());
     const figure = el("span", { class: "score", title: `p_now ${score}, p_later ${probability(step.p_later)}` }, score);
     const known = typeof step.p_now === "number";
     const node = el("li", { class: `step${known ? "" : " unscored"}`, "--p": known ? step.p_now : null, "data-step": step.index }, figure, text);
@@ -130,6 +131,7 @@ export class Columns {
     }
     this.container.style.setProperty("--count", wanted.length);
     this.container.classList.toggle("many", wanted.length > 2);
+    this.container.parentElement.classList.toggle("wide", wanted.length > 2);
   }
 
   place(column, wanted) {

@@ -87,10 +87,11 @@ function ownRule(settings) {
   if (!settings || settings.threshold === undefined) return [];
   const { threshold, hopeless, min_gain: gain, patience } = settings;
   const parts = [];
-  if (threshold !== null) parts.push([p("now"), ` ≥ ${probability(threshold)}`]);
-  if (hopeless !== null) parts.push([p("later"), ` ≤ ${probability(hopeless)}`]);
-  if (gain !== null) parts.push([p("later"), " − ", p("now"), ` ≤ ${probability(gain)}`]);
+  const part = (...children) => parts.push(el("span", { class: "part" }, ...children));
+  if (threshold !== null) part(p("now"), ` ≥ ${probability(threshold)}`);
+  if (hopeless !== null) part(p("later"), ` ≤ ${probability(hopeless)}`);
+  if (gain !== null) part(p("later"), " − ", p("now"), ` ≤ ${probability(gain)}`);
   if (!parts.length) return ["Nothing ends thinking by default."];
-  const joined = parts.flatMap((part, index) => [...(index ? [el("span", { class: "or" }, " or ")] : []), ...part]);
+  const joined = parts.flatMap((each, index) => (index ? [" or ", each] : [each]));
   return ["Stops at ", ...joined, patience > 1 ? `, ${patience} times in a row` : ""];
 }

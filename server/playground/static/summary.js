@@ -114,6 +114,6 @@ export function figures(runs) {
   const discarded = drr.account?.discarded_tokens;
   if (discarded) found.push(["thrown away", count(discarded, "token"), drr.attempts.length > 1 ? "rejected attempts and cuts" : "behind the cut"]);
   if (drr.account?.attempts > 1) found.push(["attempts", String(drr.account.attempts), `${drr.attempts.filter((a) => ["rejected", "answered"].includes(a.details?.fate)).length} rejected`]);
-  if (drr.done && drr.ms) found.push(["time", seconds(drr.ms), full?.state === "done" ? `${seconds(full.ms)} in full, at the same time` : ""]);
+  if (drr.done && drr.ms) found.push(["time", seconds(drr.ms), full?.state === "done" ? `full thinking: ${seconds(full.ms)}` : ""]);
   return found;
 }

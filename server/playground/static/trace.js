@@ -2,13 +2,14 @@
 
 const FORMAT = "drr-trace";
 const KINDS = new Set(["reasoning", "content", "refusal", "step", "account", "usage", "finish"]);
-const ENDS = [/\n[ \t]*\n\s*/g, /\n\s*/g, /[.!?]["')\]]*\s+/g];
+const ENDS = { blank_line: /\n[ \t]*\n\s*/g, line: /\n\s*/g, sentence: /[.!?]["')\]]*\s+/g };
 const USUAL_SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n";
 
 class Attempt {
-  constructor(number) {
+  constructor(number, rule) {
     this.number = number;
-    this.steps = []; // each: the server's object, with text, from, to (tokens) and ms
+    this.pattern = ENDS[rule] ?? null;
+    this.steps = []; // each: the server's object, with text, from, to (tokens) and ms_at
     this.text = "";
     this.placed = 0; // characters of the text that belong to closed steps
     this.waiting = 0; // steps whose end has not come yet
@@ -23,47 +24,49 @@ class Attempt {
     return this.text.slice(this.placed);
   }
 
+  // A step's end is told in tokens, not in characters. Its last text comes just before it is told, or just after.
   addStep(step, ms) {
     const from = this.tokens;
     this.steps.push({ ...step, text: "", from, to: from + step.tokens, ms_at: ms });
     this.waiting += 1;
+    if (this.waiting === 1 && this.open.trim() && this.endBehind(0) === this.text.length) this.place(this.text.length);
   }
 
-  addText(text, before) {
+  addText(text) {
+    const before = this.text.length;
     this.text += text;
-    while (this.waiting > 0) {
-      const step = this.steps[this.steps.length - this.waiting];
-      const end = this.endOfStep(before, this.waiting === 1);
-      step.text = this.text.slice(this.placed, end);
-      this.placed = end;
-      this.waiting -= 1;
-    }
+    while (this.waiting > 0) this.place(this.endBehind(this.waiting === 1 ? before : 0) ?? this.text.length);
   }
 
-  // A step's end comes with the text that follows its score. The server tells where in tokens, not in characters: a
-  // blank line is taken, else a line's end, else a sentence's, else the end of what came.
-  endOfStep(before, last) {
-    for (const pattern of ENDS) {
-      pattern.lastIndex = this.placed;
-      for (let found = pattern.exec(this.text); found; found = pattern.exec(this.text)) {
-        const end = found.index + found[0].length;
-        if ((end > before || !last) && this.text.slice(this.placed, found.index).trim()) return end;
-      }
+  place(end) {
+    this.steps[this.steps.length - this.waiting].text = this.text.slice(this.placed, end);
+    this.placed = end;
+    this.waiting -= 1;
+  }
+
+  /** Where the step in progress ends, behind so many characters; null where nothing shows it. */
+  endBehind(least) {
+    if (!this.pattern) return this.open.trim() ? this.text.length : null;
+    this.pattern.lastIndex = this.placed;
+    for (let found = this.pattern.exec(this.text); found; found = this.pattern.exec(this.text)) {
+      const end = found.index + found[0].length;
+      if (end > least && this.text.slice(this.placed, found.index).trim()) return end;
     }
-    return this.text.length;
+    return null;
   }
 
   finish() {
-    if (this.waiting > 0) this.addText("", this.text.length - 1);
+    while (this.waiting > 1) this.place(this.endBehind(0) ?? this.text.length);
+    if (this.waiting > 0) this.place(this.text.length);
   }
 }
 
 /** One response. Feed it events in order; `name` is "drr", or "full" where nothing was to end the thinking. */
 export class Run {
-  constructor(name, request = {}, right = null) {
-    Object.assign(this, { name, request, right });
+  constructor(name, request = {}, { right = null, rule = "blank_line" } = {}) {
+    Object.assign(this, { name, request, right, rule });
     this.events = [];
-    this.attempts = [new Attempt(0)];
+    this.attempts = [new Attempt(0, rule)];
     this.shown = 0; // the attempt whose text comes
     this.answer = "";
     this.refusal = "";
@@ -77,7 +80,7 @@ export class Run {
   }
 
   attempt(number) {
-    while (this.attempts.length <= number) this.attempts.push(new Attempt(this.attempts.length));
+    while (this.attempts.length <= number) this.attempts.push(new Attempt(this.attempts.length, this.rule));
     return this.attempts[number];
   }
 
@@ -131,7 +134,7 @@ export class Run {
 
   addTo(number, text) {
     const attempt = this.attempt(number);
-    if (text) attempt.addText(text, attempt.text.length);
+    if (text) attempt.addText(text);
   }
 
   addAccount(account, ms) {
@@ -153,7 +156,8 @@ export class Run {
     for (const step of first.steps) step.text = "";
     Object.assign(first, { text: "", placed: 0, waiting: 0 });
     target.waiting = target.steps.length;
-    target.addText(text, 0);
+    target.text = text;
+    target.finish();
   }
 
   end(state, error = null) {
@@ -199,13 +203,14 @@ export class Run {
       const { steps, ...rest } = value;
       return [ms, kind, rest];
     });
-    return { name: this.name, request: this.request, ...(this.right === null ? {} : { right: this.right }), events };
+    const known = this.right === null ? {} : { right: this.right };
+    return { name: this.name, request: this.request, ...known, step_rule: this.rule, events };
   }
 }
 
 /** A run from its recorded events. */
 export function runOf(json) {
-  const run = new Run(json.name, json.request, json.right ?? null);
+  const run = new Run(json.name, json.request, { right: json.right ?? null, rule: json.step_rule ?? "blank_line" });
   for (const [ms, kind, value] of json.events) run.feed(ms, kind, value);
   run.end(run.finishReason ? "done" : "stopped");
   return run;
