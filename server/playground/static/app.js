@@ -99,7 +99,8 @@ async function askNow() {
   if (!controls.server) await findServer();
   const runs = controls.requests(question).map(([name, body]) => new Run(name, body, { rule: controls.server?.drr?.step_rule }));
   open({ question, runs, title: null });
-  byId("result").scrollIntoView({ block: "nearest" });
+  const hidden = byId("headline").getBoundingClientRect().top > innerHeight - 160;
+  if (hidden) byId("result").scrollIntoView({ block: "start" });
   await followAll(runs, (run, signal) => ask(`${API}/chat/completions`, run.request, key(), signal));
 }
 
@@ -208,18 +209,18 @@ function replayWords({ run, attempt, whole }, end) {
 function drawCuts(drr, full, shown) {
   for (const run of result.runs) for (const attempt of run.attempts) columns.of(attempt).cut(null, "");
   if (replayed && shown) {
-    const label = shown.end ? `Replayed: it would stop here${shown.whole ? `, ${count(Math.max(0, (shown.run.thinkingTokens ?? 0) - shown.attempt.steps[shown.end.index].to), "token")} early` : ""}` : "";
+    const label = shown.end ? `Replayed: it would stop here${shown.whole ? `, ${count(Math.max(0, (shown.run.thinkingTokens ?? 0) - shown.attempt.steps[shown.end.index].to), "token")} early` : ""}.` : "";
     columns.of(shown.attempt).cut(shown.end?.index ?? null, label);
     return;
   }
   if (!wasCut(drr)) return;
   const saved = spared({ drr, full });
   const known = saved && saved.tokens > 0 && drr.attempts.length === 1;
-  columns.of(drr.answering).cut(drr.answering.steps.length - 1, known ? `Cut here. ${count(saved.tokens, "token")} not generated.` : "Cut here.");
+  columns.of(drr.answering).cut(drr.answering.steps.length - 1, known ? `Stopped: ${count(saved.tokens, "token")} not generated.` : "Stopped here.");
   if (!known || !saved.same || !full.judged) return;
   const steps = full.attempts[0].steps;
   const index = steps.findIndex((step) => step.to >= drr.thinkingTokens);
-  if (index >= 0 && index < steps.length - 1) columns.of(full.attempts[0]).cut(index, `DRR stopped here. What follows it did not generate: ${count(saved.tokens, "token")}.`);
+  if (index >= 0 && index < steps.length - 1) columns.of(full.attempts[0]).cut(index, `DRR stopped here: it did not generate these ${count(saved.tokens, "token")}.`);
 }
 
 function drawChart(drr, full, shown) {

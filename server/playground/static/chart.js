@@ -4,6 +4,7 @@ import { count, probability, svg } from "./dom.js";
 
 const HEIGHT = 264;
 const MARGIN = { left: 34, right: 14, top: 26, bottom: 30 };
+const [FEW, MANY] = [40, 120]; // steps: with more than these, dots are smaller, or left out
 const NICE = [1, 2, 2.5, 5, 10];
 
 function niceStep(most, wanted) {
@@ -37,7 +38,7 @@ export class Chart {
     const y = (share) => HEIGHT - MARGIN.bottom - share * (HEIGHT - MARGIN.top - MARGIN.bottom);
     this.scale = { x, y };
     const root = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": this.describe(shown) });
-    root.append(this.pattern(), this.grid(most, width), ...this.cutArea(shown, most));
+    root.append(this.pattern(), this.grid(most, width, shown.threshold), ...this.cutArea(shown, most));
     shown.series.forEach((series, index) => root.append(this.line(series, shown.series[index + 1])));
     root.append(...this.threshold(shown, width), ...this.cutLine(shown));
     this.hot = svg("g", { class: "hot" });
@@ -60,12 +61,13 @@ export class Chart {
     return svg("defs", {}, hatch);
   }
 
-  grid(most, width) {
+  grid(most, width, threshold) {
     const { x, y } = this.scale;
     const group = svg("g", { class: "grid" });
     for (const share of [0, 0.5, 1]) {
       group.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(share), y2: y(share), class: share ? "" : "axis" }));
-      group.append(svg("text", { x: MARGIN.left - 8, y: y(share) + 4, "text-anchor": "end" }, share === 0.5 ? ".5" : String(share)));
+      const covered = threshold !== null && Math.abs(threshold - share) < 0.07;
+      if (!covered) group.append(svg("text", { x: MARGIN.left - 8, y: y(share) + 4, "text-anchor": "end" }, share === 0.5 ? ".5" : String(share)));
     }
     const marks = ticks(most);
     for (const tokens of marks)
@@ -82,8 +84,8 @@ export class Chart {
     const lead = from === null ? known : [from, ...known];
     const path = (name) => lead.map((step, index) => `${index ? "L" : "M"}${x(offset + step.to).toFixed(1)} ${y(step[name]).toFixed(1)}`).join("");
     if (lead.length) group.append(svg("path", { d: path("p_later"), class: "later" }), svg("path", { d: path("p_now"), class: "now" }));
-    const radius = known.length > 80 ? 1.6 : known.length > 40 ? 2.4 : 3.4;
-    for (const step of known) {
+    const radius = known.length > FEW ? 2.2 : 3.4;
+    for (const step of known.length > MANY ? [] : known) {
       const dot = svg("circle", { cx: x(offset + step.to).toFixed(1), cy: y(step.p_now).toFixed(1), r: radius, class: "dot", "--p": step.p_now });
       dot.addEventListener("pointerenter", () => this.onStep({ step }));
       dot.addEventListener("pointerleave", () => this.onStep(null));
@@ -104,7 +106,7 @@ export class Chart {
     const at = y(Math.min(1, threshold));
     return [
       svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: at, y2: at, class: "threshold" }),
-      svg("text", { x: MARGIN.left + 4, y: at - 5, class: "threshold-label" }, `stops at ${probability(threshold)}`),
+      svg("text", { x: MARGIN.left - 8, y: at + 4, "text-anchor": "end", class: "threshold-label" }, probability(threshold)),
     ];
   }
 
