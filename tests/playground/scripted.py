@@ -22,8 +22,8 @@ MODEL, KEY = "drr-reference", "the-right-key"
 EXAMPLES = Path(__file__).parents[2] / "server" / "playground" / "static" / "examples.json"
 RISKS = [0.005, 0.01, 0.02, 0.05, 0.1]
 _BASE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1795799323, "model": MODEL}
-_MILLISECONDS_FASTER = 20
-"""How many times as fast as recorded the examples are played."""
+_FASTER = 20
+"""How many times as fast as recorded the examples are played, unless the question is an `unhurried` one."""
 
 Events = list[list[Any]]
 
@@ -146,7 +146,8 @@ async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterato
                     yield chunk(kind, value)
                 yield "data: [DONE]\n\n"
             case _:
-                async for event in _paced(recorded(1 if scenario == "rethink" else 0, name)):
+                speed = 0.5 if scenario == "unhurried" else _FASTER
+                async for event in _paced(recorded(1 if scenario == "rethink" else 0, name), speed):
                     yield event
                 yield "data: [DONE]\n\n"
     except asyncio.CancelledError:
@@ -154,10 +155,10 @@ async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterato
         raise
 
 
-async def _paced(events: Events) -> AsyncIterator[str]:
+async def _paced(events: Events, speed: float) -> AsyncIterator[str]:
     before = 0
     for ms, kind, value in events:
-        await asyncio.sleep((ms - before) / 1000 / _MILLISECONDS_FASTER)
+        await asyncio.sleep((ms - before) / 1000 / speed)
         before = ms
         yield chunk(kind, value)
 

@@ -103,8 +103,8 @@ async def test_it_works_without_the_api(browser: Any) -> None:
 
 async def test_thinking_streams_is_coloured_and_cut(browser: Any) -> None:
     async with visit(browser) as page:
+        await page("#examples button").nth(4).click()
         await page.ask("stop early, please")
-        await page.until("#headline", "Thinking")
         await page.until("#headline", "Sure enough after")
         drr, full = examples()[0]["runs"]
         steps = [value for _, kind, value in drr["events"] if kind == "step"]
@@ -127,6 +127,22 @@ async def test_thinking_streams_is_coloured_and_cut(browser: Any) -> None:
         bodies = sorted(page.app.state.asked, key=lambda body: body["drr"]["mode"])
         assert [body["drr"]["mode"] for body in bodies] == ["auto", "shadow"]
         assert bodies[0]["seed"] == bodies[1]["seed"]
+
+
+async def test_thinking_is_shown_while_it_comes(browser: Any) -> None:
+    async with visit(browser) as page:
+        await page("#beside").uncheck()
+        await page.ask("unhurried")
+        await page.until("#headline", "Thinking")
+        await page(".column.drr .open.live").wait_for()
+        await page(".column.drr .step").nth(1).wait_for()
+        assert await page("#stop").is_visible()
+        assert await page("#result").get_attribute("aria-busy") == "true"
+        early = await page(".column.drr .step").count()
+        await page.until("#headline", "Sure enough after")
+        assert await page(".column.drr .step").count() > early
+        assert await page("#stop").is_hidden()
+        assert await page(".live").count() == 0
 
 
 async def test_without_full_thinking_beside_it_what_was_spared_is_said_to_be_unknown(browser: Any) -> None:
@@ -234,7 +250,7 @@ async def test_text_is_never_markup(browser: Any) -> None:
 async def test_servers_without_a_judge_or_without_drr_are_of_use(browser: Any) -> None:
     async with visit(browser, judged=False) as page:
         await page.until("#support", "without a judge")
-        assert await page("#rule").is_disabled()
+        assert await page("#attempts").is_disabled()
     async with visit(browser, knows_drr=False) as page:
         await page.until("#support", "tells nothing of DRR")
         await page.ask("plain question")
@@ -286,6 +302,7 @@ async def test_a_trace_is_saved_and_loaded(browser: Any, tmp_path: Path) -> None
     async with visit(browser) as page:
         await page.ask("rethink this")
         await page.until("#headline", "was accepted")
+        await page("#result[aria-busy=false]").wait_for()
         before = await page.text("#columns"), await page.text("#figures")
         async with page.page.expect_download() as downloading:
             await page("#save").click()

@@ -18,9 +18,9 @@ from drr.failures import in_one_sentence
 MODES = ("auto", "off", "shadow", "stop", "rethink")
 _MOST_ATTEMPTS = 64
 HELP = """\
-/risk 1%        lose at most 1 % of the right answers by stopping early (/risk off: the judge's own rule)
-/threshold 0.9  stop where p_now reaches this (/threshold off: the judge's own)
-/attempts 3     at most three attempts: what the judge does not believe is thought again
+/risk 1%        stopping early may lose 1 % of the right answers (/risk off)
+/threshold 0.9  stop where p_now reaches this (/threshold off)
+/attempts 3     three attempts at most: what is not believed is thought again
 /mode shadow    auto, off, shadow, stop or rethink
 /full           the last question again, thought in full
 /save FILE      the last question as a trace, which the page at / can load
