@@ -138,7 +138,15 @@ def _invitation(args: argparse.Namespace, address: str, dms: Sequence[Dm], form:
     return (
         f"\nServing {name}, {judge}, at {url}/v1.{_thinks(form)} Try:\n\n"
         f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{_page(args, url)}"
     )
+
+
+def _page(args: argparse.Namespace, url: str) -> str:
+    """The last line that is printed: where to see it think."""
+    if args.drr_no_playground or args.uds:
+        return ""
+    return f"\nThe playground is at {url}{(args.root_path or '').rstrip('/')}/\n"
 
 
 def _thinks(form: ReasoningFormat | None) -> str:
