@@ -83,7 +83,12 @@ def pip(environment: Path, *arguments: str, check: bool = True) -> int:
     return process.returncode
 
 
-_SIZE = re.compile(r"^\s*(?:Downloading|Using cached|Processing) (?:.*/)?(?P<name>[^/\s]+?)(?: \((?P<size>[\d.]+) (?P<unit>[kMG]B)\))?$")
+_PACKAGE = re.compile(
+    r"^\s*(?:Downloading|Using cached|Processing) (?:.*/)?(?P<name>[^/\s]+?)"
+    r"(?: \((?P<size>[\d.]+) (?P<unit>[kMG]B)\))?$"
+)
+"""A line of pip's that tells of a package that it fetches."""
+
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -94,7 +99,7 @@ def follow(output: TextIO) -> None:
     begun = last = time.monotonic()
     packages, size, doing = 0, 0.0, ""
     for line in output:
-        found = _SIZE.match(line.rstrip())
+        found = _PACKAGE.match(line.rstrip())
         if found is not None:
             packages += 1
             size += float(found["size"]) * _BYTES[found["unit"]] if found["size"] else 0.0

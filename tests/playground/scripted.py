@@ -114,9 +114,11 @@ def abilities(judged: bool) -> dict[str, Any]:
     rule = {"threshold": 0.86, "hopeless": 0.1, "min_gain": 0.0, "patience": 1}
     if not judged:
         settings = {"mode": "off", **dict.fromkeys(rule), "patience": 1}
-        return {"judge": None, "step_rule": "blank_line", "risks": [], "settings": settings, "thinking_again": None}
+        nobody = {"judge": None, "step_rule": "blank_line", "risks": []}
+        return {**nobody, "settings": settings, "auto": None, "thinking_again": None}
     judge = {"judge": "drr-reference-dm-head", "step_rule": "blank_line", "risks": RISKS}
-    return {**judge, "settings": {"mode": "auto", **rule}, "thinking_again": {"mode": "auto", **rule, "accept": 0.5}}
+    auto = {"mode": "auto", **rule}
+    return {**judge, "settings": auto, "auto": auto, "thinking_again": {**auto, "accept": 0.5}}
 
 
 async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterator[str]:

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from drr.cli.chat.stream import Event
 from drr.cli.chat.steps import ClosedStep, StepTexts
+from drr.cli.chat.stream import Event
 from drr.loop.policy import PolicySettings, Score, Verdict, decide
 from tests.playground.browsing import node
 from tests.playground.scripted import examples
@@ -33,7 +33,17 @@ def in_node(program: str, given: Any) -> Any:
 
 
 def rule_of(settings: PolicySettings) -> dict[str, Any]:
-    names = ("threshold", "hopeless", "min_gain", "accept", "patience", "min_steps", "max_steps", "nudge", "nudge_below")
+    names = (
+        "threshold",
+        "hopeless",
+        "min_gain",
+        "accept",
+        "patience",
+        "min_steps",
+        "max_steps",
+        "nudge",
+        "nudge_below",
+    )
     return {name: getattr(settings, name) for name in names}
 
 
@@ -103,7 +113,10 @@ def test_recorded_thinking_is_replayed_to_the_verdicts_that_it_got() -> None:
         (account,) = [value for _, kind, value in drr["events"] if kind == "account"]
         if account["attempts"] > 1:
             continue
-        given = {"settings": account["settings"], "steps": [value for _, kind, value in full["events"] if kind == "step"]}
+        given = {
+            "settings": account["settings"],
+            "steps": [value for _, kind, value in full["events"] if kind == "step"],
+        }
         end = in_node("return policy.firstEnd(policy.ruleOf(given.settings), given.steps, true)", given)
         stopped = [value for _, kind, value in drr["events"] if kind == "step" and value["verdict"] == "stop"]
         assert (end is None) == (not stopped), trace["title"]
@@ -131,11 +144,15 @@ def texts_of(run: dict[str, Any]) -> list[str]:
 
 def test_texts_go_to_the_steps_that_they_belong_to() -> None:
     runs = [run for trace in examples() for run in trace["runs"]]
-    found = in_node("return given.map((run) => trace.runOf(run).attempts.flatMap((a) => a.steps.map((s) => s.text)))", runs)
+    found = in_node(
+        "return given.map((run) => trace.runOf(run).attempts.flatMap((a) => a.steps.map((s) => s.text)))", runs
+    )
     for run, texts in zip(runs, found, strict=True):
         assert texts == texts_of(run)
         closed_by_itself = 1  # the last step ends with the thinking, without a blank line perhaps
-        assert all(text.endswith("\n\n") and text.strip().count("\n\n") == 0 for text in texts[:-closed_by_itself] if text)
+        assert all(
+            text.endswith("\n\n") and text.strip().count("\n\n") == 0 for text in texts[:-closed_by_itself] if text
+        )
         assert texts[0].strip()
 
 
@@ -160,15 +177,22 @@ def test_what_is_no_trace_is_refused_in_words() -> None:
         json.dumps({**good, "runs": [{**good["runs"][0], "events": [[0, "reasoning", 5]]}]}),
         json.dumps({**good, "runs": [{**good["runs"][0], "events": [[0, "step", {"tokens": 1, "attempt": 10**9}]]}]}),
     ]
-    program = "return given.map((text) => { try { trace.parseTrace(text); return null; } catch (e) { return e.message; } })"
+    program = (
+        "return given.map((text) => { try { trace.parseTrace(text); return null; } catch (e) { return e.message; } })"
+    )
     found = in_node(program, bad)
     assert all(found), found
     assert found[0] == "This file is not JSON."
 
 
 def test_code_says_what_was_asked_and_never_the_key() -> None:
-    question = "It's \"3+4\"?\n$HOME `x` \\ </script>"
-    body = {"model": "m", "messages": [{"role": "user", "content": question}], "stream": True, "drr": {"threshold": 0.9}}
+    question = 'It\'s "3+4"?\n$HOME `x` \\ </script>'
+    body = {
+        "model": "m",
+        "messages": [{"role": "user", "content": question}],
+        "stream": True,
+        "drr": {"threshold": 0.9},
+    }
     given = {"base": "http://h/v1", "body": body, "hasKey": True}
     program = "return ['curl', 'python', 'javascript'].map((language) => snippets.snippet(language, given))"
     curl, python, javascript = in_node(program, given)

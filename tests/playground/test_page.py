@@ -16,6 +16,10 @@ from tests.playground.scripted import KEY, examples, make_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
+_FOCUSED = """(({ activeElement: on }) => on.id || on.name || on.dataset.title || on.tagName)(document)"""
+
+_COLOURS = "(({ color, backgroundColor }) => [color, backgroundColor])(getComputedStyle(document.documentElement))"
+
 _REFUSED = "Failed to load resource"
 """What the browser itself notes of a status that is no success."""
 
@@ -75,7 +79,11 @@ async def visit(browser: Any, *, told: tuple[str, ...] = (), **options: Any) -> 
         try:
             yield opened
             assert all(address.startswith((url, "blob:")) for address in opened.addresses), opened.addresses
-            unexpected = [text for text in opened.said if not (told and text.startswith(_REFUSED) and any(status in text for status in told))]
+            unexpected = [
+                text
+                for text in opened.said
+                if not (told and text.startswith(_REFUSED) and any(status in text for status in told))
+            ]
             assert unexpected == []
         finally:
             await context.close()
@@ -115,7 +123,8 @@ async def test_thinking_streams_is_coloured_and_cut(browser: Any) -> None:
         )
         assert colours[0] != colours[-1]
         (own, whole) = (
-            next(value for _, kind, value in run["events"] if kind == "account")["thinking_tokens"] for run in (drr, full)
+            next(value for _, kind, value in run["events"] if kind == "account")["thinking_tokens"]
+            for run in (drr, full)
         )
         await page.until("#told", f"{whole - own} more tokens")
         assert f"{whole - own} tokens not generated" in await page.text(".column.drr .mark")
@@ -202,7 +211,9 @@ async def test_a_new_question_ends_the_one_before(browser: Any) -> None:
         ("failing one", "Broke off.", "took longer than 5 seconds", ""),
     ],
 )
-async def test_errors_are_said_in_plain_words(browser: Any, question: str, headline: str, told: str, status: str) -> None:
+async def test_errors_are_said_in_plain_words(
+    browser: Any, question: str, headline: str, told: str, status: str
+) -> None:
     async with visit(browser, told=(status,) if status else ()) as page:
         await page.ask(question)
         await page.until("#headline", headline)
@@ -344,8 +355,20 @@ async def test_everything_is_reached_by_the_keyboard(browser: Any) -> None:
         reached = []
         for _ in range(40):
             await page.page.keyboard.press("Tab")
-            reached.append(await page.page.evaluate("document.activeElement.id || document.activeElement.name || document.activeElement.dataset.title || document.activeElement.tagName"))
-        for wanted in ("go", "rule", "attempts", "beside", "seed", "Sums", "replay-threshold", "play", "save", "load", "SUMMARY"):
+            reached.append(await page.page.evaluate(_FOCUSED))
+        for wanted in (
+            "go",
+            "rule",
+            "attempts",
+            "beside",
+            "seed",
+            "Sums",
+            "replay-threshold",
+            "play",
+            "save",
+            "load",
+            "SUMMARY",
+        ):
             assert wanted in reached, (wanted, reached)
 
 
@@ -356,9 +379,7 @@ async def test_it_fits_a_phone_and_has_contrast(browser: Any, scheme: str) -> No
             await page("#examples button").nth(number).click()
             width = await page.page.evaluate("document.documentElement.scrollWidth")
             assert width <= 375, "nothing has to be scrolled sideways but what scrolls by itself"
-        ink, paper = await page.page.evaluate(
-            "[getComputedStyle(document.documentElement).color, getComputedStyle(document.documentElement).backgroundColor]"
-        )
+        ink, paper = await page.page.evaluate(_COLOURS)
         light, dark = sorted((_luminance(ink), _luminance(paper)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 7
 

@@ -59,7 +59,7 @@ def test_the_card_of_the_model_tells_what_may_be_asked(real: Server) -> None:
     first, *aliases = real.sdk.models.list().data
     told: Any = first.drr  # type: ignore[attr-defined]
     assert told["judge"] == "drr-reference-dm-head"
-    assert told["settings"] == real.ask(drr={"mode": "auto"}).drr["settings"]
+    assert told["settings"] == told["auto"] == real.ask(drr={"mode": "auto"}).drr["settings"]
     assert told["thinking_again"] == real.ask(drr={"max_rethinks": 1}).drr["settings"]
     for risk in told["risks"]:
         assert real.ask(drr={"max_lost_correct": risk, "mode": "stop"}).drr["risk"]["certified"] <= risk

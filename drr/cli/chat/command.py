@@ -22,7 +22,9 @@ def run(options: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     question = options.question or (None if sys.stdin.isatty() else sys.stdin.read().strip())
     if question is None and (options.full or options.save is not None):
-        raise InputError("--full" if options.full else "--save", "belongs to a question; in a conversation use /full and /save")
+        raise InputError(
+            "--full" if options.full else "--save", "belongs to a question; in a conversation use /full and /save"
+        )
     if question == "":
         raise InputError("standard input", "holds no question")
     with contextlib.closing(ChatServer(options.url, _key(options.key_env))) as server:
@@ -80,7 +82,9 @@ def _session(console: Console, server: ChatServer, model: str | None, wishes: Wi
         raise InputError("--model", f"the server has no {model!r}; it has: {known}")
     told = next((card["drr"] for card in cards if isinstance(card.get("drr"), dict)), None)
     if told is None and wishes != Wishes():
-        raise InputError("--url", "this server tells nothing of DRR: --mode, --risk, --threshold and --attempts have no effect")
+        raise InputError(
+            "--url", "this server tells nothing of DRR: --mode, --risk, --threshold and --attempts have no effect"
+        )
     session = Session(console, server, chosen["id"], told is not None, wishes=wishes)
     if told is not None:
         session.step_rule = str(told.get("step_rule"))

@@ -14,7 +14,7 @@ _ENDS = {
 
 @dataclass(frozen=True, slots=True)
 class ClosedStep:
-    """A step's object as it came, and its text: empty where the server sent none, as for an attempt that lost a race."""
+    """A step's object as it came, and its text: empty where the server sent none, as for attempts that lose a race."""
 
     told: dict[str, Any]
     text: str

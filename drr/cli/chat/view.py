@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from drr.cli.chat.stream import Event
 from drr.cli.chat.steps import ClosedStep, StepTexts
+from drr.cli.chat.stream import Event
 from drr.cli.chat.trace import Run
 
 _AMBER, _TEAL = (217, 151, 58), (38, 176, 148)
@@ -53,7 +53,9 @@ class ResponseView:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._end_thinking()
         if self._live is not None:
             self._live.update(Text())

@@ -240,7 +240,7 @@ function drawChart(drr, full, shown) {
     total = Math.max(total, full.attempts[0].tokens);
   }
   let cut = null;
-  let threshold = drr.account ? drr.account.settings?.threshold ?? null : controls.server?.drr?.settings?.threshold ?? null;
+  let threshold = drr.account ? drr.account.settings?.threshold ?? null : controls.server?.drr?.auto?.threshold ?? null;
   if (replayed && shown) {
     threshold = shown.threshold;
     const offsetOf = several && shown.run === drr ? series[shown.attempt.number].offset : 0;

@@ -18,7 +18,7 @@ export class Controls {
     const told = server?.drr;
     const judged = Boolean(told?.judge);
     const risks = told?.risks ?? [];
-    const settings = told?.settings;
+    const settings = told?.auto;
     byId("rule").disabled = !judged;
     byId("attempts-set").disabled = !judged || told.thinking_again === null;
     byId("beside").disabled = !judged;
