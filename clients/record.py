@@ -36,6 +36,7 @@ class Example:
     title: str
     number: int
     drr: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 1
 
 
 EXAMPLES = (
@@ -57,7 +58,7 @@ def record(server: ChatServer, model: str, example: Example, question: Question)
             "messages": [{"role": "user", "content": question.text}],
             "stream": True,
             "stream_options": {"include_usage": True},
-            "seed": 1,
+            "seed": example.seed,
             "drr": drr,
         }
         run = Run(name, body, list(server.events(body)))

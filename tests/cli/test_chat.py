@@ -47,7 +47,7 @@ async def test_one_question_shows_scores_the_cut_the_answer_and_the_account(caps
 
 async def test_full_thinking_is_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     saved = tmp_path / "trace.json"
-    status, app = await chat("stop early, please", "--full", "--save", str(saved))
+    status, app = await chat("stop early, please", "--threshold", "0.9", "--full", "--save", str(saved))
     said = capsys.readouterr().out
     assert status == 0
     spent, total = (
@@ -55,9 +55,11 @@ async def test_full_thinking_is_compared(capsys: pytest.CaptureFixture[str], tmp
         for name in ("drr", "full")
     )
     assert f"Full thinking took {total - spent} more tokens in all ({total} and {spent})" in said
-    assert said.count("DRR would stop here") == 1
+    assert said.count("the judge would stop here") == 1
     first, second = app.state.asked
     assert first["seed"] == second["seed"]
+    assert first["drr"] == {"threshold": 0.9, "report": "steps"}
+    assert second["drr"] == {"mode": "shadow", "report": "steps", "threshold": 0.9}
     trace = json.loads(saved.read_text())
     assert [run["name"] for run in trace["runs"]] == ["drr", "full"]
     kinds = [[kind for _, kind, _ in run["events"]] for run in trace["runs"]]

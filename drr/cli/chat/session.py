@@ -17,6 +17,9 @@ from drr.failures import in_one_sentence
 
 MODES = ("auto", "off", "shadow", "stop", "rethink")
 _MOST_ATTEMPTS = 64
+_RULE = ("threshold", "max_lost_correct")
+"""What chooses the rule by which full thinking tells where it would have been stopped."""
+
 HELP = """\
 /risk 1%        stopping early may lose 1 % of the right answers (/risk off)
 /threshold 0.9  stop where p_now reaches this (/threshold off)
@@ -93,7 +96,8 @@ class Session:
         if not self.knows_drr:
             raise InputError("/full", "this server always thinks in full")
         first = self.runs[0]
-        body = {**first.request, "drr": {"mode": "shadow", "report": "steps"}}
+        same_rule = {name: first.request["drr"][name] for name in _RULE if name in first.request["drr"]}
+        body = {**first.request, "drr": {"mode": "shadow", "report": "steps", **same_rule}}
         run = Run("full", body, step_rule=self.step_rule)
         self.runs = [first, run]
         complete = self._show(run, acts=False)

@@ -116,7 +116,7 @@ class ResponseView:
             self._console.print(Text(f"       ── {said} ──", style="red"))
         elif step.told["verdict"] == "stop":
             self._stopped = True
-            self._console.print(Text("       ── DRR would stop here ──", style="red"))
+            self._console.print(Text("       ── the judge would stop here ──", style="red"))
 
 
 def _row(score: str, style: str, text: str, *, dim: bool = False) -> Table:
