@@ -43,7 +43,7 @@ EXAMPLES = (
     Example("Sums", 13),
     Example("Thinking again", 26, {"max_rethinks": 2}),
     Example("Logic", 5),
-    Example("Beyond the model", 21),
+    Example("Beyond the model", 2),
     Example("A price of stopping", 9),
     Example("The same at 1 % risk", 9, {"max_lost_correct": 0.01}),
 )

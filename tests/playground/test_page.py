@@ -377,6 +377,8 @@ async def test_it_fits_a_phone_and_has_contrast(browser: Any, scheme: str) -> No
     async with visit(browser, viewport={"width": 375, "height": 720}, color_scheme=scheme) as page:
         for number in (0, 1):
             await page("#examples button").nth(number).click()
+            await page("#chart svg").wait_for()
+            await page(".column.drr .step").first.wait_for()
             width = await page.page.evaluate("document.documentElement.scrollWidth")
             assert width <= 375, "nothing has to be scrolled sideways but what scrolls by itself"
         ink, paper = await page.page.evaluate(_COLOURS)

@@ -159,6 +159,7 @@ function draw() {
   drawCuts(drr, full, shown);
   drawChart(drr, full, shown);
   byId("result").setAttribute("aria-busy", String(runs.some((run) => !run.done)));
+  byId("headline").setAttribute("aria-live", drr.done ? "polite" : "off");
   if (byId("code").open) drawCode();
 }
 

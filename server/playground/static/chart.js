@@ -69,7 +69,8 @@ export class Chart {
       const covered = threshold !== null && Math.abs(threshold - share) < 0.07;
       if (!covered) group.append(svg("text", { x: MARGIN.left - 8, y: y(share) + 4, "text-anchor": "end" }, share === 0.5 ? ".5" : String(share)));
     }
-    const marks = ticks(most);
+    const every = ticks(most);
+    const marks = every.filter((tokens) => tokens === every.at(-1) || x(every.at(-1)) - x(tokens) > 84);
     for (const tokens of marks)
       group.append(svg("text", { x: x(tokens), y: HEIGHT - 10, "text-anchor": tokens ? "middle" : "start" }, tokens === marks.at(-1) ? `${tokens} tokens` : String(tokens)));
     const last = group.lastChild;

@@ -39,8 +39,9 @@ class Column {
       shown.node.classList.toggle("silent", !text && run.done);
     }
     this.open.textContent = attempt.open.trimStart();
-    this.open.hidden = !attempt.open.trim() && (run.done || attempt !== run.attempts[run.shown]);
-    this.open.classList.toggle("live", !run.done && run.state !== "answering" && attempt === run.attempts[run.shown]);
+    const thinks = ["waiting", "thinking"].includes(run.state) && attempt === run.attempts[run.shown];
+    this.open.hidden = !attempt.open.trim() && !thinks;
+    this.open.classList.toggle("live", thinks);
     this.showFate();
     this.showAnswer();
   }
@@ -127,6 +128,7 @@ export class Columns {
       }
       column.several = run.attempts.length > 1;
       column.title.textContent = column.name();
+      column.node.setAttribute("aria-label", column.name());
       column.update();
     }
     this.container.style.setProperty("--count", wanted.length);
