@@ -1,32 +1,23 @@
 // The page: asks, shows what streams, replays, saves and loads.
 
-import { Chart, sparkline } from "./chart.js";
-import { Columns } from "./columns.js";
+import { sparkline } from "./chart.js";
 import { Controls } from "./controls.js";
-import { byId, count, el, probability, seconds, show } from "./dom.js";
-import { firstEnd, ruleOf } from "./policy.js";
+import { byId, count, el, show } from "./dom.js";
 import { snippet } from "./snippets.js";
 import { AnswerError, ask, getJson } from "./sse.js";
-import { explanation, figures, headline, named, spared, wasCut } from "./summary.js";
+import { Stage } from "./stage.js";
+import { explanation, figures, headline, named, wasCut } from "./summary.js";
 import { Run, parseTrace, runOf, traceOf } from "./trace.js";
 
 const API = new URL("v1", document.baseURI).href;
 const KEY = "drr-key";
-const NEVER = 1.005; // beyond this the replayed threshold stops nothing
 
 const controls = new Controls();
-const columns = new Columns(byId("columns"), (hit) => point(hit?.step ?? null));
-const chart = new Chart(byId("chart"), (hit) => point(hit?.step ?? null));
+const stage = new Stage(redraw);
 
 let result = null; // {question, runs, title}
 let stopping = null; // the AbortController of what is under way
-let replayed = null; // {threshold, futile} where the user has moved them
 let drawing = false;
-
-function point(step) {
-  columns.highlight(step);
-  chart.highlight(step);
-}
 
 // ---------------------------------------------------------------- the server
 
@@ -130,8 +121,7 @@ document.addEventListener("keydown", (event) => {
 
 function open(next) {
   result = next;
-  replayed = null;
-  columns.clear();
+  stage.clear();
   for (const card of document.querySelectorAll(".examples button")) card.setAttribute("aria-pressed", String(card.dataset.title === next.title));
   byId("asked").textContent = next.question;
   show(byId("result"), true);
@@ -149,123 +139,17 @@ function redraw() {
 
 function draw() {
   const { runs } = result;
-  const { drr, full } = named(runs);
+  const { drr } = named(runs);
   byId("headline").textContent = headline(drr);
   byId("told").textContent = explanation(runs);
   byId("told").classList.toggle("error", Boolean(drr.error));
   byId("figures").replaceChildren(...figures(runs).map(([name, value, note]) => el("div", {}, el("dt", {}, name), el("dd", {}, value), note ? el("dd", { class: "note" }, note) : null)));
-  columns.update(runs);
-  const shown = drawReplay(drr, full);
-  drawCuts(drr, full, shown);
-  drawChart(drr, full, shown);
+  stage.usualThreshold = controls.server?.drr?.auto?.threshold ?? null;
+  stage.draw(runs);
   byId("result").setAttribute("aria-busy", String(runs.some((run) => !run.done)));
   byId("headline").setAttribute("aria-live", drr.done ? "polite" : "off");
   if (byId("code").open) drawCode();
 }
-
-/** The attempt whose scores are replayed, and whether they reach to the thinking's own end. */
-function replayBase(drr, full) {
-  if (full?.done && full.judged) return { run: full, attempt: full.attempts[0], whole: full.state === "done" };
-  if (drr.done && drr.judged) return { run: drr, attempt: drr.answering, whole: drr.closedByItself };
-  return null;
-}
-
-function drawReplay(drr, full) {
-  const base = replayBase(drr, full);
-  const visible = Boolean(base) && Boolean(drr.account);
-  show(byId("replay"), visible);
-  if (!visible) return null;
-  const recorded = ruleOf(drr.account.settings);
-  const futile = recorded.hopeless !== null || recorded.min_gain !== null;
-  show(byId("futile-label"), futile);
-  if (!replayed) {
-    byId("replay-threshold").value = String(recorded.threshold ?? 1.01);
-    byId("replay-futile").checked = futile;
-  }
-  const threshold = Number(byId("replay-threshold").value);
-  const never = threshold > NEVER;
-  byId("replay-value").textContent = never ? "never" : probability(threshold);
-  byId("replay-threshold").setAttribute("aria-valuetext", byId("replay-value").textContent);
-  show(byId("replay-reset"), Boolean(replayed));
-  const rule = { ...recorded, accept: null, nudge: 0, threshold: never ? null : threshold };
-  if (!byId("replay-futile").checked) Object.assign(rule, { hopeless: null, min_gain: null });
-  const end = firstEnd(rule, base.attempt.steps, base.whole && base.run.closedByItself);
-  byId("replay-told").textContent = replayWords(base, end);
-  return { ...base, end, threshold: rule.threshold };
-}
-
-function replayWords({ run, attempt, whole }, end) {
-  const all = run.thinkingTokens ?? attempt.tokens;
-  if (!end) return whole ? `It would have thought to its own end: ${count(all, "token")}.` : `It would have gone on behind what is recorded, ${count(attempt.tokens, "token")}.`;
-  const step = attempt.steps[end.index];
-  const why = { sure: "sure enough", hopeless: "hopeless", no_gain: "nothing to gain", max_steps: "limit of steps", natural: "its own close" }[end.cause] ?? end.verdict;
-  const at = `Step ${end.index + 1}, after ${count(step.to, "token")}: ${why}.`;
-  if (!whole) return at;
-  const rest = all - step.to;
-  if (rest <= 0) return `${at} Nothing is spared.`;
-  const time = run.answerAt !== null ? ` and ${seconds(Math.max(0, run.answerAt - step.ms_at))}` : "";
-  return `${at} ${count(rest, "token")}${time} of thinking not generated. What it would have answered there is not recorded.`;
-}
-
-function drawCuts(drr, full, shown) {
-  for (const run of result.runs) for (const attempt of run.attempts) columns.of(attempt).cut(null, "");
-  if (replayed && shown) {
-    const label = shown.end ? `Replayed: it would stop here${shown.whole ? `, ${count(Math.max(0, (shown.run.thinkingTokens ?? 0) - shown.attempt.steps[shown.end.index].to), "token")} early` : ""}.` : "";
-    columns.of(shown.attempt).cut(shown.end?.index ?? null, label);
-    return;
-  }
-  if (!wasCut(drr)) return;
-  const saved = spared({ drr, full });
-  const known = saved && saved.tokens > 0 && drr.attempts.length === 1;
-  columns.of(drr.answering).cut(drr.answering.steps.length - 1, known ? `Stopped: ${count(saved.tokens, "token")} not generated.` : "Stopped here.");
-  if (!known || !saved.same || !full.judged) return;
-  const steps = full.attempts[0].steps;
-  const index = steps.findIndex((step) => step.to >= drr.thinkingTokens);
-  if (index >= 0 && index < steps.length - 1) columns.of(full.attempts[0]).cut(index, `DRR stopped here: it did not generate these ${count(saved.tokens, "token")}.`);
-}
-
-function drawChart(drr, full, shown) {
-  const series = [];
-  let offset = 0;
-  for (const attempt of drr.attempts) {
-    const rejected = ["rejected", "answered"].includes(attempt.details?.fate) || attempt.number < drr.shown;
-    series.push({ offset, steps: attempt.steps, rejected, faded: rejected });
-    offset += attempt.details?.thinking_tokens && attempt === drr.answering ? Math.max(attempt.tokens, attempt.details.thinking_tokens) : attempt.tokens;
-  }
-  let total = offset;
-  const several = drr.attempts.length > 1;
-  if (full?.judged && !several) {
-    const own = drr.attempts[0];
-    const behind = full.attempts[0].steps.filter((step) => step.to > own.tokens);
-    series.push({ offset: 0, steps: behind, faded: true, from: own.steps.at(-1) ?? null });
-    total = Math.max(total, full.attempts[0].tokens);
-  }
-  let cut = null;
-  let threshold = drr.account ? drr.account.settings?.threshold ?? null : controls.server?.drr?.auto?.threshold ?? null;
-  if (replayed && shown) {
-    threshold = shown.threshold;
-    const offsetOf = several && shown.run === drr ? series[shown.attempt.number].offset : 0;
-    if (several && shown.run === full) series.splice(0, series.length, { offset: 0, steps: shown.attempt.steps }), (total = shown.attempt.tokens);
-    if (shown.end) cut = { at: offsetOf + shown.attempt.steps[shown.end.index].to, total: offsetOf + shown.attempt.tokens, label: "would stop" };
-    for (const one of series) one.faded = one.rejected && one.faded;
-  } else if (wasCut(drr)) {
-    const start = series[drr.answering.number].offset;
-    cut = { at: start + drr.answering.tokens, total: several ? 0 : total, label: several ? "stopped" : total > offset ? `${count(total - offset, "token")} not generated` : "stopped" };
-  }
-  chart.draw({ series, total, threshold, cut });
-}
-
-byId("replay").addEventListener("input", () => {
-  replayed = true;
-  redraw();
-});
-byId("replay").addEventListener("reset", (event) => {
-  event.preventDefault();
-  replayed = null;
-  redraw();
-  byId("replay-threshold").focus();
-});
-byId("replay").addEventListener("submit", (event) => event.preventDefault());
 
 // ---------------------------------------------------------------- tools
 
