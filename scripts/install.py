@@ -25,6 +25,13 @@ CUDA_BUILT = ("torchvision", "torchaudio", "torchcodec")
 not need them."""
 
 
+EXPECTED = {
+    False: "It downloads about MEASURED.",
+    True: "It downloads vLLM and CUDA's libraries, several gigabytes, and takes minutes (not measured).",
+}
+"""What the set-up takes, by whether there is a GPU."""
+
+
 def unsupported() -> str | None:
     """One sentence on why this host cannot be used, or None if it can."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
@@ -84,7 +91,7 @@ def pip(environment: Path, *arguments: str, check: bool = True) -> int:
 
 
 _PACKAGE = re.compile(
-    r"^\s*(?:Downloading|Using cached|Processing) (?:.*/)?(?P<name>[^/\s]+?)"
+    r"^\s*(?:Downloading|Using cached|Processing) (?:.*/)?(?P<name>[^/\s]+?\.(?:whl|tar\.gz|zip))"
     r"(?: \((?P<size>[\d.]+) (?P<unit>[kMG]B)\))?$"
 )
 """A line of pip's that tells of a package that it fetches."""
@@ -127,7 +134,7 @@ def main() -> int:
     marker, want = environment / ".installed", wanted(cuda)
     if marker.exists() and marker.read_text() == want:
         return 0
-    print(f"Installing drr for {'CUDA' if cuda else 'CPU'} into {environment}: a few minutes, once.", flush=True)
+    print(f"Setting up {environment} for {'CUDA' if cuda else 'CPU'}. {EXPECTED[cuda]} Once.", flush=True)
     try:
         install(environment, cuda)
     except subprocess.CalledProcessError as error:
