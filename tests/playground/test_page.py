@@ -260,6 +260,7 @@ async def test_text_is_never_markup(browser: Any) -> None:
     async with visit(browser) as page:
         await page.ask("markup <b>now</b>")
         await page.until(".column.drr .answer", "<script>alert(2)</script>")
+        await page("#question").fill("something else")
         await page.until("#asked", "markup <b>now</b>")
         assert await page("main img, main script, main b >> text=now").count() == 0
 
@@ -308,11 +309,28 @@ async def test_risk_threshold_and_attempts_are_asked_for(browser: Any) -> None:
         await page("#threshold").fill("0.7")
         await page("#attempts").fill("2")
         await page.ask("stop two")
-        await page.until("#asked", "stop two")
+        await page.page.wait_for_function("document.getElementById('asked').textContent === 'stop two'")
         await page.until("#headline", "Sure enough")
         first, second = page.app.state.asked
         assert (first["seed"], first["drr"]) == (7, {"mode": "auto", "max_lost_correct": 0.01})
         assert second["drr"] == {"mode": "auto", "threshold": 0.7, "max_rethinks": 1}
+
+
+async def test_an_example_is_asked_again_as_it_was_recorded(browser: Any) -> None:
+    async with visit(browser) as page:
+        await page.until("#server", "judged by")
+        await page("#beside").uncheck()
+        for number in (1, 0, 5):
+            await page("#examples button").nth(number).click()
+            await page("#go").click()
+            await page("#result[aria-busy=false]").wait_for()
+        trace = examples()
+        assert [body["drr"] for body in page.app.state.asked] == [
+            trace[n]["runs"][0]["request"]["drr"] for n in (1, 0, 5)
+        ]
+        assert [body["seed"] for body in page.app.state.asked] == [
+            trace[n]["runs"][0]["request"]["seed"] for n in (1, 0, 5)
+        ]
 
 
 async def test_a_trace_is_saved_and_loaded(browser: Any, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.playground.browsing import ARGUMENTS, chromium
@@ -72,3 +74,15 @@ def test_chat_in_a_pipe(real: Server) -> None:
     assert result.returncode == 0, result.stderr
     assert "Full thinking took" in result.stdout
     assert "The answer is" in result.stdout
+
+
+def test_without_the_page_there_is_nothing_at_the_root(tmp_path: Path) -> None:
+    key = "a-key-of-some-length"
+    server = start(tmp_path / "log", "--drr-no-playground", "--api-key", key)
+    try:
+        assert "playground" not in server.log.read_text()
+        for path in ("/", "/playground/app.js"):
+            assert httpx.get(f"{server.url}{path}").status_code == 401
+            assert httpx.get(f"{server.url}{path}", headers={"authorization": f"Bearer {key}"}).status_code == 404
+    finally:
+        stop(server)

@@ -113,6 +113,7 @@ byId("question").addEventListener("keydown", (event) => {
   event.preventDefault();
   if (!stopping) askNow();
 });
+byId("question").addEventListener("input", redraw);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stopping?.abort();
 });
@@ -140,6 +141,7 @@ function redraw() {
 function draw() {
   const { runs } = result;
   const { drr } = named(runs);
+  show(byId("asked"), byId("question").value.trim() !== result.question);
   byId("headline").textContent = headline(drr);
   byId("told").textContent = explanation(runs);
   byId("told").classList.toggle("error", Boolean(drr.error));
@@ -237,6 +239,7 @@ async function showExamples() {
       el("b", {}, trace.title), sparkline(full.attempts[0].steps, cut), el("span", {}, told));
     button.addEventListener("click", () => {
       byId("question").value = trace.question;
+      controls.adopt(trace.runs[0].request);
       openTrace(trace);
     });
     return el("li", {}, button);

@@ -53,6 +53,18 @@ export class Controls {
     byId("attempts-value").textContent = byId("attempts").value;
   }
 
+  /** Set what a request asked for, as far as it is offered here. */
+  adopt({ drr = {}, seed } = {}) {
+    const risk = (this.server?.drr?.risks ?? []).indexOf(drr.max_lost_correct);
+    const rule = typeof drr.threshold === "number" ? "threshold" : risk >= 0 ? "risk" : "own";
+    document.querySelector(`[name=rule][value=${rule}]`).checked = true;
+    if (risk >= 0) byId("risk").value = String(risk);
+    if (rule === "threshold") byId("threshold").value = String(drr.threshold);
+    byId("attempts").value = String(1 + (Number.isInteger(drr.max_rethinks) ? drr.max_rethinks : 0));
+    byId("seed").value = Number.isInteger(seed) ? String(seed) : "";
+    this.refresh();
+  }
+
   /** The `drr` object that is asked for; null where the server would not know it. */
   drr() {
     if (!this.server?.drr) return null;
