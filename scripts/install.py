@@ -14,8 +14,8 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "torch==2.13.0+cpu"
@@ -100,7 +100,7 @@ _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _SECONDS_BETWEEN_LINES = 15.0
 
 
-def follow(output: TextIO) -> None:
+def follow(output: Iterable[str]) -> None:
     """Make of pip's output one line that changes on a terminal, and a line now and then elsewhere."""
     live = sys.stdout.isatty()
     begun = last = time.monotonic()

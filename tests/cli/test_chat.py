@@ -37,7 +37,7 @@ async def test_one_question_shows_scores_the_cut_the_answer_and_the_account(caps
     steps = [value for kind, value in ((kind, value) for _, kind, value in recorded(0, "drr")) if kind == "step"]
     scores = re.findall(r"^ *(\d\.\d\d) ▎ \S", said, re.MULTILINE)
     assert scores == [f"{step['p_now']:.2f}" for step in steps]
-    assert "stopped here: nothing behind it was generated" in said
+    assert "── stopped here ──" in said
     assert "The answer is" in said
     assert re.search(r"^sure, \d+ thinking tokens, \d+ thrown away, \d+\.\d s$", said, re.MULTILINE)
     assert "\x1b" not in said, "no terminal, no colours"

@@ -20,7 +20,7 @@ _SEPARATOR = "\n\n[this attempt was rejected; here is another]\n\n"
 """What the server puts between attempts where nobody named another text."""
 
 _ENDS = {
-    "stop": "stopped here: nothing behind it was generated",
+    "stop": "stopped here",
     "rethink": "this attempt is rejected",
     "nudge": "the model wanted to answer, and was made to go on",
 }

@@ -85,7 +85,7 @@ export class Stage {
     if (!known || !saved.same || !full.judged) return;
     const steps = full.attempts[0].steps;
     const index = steps.findIndex((step) => step.to >= drr.thinkingTokens);
-    if (index >= 0 && index < steps.length - 1) this.columns.of(full.attempts[0]).cut(index, `DRR stopped here: it did not generate these ${count(saved.tokens, "token")}.`);
+    if (index >= 0 && index < steps.length - 1) this.columns.of(full.attempts[0]).cut(index, `DRR stopped here: ${count(saved.tokens, "token")} of what follows it never generated.`);
   }
 
   drawChart(drr, full, shown) {
@@ -114,7 +114,7 @@ export class Stage {
       for (const one of series) one.faded = one.rejected && one.faded;
     } else if (wasCut(drr)) {
       const start = series[drr.answering.number].offset;
-      cut = { at: start + drr.answering.tokens, total: several ? 0 : total, label: several ? "stopped" : total > offset ? `${count(total - offset, "token")} not generated` : "stopped" };
+      cut = { at: start + drr.answering.tokens, total: several ? 0 : total, label: several ? "stopped" : total > offset ? `${count(total - offset - (drr.account.discarded_tokens ?? 0), "token")} not generated` : "stopped" };
     }
     this.chart.draw({ series, total, threshold, cut });
   }
@@ -137,5 +137,5 @@ function replayWords({ run, attempt, whole }, end) {
   const rest = all - step.to;
   if (rest <= 0) return `${at} Nothing is spared.`;
   const time = run.answerAt !== null ? ` and ${seconds(Math.max(0, run.answerAt - step.ms_at))}` : "";
-  return `${at} ${count(rest, "token")}${time} of thinking not generated. What it would have answered there is not recorded.`;
+  return `${at} ${count(rest, "token")}${time} of thinking spared, less the few tokens that come while a verdict is on its way. What it would have answered there is not recorded.`;
 }

@@ -60,7 +60,10 @@ function reached(run, tokens) {
   return run.attempts[0].steps.find((step) => step.to >= tokens)?.ms_at ?? null;
 }
 
-/** What was not generated, against full thinking on the same question; null where that is not known. */
+/**
+ * What was spared, against full thinking on the same question; null where that is not known. Full thinking took `more`
+ * tokens, of which `tokens` were not generated: the others came while the verdict was on its way.
+ */
 export function spared({ drr, full }) {
   if (!full || full.state !== "done" || !drr.done || drr.state !== "done") return null;
   const [own, whole] = [drr.thinkingTokens, full.thinkingTokens];
@@ -68,7 +71,9 @@ export function spared({ drr, full }) {
   const begun = reached(full, own);
   const ms = begun !== null && full.answerAt !== null && drr.attempts.length === 1 ? Math.max(0, full.answerAt - begun) : null;
   const [all, fullAll] = [drr.generatedTokens, full.generatedTokens];
-  return { tokens: whole - own, of: whole, ms, all, fullAll, same: sameBeginning(drr, full) };
+  const more = whole - own;
+  const discarded = drr.account?.discarded_tokens ?? 0;
+  return { more, discarded, tokens: more - discarded, of: whole, ms, all, fullAll, same: sameBeginning(drr, full) };
 }
 
 /** What is said below the headline. */
@@ -84,12 +89,13 @@ export function explanation(runs) {
   else if (saved && drr.attempts.length > 1) parts.push(`All attempts together took ${count(saved.all ?? 0, "token")}, full thinking ${count(saved.fullAll ?? 0, "token")}.`);
   else if (saved && saved.tokens > 0) {
     const time = saved.ms === null ? "" : `, ${seconds(saved.ms)} of its time`;
-    parts.push(`Full thinking went on for ${count(saved.tokens, "more token")}${time}. They were not generated here.`);
+    const rest = saved.discarded ? `, ${saved.discarded} came while the verdict was on its way and were thrown away` : "";
+    parts.push(`Full thinking went on for ${count(saved.more, "more token")}${time}: ${saved.tokens.toLocaleString("en")} of them were never generated here${rest}.`);
     if (!saved.same) parts.push("The two thought differently from the start, so this is one comparison of two samples.");
   } else if (saved) parts.push("Nothing was spared: full thinking took no longer.");
   else if (wasCut(drr)) parts.push("What full thinking would have taken is not known: it was not run beside this.");
   const discarded = drr.account?.discarded_tokens;
-  if (discarded && drr.attempts.length === 1) parts.push(`${count(discarded, "token")} came while the verdict was on its way, and ${discarded === 1 ? "was" : "were"} thrown away.`);
+  if (discarded && drr.attempts.length === 1 && !(saved?.tokens > 0)) parts.push(`${count(discarded, "token")} came while the verdict was on its way, and ${discarded === 1 ? "was" : "were"} thrown away.`);
   const risk = drr.account?.risk;
   if (risk) parts.push(promise(risk));
   if (drr.account?.judge?.late) parts.push(`${count(drr.account.judge.late, "verdict")} came too late to count.`);
