@@ -156,6 +156,21 @@ def test_texts_go_to_the_steps_that_they_belong_to() -> None:
         assert texts[0].strip()
 
 
+def test_the_text_of_attempts_at_the_same_time_is_that_of_the_one_that_answers() -> None:
+    """They tell their steps as they come, and the winner's text comes at the end."""
+
+    def step(attempt: int, index: int) -> list[Any]:
+        return [1, "step", {"attempt": attempt, "index": index, "tokens": 5, "p_now": 0.5, "p_later": 0.5}]
+
+    details = [{"fate": "abandoned", "thinking_tokens": 5}, {"fate": "accepted", "thinking_tokens": 10}]
+    account = {"stop_cause": "natural", "settings": {"parallel": 2}, "attempts": 2, "attempt_details": details}
+    told = [[2, "reasoning", "One.\n\nTwo."], [3, "content", "2"], [4, "account", account]]
+    events = [step(0, 0), step(1, 0), step(1, 1), *told]
+    run = {"name": "drr", "request": {}, "step_rule": "blank_line", "events": events}
+    program = "return trace.runOf(given).attempts.map((attempt) => attempt.steps.map((step) => step.text))"
+    assert in_node(program, run) == [[""], ["One.\n\n", "Two."]]
+
+
 def test_a_trace_comes_back_as_it_was() -> None:
     traces = examples()
     program = """return given.map((one) => {
