@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 _FOCUSED = """(({ activeElement: on }) => on.id || on.name || on.dataset.title || on.tagName)(document)"""
 
-_COLOURS = "(({ color, backgroundColor }) => [color, backgroundColor])(getComputedStyle(document.documentElement))"
+_COLOURS = """["paper", "ink", "soft", "faint", "sure", "cut"].map((name) =>
+    getComputedStyle(document.documentElement).getPropertyValue(`--${name}`))"""
 
 _FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
@@ -405,12 +406,17 @@ async def test_it_fits_a_phone_and_has_contrast(browser: Any, scheme: str) -> No
             await page(".column.drr .step").first.wait_for()
             width = await page.page.evaluate("document.documentElement.scrollWidth")
             assert width <= 375, "nothing has to be scrolled sideways but what scrolls by itself"
-        ink, paper = await page.page.evaluate(_COLOURS)
-        light, dark = sorted((_luminance(ink), _luminance(paper)), reverse=True)
-        assert (light + 0.05) / (dark + 0.05) > 7
+        paper, ink, *others = await page.page.evaluate(_COLOURS)
+        assert _contrast(ink, paper) > 10
+        assert min(_contrast(other, paper) for other in others) > 4.5
+
+
+def _contrast(one: str, other: str) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
 
 
 def _luminance(colour: str) -> float:
-    channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    channels = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
