@@ -271,6 +271,19 @@ def test_a_terminal_shows_the_step_in_progress_and_colours() -> None:
     assert run.text("reasoning") == "2 + 2 is 4.\n\nSo"
 
 
+def test_a_long_step_shows_its_end_while_it_comes() -> None:
+    console = Console(width=40, height=12, force_terminal=True, file=io.StringIO())
+    run = Run("drr", {})
+    with ResponseView(console, run, acts=True) as view:
+        for number in range(200):
+            view.feed(Event(number, "reasoning", f"line {number}\n"))
+        view._live.refresh()  # type: ignore[union-attr]
+        live = printed(console)
+        assert "line 199" in live
+        assert "line 3\n" not in live
+    assert all(f"line {number}" in printed(console) for number in (0, 3, 199)), "all of it is kept in the end"
+
+
 def test_colours_go_from_amber_to_teal() -> None:
     assert (colour(0.0), colour(1.0), colour(None)) == ("#d9973a", "#26b094", "bright_black")
 

@@ -43,7 +43,7 @@ class ResponseView:
         self._steps, self._answer, self._attempt = StepTexts(run.step_rule), "", 0
         self._stopped = False
         self._live = (
-            Live(console=console, refresh_per_second=12, transient=True, vertical_overflow="visible")
+            Live(console=console, refresh_per_second=12, transient=True, vertical_overflow="crop")
             if console.is_terminal
             else None
         )
@@ -97,10 +97,16 @@ class ResponseView:
     def _in_progress(self) -> RenderableType:
         shown: list[RenderableType] = []
         if self._steps.open.strip():
-            shown.append(_row("…", "bright_black", self._steps.open, dim=True))
+            shown.append(_row("…", "bright_black", self._newest(self._steps.open), dim=True))
         if self._answer.strip():
-            shown += [Text(), Text(self._answer.strip(), style="bold")]
+            shown += [Text(), Text(self._newest(self._answer), style="bold")]
         return Group(*shown)
+
+    def _newest(self, text: str) -> str:
+        """As much of the end of a text as half a screen holds."""
+        width, height = self._console.size
+        lines = text.strip().splitlines()[-max(1, height // 2) :]
+        return "\n".join(lines)[-max(1, width * height // 3) :]
 
     def _show(self, step: ClosedStep) -> None:
         if step.attempt != self._attempt:
