@@ -6,7 +6,7 @@ WORKERS ?= 2
 VLLM ?= 0.32.0 0.33.0
 COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/clients tests/server
 
-.PHONY: help install serve test check check-vllm audit coverage test-slow check-savings evidence evidence-report evidence-real reference
+.PHONY: help install serve test check check-vllm audit coverage test-slow test-browser check-savings evidence evidence-report evidence-real reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ coverage: install ## Measure branch coverage of everything that runs without an 
 
 test-slow: install ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-browser: install ## Drive the page at / with Chromium (Debian: apt-get install chromium), against a played server and a real one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/playground $(ARGS)
 
 check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)

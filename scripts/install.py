@@ -6,11 +6,15 @@ Does nothing if the environment is already what this file and pyproject.toml ask
 """
 
 import hashlib
+import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import time
 import venv
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +23,13 @@ TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 CUDA_BUILT = ("torchvision", "torchaudio", "torchcodec")
 """Packages that vLLM's CPU build requires but that exist for CUDA only and fail on import without it. Text models do
 not need them."""
+
+
+EXPECTED = {
+    False: "It downloads about 1.1 GB (some 200 packages) and takes some 4.5 GB of disk, in several minutes.",
+    True: "It downloads vLLM and CUDA's libraries, several gigabytes, and takes minutes (not measured).",
+}
+"""What the set-up takes, by whether there is a GPU."""
 
 
 def unsupported() -> str | None:
@@ -52,7 +63,7 @@ def install(environment: Path, cuda: bool) -> None:
     """Create `environment` and install everything into it; CalledProcessError if pip fails."""
     venv.create(environment, with_pip=True)
     if cuda:
-        pip(environment, "install", "-q", "-e", f"{ROOT}[gpu,train,dev]")
+        pip(environment, "install", "-e", f"{ROOT}[gpu,train,dev]")
     else:
         install_for_cpu(environment, "-e", f"{ROOT}[cpu,train,dev]")
 
@@ -60,16 +71,57 @@ def install(environment: Path, cuda: bool) -> None:
 def install_for_cpu(environment: Path, *packages: str) -> None:
     """Install `packages`, vLLM's CPU build among them, and the torch that it is built for."""
     # First try a CPU build that pip finds as it is configured (a local folder of wheels, a mirror).
-    if pip(environment, "install", "-q", TORCH, check=False) != 0:
-        pip(environment, "install", "-q", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
-    pip(environment, "install", "-q", *packages)
+    if pip(environment, "install", TORCH, check=False) != 0:
+        pip(environment, "install", TORCH, "--extra-index-url", TORCH_CPU_INDEX)
+    pip(environment, "install", *packages)
     pip(environment, "uninstall", "-q", "-y", *CUDA_BUILT)
 
 
 def pip(environment: Path, *arguments: str, check: bool = True) -> int:
-    """Run the environment's pip; returns its exit status. CalledProcessError if it fails and `check` is true."""
+    """Run the environment's pip and tell how far it is; returns its exit status. CalledProcessError if it fails and
+    `check` is true."""
     command = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, check=check).returncode
+    unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", env=unbuffered) as process:
+        assert process.stdout is not None
+        follow(process.stdout)
+    if check and process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return process.returncode
+
+
+_PACKAGE = re.compile(
+    r"^\s*(?:Downloading|Using cached|Processing) (?:.*/)?(?P<name>[^/\s]+?\.(?:whl|tar\.gz|zip))"
+    r"(?: \((?P<size>[\d.]+) (?P<unit>[kMG]B)\))?$"
+)
+"""A line of pip's that tells of a package that it fetches."""
+
+_BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+def follow(output: Iterable[str]) -> None:
+    """Make of pip's output one line that changes on a terminal, and a line now and then elsewhere."""
+    live = sys.stdout.isatty()
+    begun = last = time.monotonic()
+    packages, size, doing = 0, 0.0, ""
+    for line in output:
+        found = _PACKAGE.match(line.rstrip())
+        if found is not None:
+            packages += 1
+            size += float(found["size"]) * _BYTES[found["unit"]] if found["size"] else 0.0
+            doing = found["name"].partition("-")[0]
+        elif line.startswith("Installing collected packages"):
+            doing = "unpacking, the longest part"
+        else:
+            continue
+        now = time.monotonic()
+        if live or now - last > _SECONDS_BETWEEN_LINES or doing.startswith("unpacking"):
+            last = now
+            told = f"  {packages} packages, {size / 1e9:.2f} GB, {now - begun:.0f} s: {doing}"
+            print(f"\r\x1b[K{told}" if live else told, end="" if live else "\n", flush=True)
+    if live:
+        print("\r\x1b[K", end="", flush=True)
 
 
 def main() -> int:
@@ -82,7 +134,7 @@ def main() -> int:
     marker, want = environment / ".installed", wanted(cuda)
     if marker.exists() and marker.read_text() == want:
         return 0
-    print(f"Installing drr for {'CUDA' if cuda else 'CPU'} into {environment}: a few minutes, once.", flush=True)
+    print(f"Setting up {environment} for {'CUDA' if cuda else 'CPU'}. {EXPECTED[cuda]} Once.", flush=True)
     try:
         install(environment, cuda)
     except subprocess.CalledProcessError as error:

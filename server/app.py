@@ -21,6 +21,7 @@ from drr.loop.rethink import RETHINK_CUE
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server import metrics
+from server.abilities import abilities
 from server.admission.middleware import Admission
 from server.admission.wide_bodies import WideBodies
 from server.anthropic_errors import AnthropicErrors
@@ -38,6 +39,7 @@ from server.messages import DrrMessages
 from server.middleware import GuardOptions
 from server.openapi import describe
 from server.planning import Planner
+from server.playground.files import playground_routes
 from server.promise import Surroundings, changed_options
 from server.refusals import bad_request, unavailable
 from server.responses import DrrResponses
@@ -90,7 +92,11 @@ async def make_app(
     think_at_every_endpoint(args, app.state, runtime, penalties_carry=carry)
     describe(app)
     aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
-    app.router.routes[:0] = own_routes(engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses)
+    app.router.routes[:0] = own_routes(
+        engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses, abilities(runtime)
+    )
+    if not args.drr_no_playground:
+        app.router.routes[:0] = playground_routes()
     if dm is not None:
         metrics.DM_UP.set(1)
     for name in (*pulses, *(["dm"] if dm is not None and dm.engine is not None else [])):

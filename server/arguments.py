@@ -146,6 +146,7 @@ def add_flags(group: Any) -> None:
         type=int,
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
+    group.add_argument("--drr-no-playground", action="store_true", help="no page at /")
     group.add_argument(
         "--drr-effort-map",
         metavar="FILE_OR_JSON",

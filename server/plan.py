@@ -68,8 +68,8 @@ class ResponseAccount:
 @dataclass(slots=True)
 class ResponsePlan:
     """One request: its settings, and what the judge is to see of it. `broken_by` are what breaks the promise of a
-    certified rule from the start; `tools` says whether the answer may or must be a tool call, `may_be_canary` whether the response may think in full for
-    comparison."""
+    certified rule from the start; `tools` says whether the answer may or must be a tool call,
+    `may_be_canary` whether the response may think in full for comparison."""
 
     settings: Settings
     question: str = field(repr=False)  # whoever logs a request's parameters must not log its text

@@ -1,6 +1,7 @@
 """Routes of ours that stand before vLLM's: health, version, the list of models."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
@@ -22,8 +23,9 @@ def own_routes(
     aliases: Sequence[str],
     lifecycle: Lifecycle,
     pulses: Mapping[str, Pulse],
+    told: Mapping[str, Any],
 ) -> list[BaseRoute]:
-    """The routes; `aliases` are what may stand behind a base model's name."""
+    """The routes; `aliases` are what may stand behind a base model's name, `told` is the `drr` object of its card."""
 
     def states() -> dict[str, str]:
         """How every engine is, as far as there is one."""
@@ -71,16 +73,22 @@ def own_routes(
                 listing.data.append(card)
         return listing
 
+    def shown(card: ModelCard) -> dict[str, Any]:
+        """A card as clients see it."""
+        base = card.id in {path.name for path in models.base_model_paths}
+        return {**card.model_dump(), **({"drr": told} if base else {})}
+
     async def list_models(request: Request) -> JSONResponse:
         """All of them."""
-        return JSONResponse((await named_models()).model_dump())
+        listing = await named_models()
+        return JSONResponse({**listing.model_dump(), "data": [shown(card) for card in listing.data]})
 
     async def one_model(request: Request) -> JSONResponse:
         """The model of this name, as OpenAI's clients retrieve it."""
         name = request.path_params["name"]
         for card in (await named_models()).data:
             if card.id == name:
-                return JSONResponse(card.model_dump())
+                return JSONResponse(shown(card))
         message = f"The model `{name}` does not exist."
         error = {"message": message, "type": "NotFoundError", "param": "model", "code": 404}
         return JSONResponse({"error": error}, status_code=404)

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from drr import reference
 from drr.engine.children import kill_engines, own_engines
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import prepare_environment
@@ -42,6 +43,9 @@ from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
 
+_REFERENCE = str(reference.reasoner_folder())
+_START_TAKES = " (half a minute on two CPU cores)"
+
 
 async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
@@ -54,6 +58,7 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     keys = api_keys(args)
     listen_address, sock = _bound(args)
     models = Models()
+    print(f"Starting {_name(args)}{_START_TAKES if args.model == _REFERENCE else ''} ...", flush=True)
     try:
         await _start(models, dms, args, engine_class)
         assert models.reasoner is not None
@@ -144,8 +149,13 @@ def _load_plugin(path: str) -> None:
         raise InputError("--reasoning-parser-plugin", f"{path} cannot be loaded: {cause_of(error)}") from error
 
 
+def _name(args: argparse.Namespace) -> str:
+    name: str = args.served_model_name[0] if args.served_model_name else args.model
+    return name
+
+
 def _invitation(args: argparse.Namespace, address: str, dms: Sequence[Dm], form: ReasoningFormat | None) -> str:
-    name = args.served_model_name[0] if args.served_model_name else args.model
+    name = _name(args)
     judge = "without a DM: plain vLLM, unless the drr object asks for a budget or a scorer"
     if args.drr_scorer:
         judge = f"judged by {args.drr_scorer}"
@@ -159,7 +169,15 @@ def _invitation(args: argparse.Namespace, address: str, dms: Sequence[Dm], form:
     return (
         f"\nServing {name}, {judge}, at {url}/v1.{_thinks(form)} Try:\n\n"
         f"curl -s {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{body}'\n"
+        f"{_page(args, url)}"
     )
+
+
+def _page(args: argparse.Namespace, url: str) -> str:
+    """The last line that is printed: where to see it think."""
+    if args.drr_no_playground or args.uds:
+        return ""
+    return f"\nThe playground is at {url}/\n"
 
 
 def _thinks(form: ReasoningFormat | None) -> str:

@@ -124,6 +124,12 @@ def _eval(options: argparse.Namespace) -> None:
     run(options)
 
 
+def _chat(options: argparse.Namespace) -> int:
+    from drr.cli.chat.command import run
+
+    return run(options)
+
+
 def _reference_build(options: argparse.Namespace) -> None:
     from drr.checks import LARGEST_SEED, check_out_folder, check_range
 
@@ -136,12 +142,13 @@ def _reference_build(options: argparse.Namespace) -> None:
     build(out, quick=bool(options.quick), seed=options.seed or 0)
 
 
-_RUN: dict[str, Callable[[argparse.Namespace], None]] = {
+_RUN: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "distill": _distill,
     "train": _train,
     "calibrate": _calibrate,
     "inspect": _inspect,
     "report": _report,
     "eval": _eval,
+    "chat": _chat,
     "reference build": _reference_build,
 }

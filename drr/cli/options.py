@@ -228,6 +228,22 @@ def add_reference_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="default: 0")
 
 
+def add_chat(parser: argparse.ArgumentParser) -> None:
+    """The options of `drr chat`."""
+    parser.add_argument("question", nargs="?", help="ask this and leave; without it a conversation begins")
+    parser.add_argument("--url", default="http://127.0.0.1:8000/v1", help="any OpenAI-compatible API; %(default)s")
+    parser.add_argument("--model", help="default: the first that the server has")
+    parser.add_argument(
+        "--key-env", metavar="NAME", help="the environment variable that holds the API key; default: DRR_API_KEY"
+    )
+    parser.add_argument("--mode", help="auto, off, shadow, stop or rethink; default: the server's")
+    parser.add_argument("--risk", metavar="SHARE", help="right answers that stopping early may lose, as in 1%%")
+    parser.add_argument("--threshold", type=float, help="the p_now that stops thinking")
+    parser.add_argument("--attempts", type=int, help="attempts that may be made, rejected ones among them")
+    parser.add_argument("--full", action="store_true", default=None, help="then ask again, with full thinking")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the trace, which the page at / can load")
+
+
 Adder = Callable[[argparse.ArgumentParser], None]
 
 COMMANDS: dict[str, tuple[str, Adder]] = {
@@ -237,6 +253,7 @@ COMMANDS: dict[str, tuple[str, Adder]] = {
     "inspect": ("what a DM was trained on, measures and promises", add_inspect),
     "report": ("what a running server has done, saves and loses, by its metrics", add_report),
     "eval": ("strategies side by side: accuracy against tokens", add_eval),
+    "chat": ("watch a model think in the terminal, scores in the margin", add_chat),
     "reference build": (
         "make the tiny reference models from nothing; continues where it was stopped",
         add_reference_build,

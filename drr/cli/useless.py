@@ -98,6 +98,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         ),
         _COLUMNS,
     ),
+    "chat": (),
     "reference build": (),
 }
 """By command."""

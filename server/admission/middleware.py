@@ -65,9 +65,10 @@ class Door:
         *,
         protect_metrics: bool = False,
         most_branches: int = MOST_BRANCHES,
+        also_open: frozenset[str] = frozenset(),
     ) -> "Door":
         paths = OPEN_PATHS if protect_metrics else OPEN_PATHS | {METRICS_PATH}
-        return cls(keys, Bodies(limits), gate, under_way, paths, most_branches=most_branches)
+        return cls(keys, Bodies(limits), gate, under_way, paths | also_open, most_branches=most_branches)
 
 
 class Admission:

@@ -14,6 +14,7 @@ from server.admission.bodies import BodyLimits
 from server.admission.gate import Gate
 from server.admission.middleware import Door
 from server.admission.under_way import UnderWay
+from server.playground.files import playground_paths
 from server.vllm_api import AsyncLLM
 
 logger = logging.getLogger("drr")
@@ -65,6 +66,7 @@ def make_door(args: argparse.Namespace, keys: ApiKeys, engine: AsyncLLM) -> Door
         under_way,
         protect_metrics=args.drr_protect_metrics,
         most_branches=args.drr_max_branches,
+        also_open=frozenset() if args.drr_no_playground else playground_paths(),
     )
 
 

@@ -40,6 +40,7 @@ LEAST: dict[str, list[str]] = {
     "inspect": ["dm"],
     "report": ["--server", "http://s"],
     "eval": ["q.jsonl", "--out", "o", "--reasoner", "r"],
+    "chat": [],
     "reference build": [],
 }
 
@@ -68,6 +69,7 @@ BASES: dict[str, list[list[str]]] = {
     "inspect": [LEAST["inspect"]],
     "report": [LEAST["report"]],
     "eval": [LEAST["eval"], ["q.jsonl", "--out", "o", "--report"], ["logic:5", "--out", "o", "--reasoner", "r"]],
+    "chat": [[]],
     "reference build": [[]],
 }
 """Ways to use a command between which the options with an effect differ."""
@@ -79,6 +81,7 @@ ALWAYS: dict[str, set[str]] = {
     "inspect": {"dm", "server"},
     "report": {"server", "api_key_env", "json"},
     "eval": {"questions", "out", "report", "grader"},
+    "chat": {"question", "url", "model", "key_env", "mode", "risk", "threshold", "attempts", "full", "save"},
     "reference build": {"out", "quick", "seed"},
 }
 """Options that have an effect in every way to use the command (or are refused by their value)."""
