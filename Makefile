@@ -6,7 +6,7 @@ WORKERS ?= 2
 VLLM ?= 0.32.0 0.33.0
 COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/clients tests/server
 
-.PHONY: help install serve test check check-vllm coverage test-slow check-savings evidence evidence-report evidence-real reference
+.PHONY: help install serve test check check-vllm docs coverage test-slow check-savings evidence evidence-report evidence-real reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,12 @@ check: install check-vllm ## Lint and type-check, and look up what is used of vL
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/check_vllm.py
+	$(BIN)/mypy scripts/docs_site.py
+	$(BIN)/codespell
+
+docs: install ## Build the pages of docs/ into site/; every warning and every broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "The pages are in site/index.html"
 
 check-vllm: install ## Look up every name of vLLM that is used in VLLM's versions (skipped where no package index answers)
 	@for version in $(VLLM); do \
@@ -43,10 +49,10 @@ test-slow: install ## Run the tests that take minutes
 check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)
 
-evidence: install ## Compare strategies on the reference test questions, then write the tables of docs/evidence.md (hours)
+evidence: install ## Compare strategies on the reference test questions, then write the tables of docs/evidence-reference.md (hours)
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
-evidence-report: install ## Write the tables and pictures of docs/evidence.md from the recorded outcomes
+evidence-report: install ## Write the tables and pictures of docs/evidence-reference.md from the recorded outcomes
 	$(BIN)/python -m benchmarks.evidence --report $(ARGS)
 
 evidence-real: install ## The same on a real model and real questions (many hours); ARGS="--reasoner ... --set ...", ARGS=--report
