@@ -36,9 +36,10 @@ REQUEST: dict[str, Any] = {
 }
 
 _COMMAND = "python -m clients.sample --report"
-_WIDTH = 116
+_WIDTH = 120
 _SHOWN_SETTINGS = ("mode", "max_lost_correct", "threshold", "patience")
 _SHOWN_STEPS = 1
+_SHOWN_OF_A_STEP = ("index", "p_now", "p_later", "verdict")
 _SHOWN_CHUNKS = 3
 _PLUMBING = frozenset({"id", "object", "created", "model", "system_fingerprint", "service_tier"})
 """What every chunk has and nobody looks at."""
@@ -82,22 +83,33 @@ def curl_command(request: Mapping[str, Any]) -> str:
 def formatted(value: Any, indent: int = 0, before: int = 0) -> str:
     """JSON in which whatever fits a line stands on one; `before` characters stand in front of it already."""
     flat = json.dumps(value, ensure_ascii=False)
-    if not isinstance(value, dict | list) or not value or indent + before + len(flat) < _WIDTH - 1:
+    if not isinstance(value, dict | list) or not value or indent + before + len(flat) < _WIDTH:
         return flat
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+    own = value.values() if isinstance(value, dict) else value
+    parts = [name + formatted(part, indent + 2, len(name)) for name, part in zip(names, own, strict=True)]
     inner = " " * (indent + 2)
-    if isinstance(value, dict):
-        names = [f"{json.dumps(name)}: " for name in value]
-        parts = [name + formatted(own, indent + 2, len(name)) for name, own in zip(names, value.values(), strict=True)]
-        brackets = "{}"
-    else:
-        parts, brackets = [formatted(own, indent + 2) for own in value], "[]"
-    lines = f",\n{inner}".join(parts)
-    return f"{brackets[0]}\n{inner}{lines}\n{' ' * indent}{brackets[1]}"
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    lines = f",\n{inner}".join(_packed(parts, _WIDTH - indent - 2))
+    return f"{opening}\n{inner}{lines}\n{' ' * indent}{closing}"
+
+
+def _packed(parts: Sequence[str], width: int) -> list[str]:
+    """Neighbours that stand on one line each, together on a line as far as they fit."""
+    lines = list[str]()
+    for part in parts:
+        together = f"{lines[-1]}, {part}" if lines else part
+        if lines and "\n" not in together and len(together) < width:
+            lines[-1] = together
+        else:
+            lines.append(part)
+    return lines
 
 
 def without_plumbing(chunk: Mapping[str, Any]) -> dict[str, Any]:
     """A response or a chunk without what is the same in all of OpenAI's, and without what is null."""
-    return {name: _without_nulls(value) for name, value in chunk.items() if name not in _PLUMBING and value is not None}
+    kept = {name: value for name, value in chunk.items() if name not in _PLUMBING and value is not None}
+    return {name: value if name == "drr" else _without_nulls(value) for name, value in kept.items()}
 
 
 def _without_nulls(value: Any) -> Any:
@@ -105,8 +117,8 @@ def _without_nulls(value: Any) -> Any:
         return [_without_nulls(own) for own in value]
     if not isinstance(value, dict):
         return value
-    kept = {name: own for name, own in value.items() if own is not None or name in ("p_now", "p_later")}
-    return {name: own if name == "drr" else _without_nulls(own) for name, own in kept.items() if own != []}
+    kept = {name: own for name, own in value.items() if own is not None and own != []}
+    return {name: own if name == "drr" else _without_nulls(own) for name, own in kept.items()}
 
 
 def shortened(account: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,16 +163,14 @@ def _gap(skipped: int) -> list[str]:
 
 def _short_chunk(chunk: Mapping[str, Any]) -> dict[str, Any]:
     shown = without_plumbing(chunk)
-    if "stop_cause" in (shown.get("drr") or {}):
-        shown["drr"] = _in_short(shown["drr"])
-    for choice in shown["choices"]:
-        if "drr" in choice.get("delta", {}):
-            choice["delta"] = {**choice["delta"], "drr": {"...": "the same"}}
+    account = shown.get("drr") or {}
+    if "stop_cause" in account:
+        shown["drr"] = {"stop_cause": account["stop_cause"], "...": "as above"}
+    if "step" in account:
+        shown["drr"] = {"step": {name: account["step"][name] for name in _SHOWN_OF_A_STEP}}
+    for choice in shown["choices"]:  # the account stands there, too; once is enough to be shown
+        choice["delta"] = {name: own for name, own in choice["delta"].items() if name != "drr" and own != ""}
     return shown
-
-
-def _in_short(account: Mapping[str, Any]) -> dict[str, Any]:
-    return {"stop_cause": account["stop_cause"], "thinking_tokens": account["thinking_tokens"], "...": "as above"}
 
 
 def readme_section(record: Record) -> str:
