@@ -12,7 +12,7 @@ import pytest
 
 from drr.loop.formats import Channels, MarkerTokens, PlainChain, TextMarkers
 from drr.loop.policy import StopCause
-from tests.server.compatibility import COLUMNS, PAGE, RECORD, rows_of, section
+from tests.server.compatibility import COLUMNS, PAGE, RECORD, table, vllm_version
 from tests.server.test_real_tokenizers import (
     ANSWER,
     CALL,
@@ -43,6 +43,7 @@ DEEPSEEKS_CALL = (
     + json.dumps(CALLED[0][1])
     + "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"  # noqa: RUF001
 )
+HARMONYS_NEXT = "<|end|><|start|>assistant"
 HARMONYS_CALL = f"<|channel|>commentary to=functions.count <|constrain|>json<|message|>{json.dumps(CALLED[0][1])}<|call|>"
 
 OBJECT = {"type": "object", "properties": {"apples": {"type": "integer"}}}
@@ -99,19 +100,38 @@ async def test_nudge(case: Case, play: Any) -> None:
 @with_tokenizers
 @every_case
 async def test_tool(case: Case, play: Any) -> None:
-    """A tool call behind thinking that was stopped reaches the tool parser whole."""
+    """A tool call behind thinking that ended by itself reaches the tool parser whole."""
+    parser, call = tool_call_of(case)
     if isinstance(case.form, Channels):
-        parser, answered = "openai", case.ids(HARMONYS_CALL)
-        pytest.skip("a stop leads gpt-oss into its final channel, where it calls no function")
-    if case.model == "gptoss":
-        pytest.skip("gpt-oss's tokenizer has no tool calls but harmony's")
-    parser, call = ("deepseek_v3", DEEPSEEKS_CALL) if case.model == "deepseek_v3" else ("hermes", CALL)
-    answered = case.ended(call)
+        turn = case.ids(case.opening + THINKING + HARMONYS_NEXT + call)
+    else:
+        turn = case.turn(answer=call)
+    shown, _ = await play(case, case.prompt(), turn, tool_parser=parser, tools=TOOLS)
+    assert arguments_of(shown) == CALLED
+
+
+@with_tokenizers
+@every_case
+async def test_tool_behind_a_stop(case: Case, play: Any) -> None:
+    parser, call = tool_call_of(case)
+    if isinstance(case.form, Channels):
+        pytest.skip("a stop leads gpt-oss into its final channel, where it answers in words")
+    if isinstance(case.form, PlainChain):
+        pytest.skip("a stop puts an answer cue behind a plain chain of thought, which is answered in words")
     shown, _ = await play(
-        case, case.prompt(), case.turn(), answered, tool_parser=parser, tools=TOOLS, scores=(0.95,)
+        case, case.prompt(), case.turn(), case.ended(call), tool_parser=parser, tools=TOOLS, scores=(0.95,)
     )
     assert shown.outcome.stop_cause is StopCause.SURE
     assert arguments_of(shown) == CALLED
+
+
+def tool_call_of(case: Case) -> tuple[str, str]:
+    """The tool parser for this tokenizer, and a call as its model writes it."""
+    if isinstance(case.form, Channels):
+        return "openai", HARMONYS_CALL
+    if case.model == "gptoss":
+        pytest.skip("the tokenizer of gpt-oss was tried, whose tool calls are in channels")
+    return ("deepseek_v3", DEEPSEEKS_CALL) if case.model == "deepseek_v3" else ("hermes", CALL)
 
 
 @with_tokenizers
@@ -119,8 +139,25 @@ async def test_tool(case: Case, play: Any) -> None:
 async def test_json(case: Case, play: Any) -> None:
     """The grammar is for the answer alone: the thinking runs without it, and the answer's request has it."""
     asked = {"type": "json_schema", "json_schema": {"name": "apples", "schema": OBJECT}}
+    drr = {"thinking_in": "reasoning"} if isinstance(case.form, PlainChain) else {}
     shown, script = await play(
-        case, case.prompt(), case.turn(), case.ended(JSON_ANSWER), scores=(0.95,), response_format=asked
+        case, case.prompt(), case.turn(), case.ended(JSON_ANSWER), scores=(0.95,), response_format=asked, drr=drr
     )
     assert shown.content.endswith(JSON_ANSWER)
     assert script.grammars == [False, True]
+
+
+def test_the_page_shows_what_was_recorded() -> None:
+    recorded = json.loads(RECORD.read_text())
+    assert table(recorded) in (ROOT / PAGE).read_text(), "write it with: python -m tests.server.compatibility --report"
+    assert {column for row in recorded["rows"] for column in row["outcomes"]} == set(COLUMNS.values())
+
+
+@with_tokenizers
+def test_the_record_is_of_these_parsers() -> None:
+    recorded = json.loads(RECORD.read_text())
+    if recorded["vllm"] != vllm_version():
+        pytest.skip(f"recorded with vLLM {recorded['vllm']}")
+    found = {(row["tokenizer"], row["parser"], row["kind"]) for row in recorded["rows"]}
+    cases = [(str(parameters.id), parameters.values[0]) for parameters in CASES]
+    assert found == {(case.model, name.partition("-")[2], case.form.kind) for name, case in cases}
