@@ -15,6 +15,7 @@ from vllm.logprobs import Logprob
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from drr.engine.formats import encode, tool_openers
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
 from drr.loop.formats import Channels, PlainChain, ReasoningFormat
 from drr.loop.response import Outcome
 from drr.loop.rule import Rule
@@ -25,7 +26,7 @@ from server.plan import PLAN_KEY, ResponsePlan, Tools
 from server.resolve import resolve
 from server.runtime import DrrRuntime
 from server.schema import DrrRequest
-from server.settings import DEFAULT_NUDGE_CUE, Defaults
+from server.settings import Defaults
 from server.vllm_api import (
     AsyncLLM,
     ChatCompletionRequest,
