@@ -29,7 +29,7 @@ check: install check-vllm ## Lint and type-check, and look up what is used of vL
 	$(BIN)/codespell
 
 docs: install ## Build the pages of docs/ into site/; every warning and every broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "The pages are in site/index.html"
 
 check-vllm: install ## Look up every name of vLLM that is used in VLLM's versions (skipped where no package index answers)

@@ -3,7 +3,8 @@
 A full run: the reference Reasoner thinks about calibration questions, and an answer is forced at every step; the DM and
 the scorers are calibrated on these records in the same way; then `drr eval` runs on the test questions. A run that was
 stopped continues.
-With `--report`: tables and pictures are made again from the recorded outcomes and written into docs/evidence-reference.md.
+With `--report`: tables and pictures are made again from the recorded outcomes and written into the page
+docs/evidence-reference.md.
 
     python -m benchmarks.evidence [--limit N] [--jobs N] [--work FOLDER] [--out benchmarks/results/evidence]
     python -m benchmarks.evidence --report [--out benchmarks/results/evidence]        runs nothing

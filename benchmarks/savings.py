@@ -7,7 +7,7 @@ chosen and certified on other questions when the DM was made. `off` and `auto` r
 wall-clock times. Certified risks are included if the server's DM has them.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 100] [--out benchmarks/results/savings.json]
-    python -m benchmarks.savings --page docs/evidence-reference.md   writes the recorded results into the page, measures nothing
+    python -m benchmarks.savings --page docs/evidence-reference.md    writes what is recorded, measures nothing
 """
 
 import argparse

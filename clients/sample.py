@@ -36,7 +36,7 @@ REQUEST: dict[str, Any] = {
 }
 
 _COMMAND = "python -m clients.sample --report"
-_WIDTH = 120
+_WIDTH = 104
 _SHOWN_SETTINGS = ("mode", "max_lost_correct", "threshold", "patience")
 _SHOWN_STEPS = 1
 _SHOWN_OF_A_STEP = ("index", "p_now", "p_later", "verdict")

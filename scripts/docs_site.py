@@ -25,6 +25,8 @@ _FENCE = re.compile(r"^ {0,3}(```|~~~)")
 _TITLE = re.compile(r"^# (.+)$", re.MULTILINE)
 _HIDDEN_FROM_SEARCH = "---\nsearch:\n  exclude: true\n---\n"
 _SUMMARY_LENGTH = 300
+_NO_PROSE = ("#", "<!", "|", "```", "- ", "> ", "![")
+"""What a heading, a comment, a table, code, a list, a quotation and a picture begin with."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -120,7 +122,7 @@ def title_of(text: str) -> str:
 def summary_of(text: str) -> str:
     """A page's first paragraph, without links and line breaks."""
     paragraphs = [part.strip() for part in text.split("\n\n")]
-    first = next((part for part in paragraphs if part and part[0] not in "#<!|`-"), "")
+    first = next((part for part in paragraphs if part and not part.startswith(_NO_PROSE)), "")
     plain = " ".join(_LINK.sub(r"\2", first).split())
     return plain if len(plain) <= _SUMMARY_LENGTH else plain[:_SUMMARY_LENGTH].rpartition(" ")[0] + " ..."
 

@@ -34,7 +34,9 @@ CAUSES: tuple[Cause, ...] = (
     ),
     Cause(StopCause.SURE, _JUDGE, "`p_now` reached the threshold: an answer here is likely to be right."),
     Cause(StopCause.HOPELESS, _JUDGE, "`p_later` is at most `hopeless`: more thinking is not expected to help."),
-    Cause(StopCause.NO_GAIN, _JUDGE, "`p_later` is above `p_now` by no more than `min_gain`: more thinking gains little."),
+    Cause(
+        StopCause.NO_GAIN, _JUDGE, "`p_later` is above `p_now` by no more than `min_gain`: more thinking gains little."
+    ),
     Cause(StopCause.MAX_STEPS, _LIMIT, "The request's `max_steps` was reached.", "Raise it if answers are worse."),
     Cause(
         StopCause.MAX_THINKING_TOKENS,

@@ -96,9 +96,7 @@ def test_commands_are_of_programs_that_are_meant(block: Block) -> None:
         assert shlex.split(command)[0] in KNOWN_PROGRAMS, command
 
 
-@pytest.mark.parametrize(
-    ("block", "command"), DRR, ids=[f"{block.place}: {command}" for block, command in DRR]
-)
+@pytest.mark.parametrize(("block", "command"), DRR, ids=[f"{block.place}: {command}" for block, command in DRR])
 def test_drr_commands_are_taken_by_the_real_parsers(block: Block, command: str) -> None:
     _, *arguments = shlex.split(command)
     check_drr(arguments)
@@ -127,9 +125,7 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("block", "command"), MODULES, ids=[f"{block.place}: {command}" for block, command in MODULES]
-)
+@pytest.mark.parametrize(("block", "command"), MODULES, ids=[f"{block.place}: {command}" for block, command in MODULES])
 def test_options_of_modules_are_in_their_sources(block: Block, command: str) -> None:
     module, *arguments = shlex.split(command)[2:]
     if module == "pytest":

@@ -70,6 +70,14 @@ def test_the_record_is_of_today() -> None:
     assert sum(count or 0 for count in counts) == RECORDED.response["usage"]["completion_tokens"]
 
 
+def test_what_readme_says_about_the_sample_holds() -> None:
+    account = Account.model_validate(RECORDED.response["drr"])
+    assert account.steps
+    threshold, patience = account.settings["threshold"], account.settings["patience"]
+    assert (account.stop_cause, patience, len(account.steps)) == ("sure", 2, 4)
+    assert [(step.p_now or 0.0) >= threshold for step in account.steps] == [False, False, True, True]
+
+
 def test_what_was_streamed_is_what_came_whole() -> None:
     deltas = [choice["delta"] for chunk in RECORDED.chunks for choice in chunk["choices"]]
     message = RECORDED.response["choices"][0]["message"]
@@ -119,6 +127,6 @@ def test_readmes_call_of_the_sdk_prints_it(replaying: str) -> None:
 def test_json_stands_on_lines_that_are_not_too_long() -> None:
     text = sample.formatted({"a": list(range(60)), "b": {"c": "x" * 90, "d": [{"e": "y" * 90}]}, "f": None})
     assert json.loads(text)["b"]["d"] == [{"e": "y" * 90}]
-    assert max(map(len, text.splitlines())) <= 120
+    assert max(map(len, text.splitlines())) <= 104
     assert sample.formatted([]) == "[]"
     assert httpx.URL(sample.URL).path == "/v1"

@@ -44,7 +44,9 @@ DEEPSEEKS_CALL = (
     + "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"  # noqa: RUF001
 )
 HARMONYS_NEXT = "<|end|><|start|>assistant"
-HARMONYS_CALL = f"<|channel|>commentary to=functions.count <|constrain|>json<|message|>{json.dumps(CALLED[0][1])}<|call|>"
+HARMONYS_CALL = (
+    f"<|channel|>commentary to=functions.count <|constrain|>json<|message|>{json.dumps(CALLED[0][1])}<|call|>"
+)
 
 OBJECT = {"type": "object", "properties": {"apples": {"type": "integer"}}}
 JSON_ANSWER = '{"apples": 36}'
