@@ -1,6 +1,6 @@
 """The keys of a request's `drr` object, as data: what each means, and where it has an effect.
 
-The schema, its validation, the page's table and the tests are made from this table. A key is honoured, or refused with an
+The schema, its validation, a page's table and the tests are made from this table. A key is honoured, or refused with an
 error that names it; none is ever accepted without effect.
 """
 

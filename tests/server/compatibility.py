@@ -1,4 +1,4 @@
-"""Run the tests of what works with each reasoning parser, and write the table of docs/your-model.md from their outcomes.
+"""Run the tests of what works with each reasoning parser, and write the table of docs/your-model.md from them.
 
 python -m tests.server.compatibility             runs the tests, records, writes the table
 python -m tests.server.compatibility --report    writes the table from the record
@@ -100,7 +100,7 @@ def _cell(outcomes: Sequence[str], notes: list[str]) -> str:
         return "no" if "failed" in tried else "yes"
     reasons = dict.fromkeys(outcomes)
     notes += [reason for reason in reasons if reason not in notes]
-    return f"– ({', '.join(str(notes.index(reason) + 1) for reason in reasons)})"  # noqa: RUF001
+    return f"– ({', '.join(str(notes.index(reason) + 1) for reason in reasons)})"
 
 
 def main(argv: Sequence[str]) -> int:
