@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,9 +19,10 @@ import pytest
 from clients import sample
 from clients.sample import OBJECT_PAGE, RECORD, Record
 from server.wire import Account, StepChunk
-from tests.docs.pages import README, ROOT, blocks
+from tests.docs.pages import README, ROOT, Block, blocks
 
 RECORDED = Record.read(RECORD)
+QUICKSTART, CLIENTS = ROOT / "docs" / "quickstart.md", ROOT / "docs" / "clients.md"
 
 
 @pytest.fixture
@@ -109,24 +111,46 @@ def test_readmes_curl_gets_it(replaying: str) -> None:
     assert json.loads(answered.stdout) == RECORDED.response
 
 
-def test_readmes_call_of_the_sdk_prints_it(replaying: str) -> None:
-    (block,) = (block for block in blocks(README) if block.language == "python")
-    assert sample.URL in block.text
+def run_python(block: Block, url: str) -> str:
+    """What a block prints whose client is told another address."""
     printed = io.StringIO()
     names: dict[str, Any] = {}
     with contextlib.redirect_stdout(printed):
-        exec(compile(block.text.replace(sample.URL, replaying), README.name, "exec"), names)
+        exec(compile(block.text.replace(sample.URL, url), block.place, "exec"), names)
     names["client"].close()
+    return printed.getvalue()
+
+
+def test_readmes_call_of_the_sdk_prints_it(replaying: str) -> None:
+    (block,) = (block for block in blocks(README) if block.language == "python")
+    assert sample.URL in block.text
     account = RECORDED.response["drr"]
-    assert printed.getvalue().split() == [
+    assert run_python(block, replaying).split() == [
         *RECORDED.response["choices"][0]["message"]["content"].split(),
         *(account["stop_cause"], str(account["thinking_tokens"])),
     ]
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl was not found")
+def test_the_quick_starts_comparison_runs(replaying: str) -> None:
+    (block,) = (block for block in blocks(QUICKSTART) if block.language == "sh" and "curl" in block.text)
+    command = block.text.replace(sample.URL, replaying).replace("python3", sys.executable)
+    printed = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines() == ["sure 35", "sure 35"]
+
+
+@pytest.mark.parametrize("page", [QUICKSTART, CLIENTS], ids=lambda page: page.name)
+def test_other_calls_of_the_sdk_run(page: Path, replaying: str) -> None:
+    block = next(block for block in blocks(page) if block.language == "python")
+    assert "from openai import OpenAI" in block.text
+    printed = run_python(block, replaying)
+    message = RECORDED.response["choices"][0]["message"]
+    assert "".join(printed.split()) == "".join((message["reasoning"] + message["content"] + "sure").split())
+
+
 def test_json_stands_on_lines_that_are_not_too_long() -> None:
-    text = sample.formatted({"a": list(range(60)), "b": {"c": "x" * 90, "d": [{"e": "y" * 90}]}, "f": None})
-    assert json.loads(text)["b"]["d"] == [{"e": "y" * 90}]
+    text = sample.formatted({"a": list(range(60)), "b": {"c": "x" * 90, "d": [{"e": "y" * 80}]}, "f": None})
+    assert json.loads(text)["b"]["d"] == [{"e": "y" * 80}]
     assert max(map(len, text.splitlines())) <= 104
     assert sample.formatted([]) == "[]"
     assert httpx.URL(sample.URL).path == "/v1"
