@@ -33,8 +33,9 @@ def _choices(action: argparse.Action) -> str:
 def _default(action: argparse.Action) -> str:
     if action.default in (None, False):
         return ""
-    text = repr(action.default) if isinstance(action.default, str) else f"{action.default:g}"
-    return f"`{text}`"
+    if not isinstance(action.default, str):
+        return f"`{action.default:g}`"
+    return f"`{action.default}`" if action.default.split() == [action.default] else f"`{action.default!r}`"
 
 
 PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
