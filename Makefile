@@ -27,6 +27,7 @@ check: install check-vllm ## Lint and type-check, and look up what is used of vL
 	$(BIN)/mypy scripts/check_vllm.py
 	$(BIN)/mypy scripts/docs_site.py
 	$(BIN)/codespell
+	$(BIN)/pymarkdown scan README.md docs
 
 docs: install ## Build the pages of docs/ into site/; every warning and every broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
