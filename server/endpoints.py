@@ -97,7 +97,7 @@ def endpoint_of(path: str) -> Endpoint:
 
 
 def markdown_table() -> str:
-    """README's table of the endpoints."""
+    """The table of the endpoints."""
     rows = [
         "| endpoint | `drr` object | `X-DRR` | `<name>:drr` | `<name>:full` |",
         "| --- | --- | --- | --- | --- |",

@@ -1,6 +1,6 @@
 """The keys of a request's `drr` object, as data: what each means, and where it has an effect.
 
-The schema, its validation, README's table and the tests are made from this table. A key is honoured, or refused with an
+The schema, its validation, a page's table and the tests are made from this table. A key is honoured, or refused with an
 error that names it; none is ever accepted without effect.
 """
 
@@ -228,13 +228,13 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("report", "`steps`, `summary` or `none`", "`steps`; `summary` in mode `off`"),
 )
-"""All keys, in the order in which README tells of them."""
+"""All keys, in the order in which the page tells of them."""
 
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 
 
 def markdown_table() -> str:
-    """README's table of the keys."""
+    """The table of the keys."""
     rows = ["| key | meaning | default | modes |", "| --- | --- | --- | --- |"]
     for key in KEYS:
         modes = "all" if not key.refused else ", ".join(f"`{mode}`" for mode in key.modes())
