@@ -41,9 +41,12 @@ TOUCHED: tuple[Touch, ...] = (
     # The chat handler
     Touch(f"{_CHAT}.serving:OpenAIServingChat.engine_client", "it generates through the thinking engine"),
     Touch(f"{_CHAT}.serving:OpenAIServingChat.parser_cls", "replaced by the parser that takes the loop's word"),
+    Touch(f"{_CHAT}.serving:OpenAIServingChat.trust_request_chat_template", "asked of an untyped handler"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", "makes extra_args of vllm_xargs"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.include_reasoning", "asked of an untyped request"),
     Touch("vllm.parser.abstract_parser:Parser.is_reasoning_end(input_ids, /)", "vLLM asks it of DRR's parser"),
+    Touch("vllm.sampling_params:SamplingParams.verify", "called before the thinking"),
+    Touch("vllm.sampling_params:StructuredOutputsParams._backend", "which backend will compile a grammar"),
     # Engines
     Touch(
         f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"
