@@ -136,6 +136,7 @@ class ThinkingEngine(AsyncLLM):
         finally:
             self._admitted.difference_update(admitted)
             self._note_rest(plan, params.n, ending, error, spans)
+            ending.close()
 
     def _note(self, plan: ResponsePlan, index: int, event: Event, ending: Exit) -> None:
         """Keep what an event says for the account and the metrics."""
