@@ -187,7 +187,7 @@ class _AttemptSpan:
         """A boundary has been decided."""
         self._last_step = time.time_ns()
         known = {"drr.p_now": step.p_now, "drr.p_later": step.p_later, "drr.judge.ms": step.ms}
-        attributes = {name: value for name, value in known.items() if value is not None}
+        attributes: dict[str, Any] = {name: value for name, value in known.items() if value is not None}
         attributes |= {"drr.step": step.index, "drr.step.tokens": step.tokens, "drr.verdict": step.verdict.value}
         self._span.add_event("boundary", {**attributes, **({"drr.late": True} if step.late else {})})
 

@@ -107,7 +107,8 @@ def told() -> float:
 
 
 def responses() -> float:
-    return sum(sample.value for sample in metrics.RESPONSES.collect()[0].samples if sample.name.endswith("_total"))
+    (family,) = metrics.RESPONSES.collect()
+    return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
 
 
 MODES: list[dict[str, Any] | None] = [
