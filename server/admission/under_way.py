@@ -53,6 +53,8 @@ class Exchange:
         """Why the response was ended from outside, if it was."""
         self.request_id: str | None = None
         """The engine's name of the response, once it has one."""
+        self.makers = 0
+        """How many are at work on the response in the engine; each of them tells the log if it is cut off."""
         self.logged = False
         """Whether the log knows already that the response ended early."""
         self.sending_since: float | None = None
@@ -85,7 +87,7 @@ class Exchange:
         if not self._cut.is_set():
             answering.result()
             return
-        if not self.logged:  # nothing was being generated
+        if not self.logged and not self.makers:  # nothing was being generated
             named = {} if self.request_id is None else {"request_id": self.request_id}
             logger.warning("A response at %s was cut off by %s", path_of(self._scope), self.cut_by, extra=named)
         if not self._complete:
