@@ -22,6 +22,9 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 ABORT = "drr.abort"
 """The extension of a scope that drops the connection without waiting for what has not been read."""
 
+_CLOSED = "the handler is closed"
+"""uvloop's word of a connection that its client has just reset, before uvicorn knows."""
+
 _SECONDS_TO_END = 5.0
 """What an application that was told that its client left may take before it is cancelled."""
 
@@ -121,6 +124,9 @@ class Exchange:
         self.sending_since = time.monotonic()
         try:
             await self._send_on(message)
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
         finally:
             self.sending_since = None
         self._complete = self._complete or is_last
