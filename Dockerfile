@@ -40,7 +40,8 @@ COPY pyproject.toml /src/
 COPY scripts /src/scripts
 RUN python3 /src/scripts/image.py cpu /opt/drr
 COPY --from=wheel /wheels /wheels
-RUN /opt/drr/bin/pip install -q --no-deps --no-index /wheels/*.whl
+RUN /opt/drr/bin/pip install -q --no-deps --no-index /wheels/*.whl \
+    && python3 /src/scripts/sbom.py /opt/drr /opt/drr/sbom.cdx.json
 
 
 FROM python AS cpu
@@ -79,7 +80,8 @@ COPY pyproject.toml /opt/drr-build/
 COPY scripts /opt/drr-build/scripts
 RUN python3 /opt/drr-build/scripts/image.py cuda /opt/drr
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
-    /opt/drr/bin/pip install -q --no-deps --no-index /wheels/*.whl
+    /opt/drr/bin/pip install -q --no-deps --no-index /wheels/*.whl \
+    && python3 /opt/drr-build/scripts/sbom.py /opt/drr /opt/drr/sbom.cdx.json
 ENV PATH=/opt/drr/bin:$PATH \
     HF_HOME=/models \
     PYTHONUNBUFFERED=1 \

@@ -6,7 +6,7 @@ WORKERS ?= 2
 VLLM ?= 0.32.0 0.33.0
 COVERED ?= tests/loop tests/tasks tests/judge tests/engine tests/learn tests/certify tests/evaluate tests/cli tests/clients tests/server
 
-.PHONY: help install serve test check check-vllm coverage test-slow test-browser check-savings evidence evidence-report evidence-real reference
+.PHONY: help install serve test check check-vllm audit docs coverage test-slow test-browser check-savings evidence evidence-report evidence-real reference
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,11 +20,24 @@ serve: install ## Serve the reference models on port 8000; ARGS="--model ... --d
 test: install check ## Lint, type-check and run the tests, WORKERS files at a time (each may start an engine or two)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
-check: install check-vllm ## Lint and type-check, and look up what is used of vLLM in the versions that are supported
+check: install check-vllm audit ## Lint and type-check, look up what is used of vLLM, and known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/check_vllm.py
+	$(BIN)/mypy scripts/audit.py scripts/sbom.py
+	$(BIN)/mypy scripts/docs_site.py
+	$(BIN)/codespell
+	$(BIN)/pymarkdown scan README.md docs
+
+audit: install ## Look up known vulnerabilities of what DRR needs (skipped where no service answers)
+	@$(BIN)/python scripts/audit.py; status=$$?; \
+	if [ $$status -eq 3 ]; then echo "Vulnerabilities were not looked up: no service answered"; \
+	elif [ $$status -ne 0 ]; then exit $$status; fi
+
+docs: install ## Build the pages of docs/ into site/; every warning and every broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The pages are in site/index.html"
 
 check-vllm: install ## Look up every name of vLLM that is used in VLLM's versions (skipped where no package index answers)
 	@for version in $(VLLM); do \
@@ -46,10 +59,10 @@ test-browser: install ## Drive the page at / with Chromium (Debian: apt-get inst
 check-savings: install ## Measure accuracy and tokens on the 600 reference test questions that are in distribution
 	$(BIN)/python -m benchmarks.savings $(ARGS)
 
-evidence: install ## Compare strategies on the reference test questions, then write the tables of docs/evidence.md (hours)
+evidence: install ## Compare strategies on the reference test questions, then write the tables of docs/evidence-reference.md (hours)
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
-evidence-report: install ## Write the tables and pictures of docs/evidence.md from the recorded outcomes
+evidence-report: install ## Write the tables and pictures of docs/evidence-reference.md from the recorded outcomes
 	$(BIN)/python -m benchmarks.evidence --report $(ARGS)
 
 evidence-real: install ## The same on a real model and real questions (many hours); ARGS="--reasoner ... --set ...", ARGS=--report

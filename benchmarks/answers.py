@@ -35,10 +35,15 @@ def question(number: int) -> str:
     return _QUESTIONS[number % len(_QUESTIONS)]
 
 
+def asked(number: int, *, stream: bool, **fields: Any) -> dict[str, Any]:
+    """The body of a request for question `number`."""
+    messages = [{"role": "user", "content": question(number)}]
+    return {"model": "drr-reference", "messages": messages, "seed": number, "stream": stream, **fields}
+
+
 async def ask(client: httpx.AsyncClient, url: str, number: int, *, stream: bool, **fields: Any) -> Answer:
     """Ask question `number`; what becomes of it is never an exception."""
-    messages = [{"role": "user", "content": question(number)}]
-    body = {"model": "drr-reference", "messages": messages, "seed": number, "stream": stream, **fields}
+    body = asked(number, stream=stream, **fields)
     begun = time.perf_counter()
     first = 0.0
     try:
@@ -48,9 +53,14 @@ async def ask(client: httpx.AsyncClient, url: str, number: int, *, stream: bool,
     except httpx.HTTPError as error:
         return Answer("broken", type(error).__name__, first, time.perf_counter() - begun)
     seconds = time.perf_counter() - begun
-    if response.status_code != 200:
-        after = float(response.headers.get("retry-after", 0))
-        return Answer(*_error(text, str(response.status_code)), first, seconds, retry_after=after)
+    after = float(response.headers.get("retry-after", 0))
+    return judged(response.status_code, text, first, seconds, stream=stream, retry_after=after)
+
+
+def judged(status: int, text: str, first: float, seconds: float, *, stream: bool, retry_after: float = 0.0) -> Answer:
+    """What became of a request that was answered with this text."""
+    if status != 200:
+        return Answer(*_error(text, str(status)), first, seconds, retry_after=retry_after)
     fate, code, account = _streamed(text) if stream else _whole(text)
     return Answer(fate, code, first, seconds, account)
 

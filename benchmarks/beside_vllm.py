@@ -19,7 +19,7 @@ from rich.markdown import Markdown
 
 from benchmarks.launch import DRR_SERVE, VLLM_SERVE, running
 from benchmarks.load_report import spread
-from benchmarks.pages import check_section, write_section
+from benchmarks.pages import PERFORMANCE_PAGE, check_section, write_section
 from drr.engine.devices import cpu_engine_defaults, on_cpu, prepare_environment
 from drr.errors import InputError
 from drr.files import read_json_object, write_whole
@@ -108,7 +108,7 @@ async def servers(
         if cores is not None:
             stack.enter_context(cores.confined())
         if on_cpu():
-            raw, process = await stack.enter_async_context(running([*_cpu_flags(), *common], VLLM_SERVE))
+            raw, process = await stack.enter_async_context(running([*cpu_flags(), *common], VLLM_SERVE))
             if cores is not None:
                 cores.free_engine(process.pid)
             drr = {name: (await stack.enter_async_context(running(own, DRR_SERVE)))[0] for name, own in ours.items()}
@@ -125,7 +125,7 @@ def cache_salt(mode: str) -> dict[str, str]:
     return {"cache_salt": mode}
 
 
-def _cpu_flags() -> list[str]:
+def cpu_flags() -> list[str]:
     """What `drr serve` gives an engine on a CPU, as flags for raw vLLM."""
     flags = []
     for name, value in cpu_engine_defaults().items():
@@ -175,7 +175,7 @@ def run(
     *,
     split: bool,
 ) -> int:
-    """Parse the options, then measure and record, or with `--report` write section `name` of the README from what is
+    """Parse the options, then measure and record, or with `--report` write section `name` of the page from what is
     recorded. Returns the exit status.
 
     `split` is the default of `--split`. Whatever `measure` yields is recorded immediately, sorted by `place`; it
@@ -185,14 +185,14 @@ def run(
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results") / module)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--split", action=argparse.BooleanOptionalAction, default=split, help="split the cores")
-    parser.add_argument("--report", action="store_true", help="only write what is recorded into the README")
-    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--report", action="store_true", help="only write what is recorded into the page")
+    parser.add_argument("--page", type=Path, default=PERFORMANCE_PAGE)
     options = parser.parse_args()
     try:
         if options.report:
-            check_section(options.readme, name)
+            check_section(options.page, name)
             text = section(_measured(options.out))
-            write_section(options.readme, name, f"python -m benchmarks.{module} --report", text)
+            write_section(options.page, name, f"python -m benchmarks.{module} --report", text)
             return 0
         prepare_environment(quiet=True)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 A full run: the reference Reasoner thinks about calibration questions, and an answer is forced at every step; the DM and
 the scorers are calibrated on these records in the same way; then `drr eval` runs on the test questions. A run that was
 stopped continues.
-With `--report`: tables and pictures are made again from the recorded outcomes and written into docs/evidence.md.
+With `--report`: tables and pictures are made again from the recorded outcomes and written into the page
+docs/evidence-reference.md.
 
     python -m benchmarks.evidence [--limit N] [--jobs N] [--work FOLDER] [--out benchmarks/results/evidence]
     python -m benchmarks.evidence --report [--out benchmarks/results/evidence]        runs nothing
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.launch import run_drr
-from benchmarks.pages import EVIDENCE_PAGE, check_section, link_to, write_section
+from benchmarks.pages import REFERENCE_PAGE, check_section, link_to, write_section
 from drr import reference
 from drr.certify.scorer_names import asking
 from drr.cli.eval_command import Judges
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only the first so many test questions")
     parser.add_argument("--jobs", type=int, help="engines at a time, a CPU core each (default 1); they slow each other")
     parser.add_argument("--report", action="store_true", help="run nothing: report the outcomes that are there")
-    parser.add_argument("--page", type=Path, default=EVIDENCE_PAGE)
+    parser.add_argument("--page", type=Path, default=REFERENCE_PAGE)
     options = parser.parse_args()
     if options.report and (options.work, options.limit, options.jobs) != (None, None, None):
         parser.error("--report runs nothing: --work, --limit and --jobs have no meaning with it")

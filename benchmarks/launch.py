@@ -2,16 +2,20 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import httpx
 
 _START_SECONDS = 300.0
+_TOLD = 4000
+"""Bytes of a failed server's log that are shown."""
 
 DRR_SERVE = ("drr.cli", "serve")
 VLLM_SERVE = ("vllm.entrypoints.launchers.api_server.entry",)
@@ -33,22 +37,23 @@ async def served(arguments: Sequence[str] = (), command: Sequence[str] = DRR_SER
 
 @contextlib.asynccontextmanager
 async def running(
-    arguments: Sequence[str], command: Sequence[str] = DRR_SERVE
+    arguments: Sequence[str], command: Sequence[str] = DRR_SERVE, log: Path | None = None, path: str = "/health"
 ) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Like `served`, but yields the base URL and the process."""
+    """Like `served`, but yields the base URL and the process, once `path` answers 200. What the server says goes to the
+    file `log`, where one is named, and to stderr where it fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     whole = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port), *arguments]
-    with tempfile.TemporaryFile() as log:
-        process = await asyncio.create_subprocess_exec(*whole, stdout=log, stderr=asyncio.subprocess.STDOUT)
+    with tempfile.TemporaryFile() if log is None else log.open("w+b") as out:
+        process = await asyncio.create_subprocess_exec(*whole, stdout=out, stderr=asyncio.subprocess.STDOUT)
         url = f"http://127.0.0.1:{port}"
         try:
-            await _healthy(url, process)
+            await _healthy(url, process, path)
             yield url, process
         except RuntimeError:
-            log.seek(0)
-            sys.stderr.buffer.write(log.read()[-4000:])
+            out.seek(max(0, out.seek(0, os.SEEK_END) - _TOLD))
+            sys.stderr.buffer.write(out.read(_TOLD))
             raise
         finally:
             await _stopped(process)
@@ -63,14 +68,14 @@ async def _stopped(process: asyncio.subprocess.Process) -> None:
             process.kill()
 
 
-async def _healthy(url: str, process: asyncio.subprocess.Process) -> None:
+async def _healthy(url: str, process: asyncio.subprocess.Process, path: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     async with httpx.AsyncClient() as client:
         while time.monotonic() < deadline:
             if process.returncode is not None:
                 raise RuntimeError(f"the server ended with status {process.returncode}")
             with contextlib.suppress(httpx.TransportError):
-                if (await client.get(f"{url}/health")).status_code == 200:
+                if (await client.get(f"{url}{path}")).status_code == 200:
                     return
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.1)
     raise RuntimeError(f"the server was not healthy after {_START_SECONDS:.0f} s")

@@ -125,14 +125,14 @@ async def drive(
             for sample in samples:
                 if sample.end is None and sample.error is None:
                     sample.error = "unfinished when the time was over"
-    stolen = _stolen(before, psutil.cpu_times())
+    stolen = stolen_share(before, psutil.cpu_times())
     for sample, events in kept:  # only now, when nothing is timed any more
         sample.answer = "".join(map(_answer_text, events))
     ends = [sample.end for sample in samples if sample.end is not None]
     return Run(target.name, load.name, max(ends, default=time.perf_counter() - started), samples, stolen)
 
 
-def _stolen(before: Any, after: Any) -> float:
+def stolen_share(before: Any, after: Any) -> float:
     """The share of stolen CPU time between two readings of psutil.cpu_times; 0 where it is not reported (not Linux)."""
     spent = {name: getattr(after, name) - getattr(before, name) for name in after._fields if "guest" not in name}
     return float(spent.get("steal", 0.0) / max(sum(spent.values()), 1e-9))

@@ -3,7 +3,7 @@
     python -m benchmarks.overhead --out benchmarks/results/overhead
     python -m benchmarks.overhead --judge head --judge text --load 10:48
     python -m benchmarks.overhead --size 7b --step-tokens 100 --out gpu      (what benchmarks/gpu.sh runs)
-    python -m benchmarks.overhead --report        writes the recorded results into the README, measures nothing
+    python -m benchmarks.overhead --report        writes the recorded results into the page, measures nothing
 
 Reasoner and DM have random weights; their sizes have the proportion of a 7-14 billion Reasoner to a 0.3-0.5 billion
 text classifier. A judge is a head in the Reasoner's engine (the default) or a text classifier in an engine of its own.
@@ -185,7 +185,7 @@ def _prompts(count: int, length: int) -> list[dict[str, Any]]:
 
 
 def section(measured: Sequence[Measured]) -> str:
-    """The section of the README: a table for every pair of models."""
+    """The section of the page: a table for every pair of models."""
     pairs = itertools.groupby(measured, key=lambda result: result["parameters"])
     return "\n\n".join(_table(list(group)) for _, group in pairs)
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 EVIDENCE_PAGE = Path("docs/evidence.md")
+REFERENCE_PAGE = Path("docs/evidence-reference.md")
+PERFORMANCE_PAGE = Path("docs/performance.md")
 
 
 def link_to(folder: Path, page: Path) -> str:

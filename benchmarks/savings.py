@@ -7,7 +7,7 @@ chosen and certified on other questions when the DM was made. `off` and `auto` r
 wall-clock times. Certified risks are included if the server's DM has them.
 
     python -m benchmarks.savings [--url http://host:port] [--questions 100] [--out benchmarks/results/savings.json]
-    python -m benchmarks.savings --page docs/evidence.md   writes the recorded results into the page, measures nothing
+    python -m benchmarks.savings --page docs/evidence-reference.md    writes what is recorded, measures nothing
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.launch import served
-from benchmarks.pages import EVIDENCE_PAGE, write_section
+from benchmarks.pages import REFERENCE_PAGE, write_section
 from drr.failures import guarded
 from drr.files import read_json_object
 from drr.loop.stated import stated_answer
@@ -299,7 +299,7 @@ def run(options: argparse.Namespace) -> None:
     if options.page:
         results = read_json_object(options.out)
         write_section(
-            options.page, "savings", f"python -m benchmarks.savings --page {EVIDENCE_PAGE}", markdown(results)
+            options.page, "savings", f"python -m benchmarks.savings --page {REFERENCE_PAGE}", markdown(results)
         )
     else:
         asyncio.run(_main(options))

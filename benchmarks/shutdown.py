@@ -54,7 +54,7 @@ async def _round(number: int, clients: int, after: float, flags: list[str]) -> b
         status = await _status(process)
     # Whoever came when the socket was closed was never let in.
     let_in = [answer for answer in answers if answer.code not in ("ConnectError", "503")]
-    good = status == 0 and all(answer.fate == "complete" for answer in let_in)
+    good = status == 0 and bool(let_in) and all(answer.fate == "complete" for answer in let_in)
     seconds = time.perf_counter() - begun
     Console().print(
         f"round {number}: SIGTERM after {after:.1f} s; {tally(answers)}; ended after {seconds:.1f} s, status {status}"

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from drr.loop.features import BehaviourFeatures
+from drr.loop.onlookers import Watch
 from drr.loop.policy import Verdict
 from drr.loop.reasoner import Phase, Reasoner, Segment
-from drr.loop.response import Event, Finished, LoopSettings, Outcome, StepReport
+from drr.loop.response import AttemptOutput, Event, Finished, LoopSettings, Outcome, StepReport
 from drr.loop.scoring import Boundary, Scorer
 from drr.loop.steps import StepRule, StepSegmenter
 from drr.loop.trace import Trace
@@ -42,6 +43,11 @@ class StepwiseLoop:
         self.outcome = Outcome()
         self._trace, self._segmenter = Trace(prompt_ids), StepSegmenter(rule)
         self._features = BehaviourFeatures()
+
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """Nothing: it is logged nowhere."""
+        return []
 
     async def run(self) -> AsyncGenerator[Event, None]:
         trace = self._trace
@@ -75,8 +81,10 @@ class StepwiseLoop:
 class StepwiseMaker(ChoiceMaker):
     """Makes responses with `StepwiseLoop`."""
 
-    def choice(self, plan: Any, prompt: Any, params: Any, request_id: str, index: int) -> Choice:
-        choice = super().choice(plan, prompt, params, request_id, index)
+    def choice(
+        self, plan: Any, prompt: Any, params: Any, request_id: str, index: int, watch: Watch | None = None
+    ) -> Choice:
+        choice = super().choice(plan, prompt, params, request_id, index, watch)
         runtime, ids = self._runtime, prompt["prompt_token_ids"]
         settings = plan.settings.loop_settings(
             runtime.defaults, params.max_tokens or self._max_model_len - len(ids), separate_answer=False

@@ -3,7 +3,7 @@
     python -m benchmarks.wall_clock
     python -m benchmarks.wall_clock --stream-interval 1 --mode auto
     python -m benchmarks.wall_clock --clients 1 --questions 6 --mode off --mode shadow
-    python -m benchmarks.wall_clock --report      writes the recorded results into the README, measures nothing
+    python -m benchmarks.wall_clock --report      writes the recorded results into the page, measures nothing
 
 The easy and hard reference test questions are answered at the Reasoner's default temperature, at their natural length.
 The same requests with the same seeds go, in turn and never at once, to raw vLLM and to DRR in every `--mode`; every
@@ -116,7 +116,7 @@ def _right(runs: Sequence[Run], questions: Sequence[Question]) -> Any:
 
 
 def section(measured: Sequence[Measured]) -> str:
-    """The section of the README."""
+    """The section of the page."""
     return "\n\n".join(map(_table, measured))
 
 

@@ -6,13 +6,19 @@ import re
 from collections.abc import Iterable
 from typing import NoReturn
 
+from drr.errors import without_headline
+
+_JSON = re.compile(r"<function loads at \w+>|\bloads\b(?= value)")
+"""How argparse calls what reads JSON."""
+
 
 class OneSentenceParser(argparse.ArgumentParser):
     """An argument parser that says what is wrong without repeating its usage, and what may have been meant."""
 
     def error(self, message: str) -> NoReturn:
         """Print the sentence and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}{self._meant(message)} ({self.prog} --help lists what there is)\n")
+        said = _JSON.sub("JSON", without_headline(message)).strip().replace("\n", " ")
+        self.exit(2, f"{self.prog}: {said}{self._meant(message)} ({self.prog} --help lists what there is)\n")
 
     def _meant(self, message: str) -> str:
         if message.startswith("unrecognized arguments:"):

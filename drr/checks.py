@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from drr.errors import InputError
+from drr.errors import InputError, without_passwords
 
 LARGEST_SEED = 2**32 - 1
 """The largest that numpy takes."""
@@ -49,7 +49,8 @@ def check_url(option: str, url: str) -> None:
     except ValueError:  # a port out of range, brackets that do not match
         usable = False
     if not usable or any(character.isspace() for character in url):
-        raise InputError(option, f"must be an address as in http://host:port/v1, not {url!r}")
+        shown = without_passwords("".join(url.split()))
+        raise InputError(option, f"must be an address as in http://host:port/v1, not {shown!r}")
 
 
 def check_out_folder(option: str, folder: Path) -> None:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from drr.errors import InputError, first_line
+from drr.errors import InputError, first_line, without_passwords
 
 TRACEBACK_OPTION, TRACEBACK_VARIABLE = "--traceback", "DRR_TRACEBACK"
 """Either of them shows the traceback of every error."""
@@ -130,7 +130,7 @@ def _told(command: str, error: Exception, *, show: bool) -> int:
 
 
 def _say(command: str, sentence: str) -> None:
-    sys.stderr.write(f"{command}: {sentence}\n")
+    sys.stderr.write(f"{command}: {without_passwords(sentence)}\n")
 
 
 def _where_traceback(error: BaseException) -> str:

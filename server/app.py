@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from drr.engine.formats import tool_openers
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import fingerprint
-from drr.judge.drift import DriftWatch
+from drr.judge.drift import WINDOW, DriftWatch
 from drr.judge.scorer_card import ScorerCard, load_cards
 from drr.judge.scorers.registry import training_free
 from drr.loop.formats import PlainChain, ReasoningFormat
@@ -23,18 +23,26 @@ from drr.loop.steps import StepRule
 from server import metrics
 from server.abilities import abilities
 from server.admission.middleware import Admission
+from server.admission.wide_bodies import WideBodies
+from server.anthropic_errors import AnthropicErrors
 from server.arguments import usual_options
+from server.canary_setup import canaries_of
 from server.chat import DrrChat
+from server.early_failures import EarlyFailures
+from server.efforts import read_efforts
 from server.engines import Models
 from server.health import Pulse
 from server.judges import weights_of
 from server.keys import EFFORTS
 from server.lifecycle import Lifecycle
+from server.messages import DrrMessages
 from server.middleware import GuardOptions
 from server.openapi import describe
+from server.planning import Planner
 from server.playground.files import playground_routes
 from server.promise import Surroundings, changed_options
-from server.refusals import unavailable
+from server.refusals import bad_request, unavailable
+from server.responses import DrrResponses
 from server.routes import own_routes
 from server.runtime import DrrRuntime
 from server.settings import Defaults, DmDefaults
@@ -61,19 +69,27 @@ async def make_app(
     assert engine is not None
     dm, prm = (models.dms[0] if models.dms else None), (models.prm[1] if models.prm is not None else None)
     runtime = engine.drr = _runtime(args, engine, models, form, rule)
+    runtime.canaries = canaries_of(args, runtime, models.dms, lifecycle.door)
+    if args.otlp_traces_endpoint is not None:
+        from server.tracing import Tracing
+
+        engine.tracing = Tracing((args.served_model_name or [args.model])[0])
     tasks = await engine.get_supported_tasks()
     app: FastAPI = build_app(args, tasks, engine.model_config)
     # Innermost, so that refusals get CORS headers. vLLM has built the stack already.
-    app.user_middleware += [Middleware(Admission, door=lifecycle.door), Middleware(GuardOptions)]
+    app.user_middleware += [
+        Middleware(Admission, door=lifecycle.door),
+        Middleware(EarlyFailures),
+        Middleware(WideBodies, most=args.drr_max_messages),
+        Middleware(AnthropicErrors),
+        Middleware(GuardOptions),
+    ]
     app.exception_handlers[EngineDeadError] = _engine_died
+    app.exception_handlers[RecursionError] = _too_deep
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
-    app.state.openai_serving_chat = DrrChat(
-        app.state.openai_serving_chat,
-        runtime,
-        tool_parser=args.tool_call_parser,
-        penalties_carry=engine.vllm_config.speculative_config is None,  # vLLM refuses the bias that would carry them
-    )
+    carry = engine.vllm_config.speculative_config is None  # vLLM refuses the bias that would carry them
+    think_at_every_endpoint(args, app.state, runtime, penalties_carry=carry)
     describe(app)
     aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
     app.router.routes[:0] = own_routes(
@@ -88,9 +104,42 @@ async def make_app(
     return app
 
 
+def think_at_every_endpoint(
+    args: argparse.Namespace, state: Any, runtime: DrrRuntime, *, penalties_carry: bool
+) -> None:
+    """Put DRR into vLLM's handlers. InputError for an effort that no request of this server could make."""
+    efforts, tool_parser = read_efforts(args.drr_effort_map), args.tool_call_parser
+    efforts.check(runtime.defaults)
+    responses, messages = state.openai_serving_responses, state.anthropic_serving_messages
+    state.openai_serving_chat = DrrChat(
+        state.openai_serving_chat,
+        runtime,
+        efforts=efforts,
+        tool_parser=tool_parser,
+        penalties_carry=penalties_carry,
+        reasoning_key=args.drr_reasoning_key,
+    )
+    state.openai_serving_responses = DrrResponses.of(
+        responses, Planner(responses, runtime, efforts, penalties_carry=penalties_carry), tool_parser=tool_parser
+    )
+    state.anthropic_serving_messages = DrrMessages.of(
+        messages,
+        Planner(messages, runtime, efforts, penalties_carry=penalties_carry),
+        tool_parser=tool_parser,
+        disabled_effort=args.anthropic_disabled_thinking_effort,
+    )
+
+
 async def _engine_died(request: Request, error: Exception) -> JSONResponse:
     """What is said to whoever was being answered when the Reasoner's engine died."""
     return unavailable("The Reasoner's engine has died; the server is going down.").response(request.url.path)
+
+
+async def _too_deep(request: Request, error: Exception) -> JSONResponse:
+    """What is said to whoever sent JSON that is nested deeper than it can be read, on paths that read it themselves."""
+    if "decoding a JSON" not in str(error):
+        raise error
+    return bad_request("body", "is nested too deeply").response(request.url.path)
 
 
 def _runtime(
@@ -127,7 +176,7 @@ def _runtime(
         can_stop=form is not None,
         has_prm=models.prm is not None,
     )
-    drift = DriftWatch(own.calibration.drift) if own.calibration is not None else None
+    drift = DriftWatch(own.calibration.drift, WINDOW) if own.calibration is not None else None
     scorers: dict[str, Scorer] = training_free()
     for dm in models.dms:
         scorers[f"dm:{dm.name}" if dm.name else "dm"] = dm.scorer
@@ -151,7 +200,10 @@ def _template_reads_effort(tokenizer: Any) -> bool:
     try:
         prompts = {
             tokenizer.apply_chat_template(question, add_generation_prompt=True, tokenize=False, **effort)
-            for effort in ({}, *({"reasoning_effort": name, "enable_thinking": True} for name in EFFORTS))
+            for effort in (
+                {},
+                *({"reasoning_effort": name, "enable_thinking": True} for name in EFFORTS if name != "none"),
+            )
         }
     except Exception:  # templates are programs: one that cannot be tried is not known to leave the prompt alone
         return True

@@ -10,11 +10,14 @@ from drr import reference
 from drr.arguments import OneSentenceParser
 from drr.engine.defaults import DEFAULT_ANSWER_CUE, DM_GPU_SHARE, PRM_GPU_SHARE
 from drr.engine.devices import NO_COMPILER, cpu_engine_defaults, on_cpu
+from drr.engine.starting import cause_of
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard
 from drr.judge.scorers.registry import ScorerName
 from server.contradictions import check_flags
+from server.reasoning_key import ReasoningKey
 from server.texts import REFUSAL, SEPARATOR
+from server.trace_flags import TRACING, check_tracing
 
 PROG = "drr serve"
 
@@ -144,7 +147,74 @@ def add_flags(group: Any) -> None:
         help="tokens kept free for the answer; default: 256, or 64 where an answer cue makes it short",
     )
     group.add_argument("--drr-no-playground", action="store_true", help="no page at /")
+    group.add_argument(
+        "--drr-effort-map",
+        metavar="FILE_OR_JSON",
+        help="what reasoning efforts (none, minimal, low, medium, high, xhigh, max) stand for: an object with a drr "
+        "object for each that is named; the others keep their meaning",
+    )
+    group.add_argument(
+        "--drr-reasoning-key",
+        choices=get_args(ReasoningKey),
+        default="reasoning",
+        help="the field in which chat completions show reasoning: vLLM's, DeepSeek's, or both",
+    )
+    group.add_argument(
+        "--drr-log-text",
+        action="store_true",
+        help="let --enable-log-requests log what clients write (with --log-level DEBUG); default: numbers only",
+    )
+    group.add_argument(
+        "--drr-canary-share",
+        type=float,
+        metavar="SHARE",
+        help="of the responses that the judge may stop by its own rule, think so many in full, as 0.02, and count what "
+        "stopping would have done to the answer",
+    )
+    group.add_argument(
+        "--drr-shadow-dm",
+        action="append",
+        metavar="NAME",
+        help="a DM of --dm-beside that judges those responses, too, counted by its name; may be given several times",
+    )
+    _add_log_flags(group)
     _add_door_flags(group)
+
+
+def _add_log_flags(group: Any) -> None:
+    """What is written down of responses."""
+    group.add_argument(
+        "--drr-decision-log", metavar="FOLDER", help="log what was decided about chat completions, as Parquet files"
+    )
+    group.add_argument(
+        "--drr-decision-log-share", type=float, default=1.0, metavar="S", help="share of the responses, drawn at random"
+    )
+    group.add_argument(
+        "--drr-decision-log-text",
+        action="store_true",
+        help="log prompt, thinking and answer, too, as drr distill --from-log needs them",
+    )
+    group.add_argument(
+        "--drr-decision-log-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="what a kill may lose: a file is finished so long after its first row at the latest",
+    )
+    group.add_argument(
+        "--drr-decision-log-mb",
+        type=float,
+        default=16.0,
+        metavar="N",
+        help="size at which a file is finished before, in memory; on disk it is smaller",
+    )
+    group.add_argument(
+        "--drr-decision-log-total-mb",
+        type=float,
+        default=1024.0,
+        metavar="N",
+        help="size of all files, on disk; the oldest are deleted",
+    )
 
 
 def _add_door_flags(group: Any) -> None:
@@ -173,7 +243,20 @@ def _add_door_flags(group: Any) -> None:
         help="size of a request's body; default: 32 bytes for each token of context, 1 MiB at least, 64 MiB where the "
         "Reasoner sees pictures",
     )
-    group.add_argument("--drr-max-messages", type=int, default=4096, metavar="N", help="messages of a conversation")
+    group.add_argument(
+        "--drr-max-branches",
+        type=int,
+        default=256,
+        metavar="N",
+        help="sequences that one request may have made: prompts, times n, times attempts",
+    )
+    group.add_argument(
+        "--drr-max-messages",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="messages of a conversation, parts of their content included",
+    )
     group.add_argument(
         "--drr-request-seconds", type=float, metavar="S", help="what takes longer is ended with 504; default: no limit"
     )
@@ -194,7 +277,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser = make_parser()
     own_interval = parser.get_default("stream_interval")
     parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None, shutdown_timeout=SHUTDOWN_SECONDS)
-    args: argparse.Namespace = parser.parse_args(list(argv))
+    args = _parsed(parser, argv)
     args.model = args.model or args.model_tag
     if args.model is None:
         args.model = str(reference.reasoner_folder())
@@ -206,6 +289,15 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     _check(parser, args)
     _share_memory(parser, args)
     _validate(args)
+    return args
+
+
+def _parsed(parser: Any, argv: Sequence[str]) -> argparse.Namespace:
+    """What the parser makes of the arguments, and of a file that they name; InputError where it raises an error."""
+    try:
+        args: argparse.Namespace = parser.parse_args(list(argv))
+    except Exception as error:  # vLLM reads files and JSON here
+        raise InputError("vLLM's flags", cause_of(error)) from error
     return args
 
 
@@ -241,6 +333,9 @@ def given_flags(args: argparse.Namespace) -> dict[str, Any]:
 def _check(parser: Any, args: argparse.Namespace) -> None:
     """Refuse what contradicts itself, and vLLM's options that cannot be honoured here."""
     check_flags(given_flags(args), dm=bool(args.dm))
+    check_tracing({name: getattr(args, name) for name in TRACING if getattr(args, name)})
+    if args.drr_log_text and not args.enable_log_requests:
+        parser.error("--drr-log-text needs --enable-log-requests")
     if (args.api_server_count or 1) != 1 or args.headless or args.data_parallel_multi_port_external_lb:
         parser.error(
             "--api-server-count, --headless and --data-parallel-multi-port-external-lb: drr serve is one API server; "

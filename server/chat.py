@@ -4,26 +4,23 @@ The handler is wrapped, not subclassed: it is given a plan with the request, and
 what is reasoning and what is content; what it makes is completed here with DRR's account.
 """
 
-import dataclasses
-import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import Request
 
-from drr.judge.dm_input import question_text
-from drr.loop.formats import Channels
-from drr.loop.policy import StopCause
-from server.endpoints import ALIAS_STATE, HEADER, OUTCOME_HEADER, served_names, split_alias
-from server.keys import EFFORTS, Mode
+from server.chat_templates import UNTRUSTED, brings_template
+from server.efforts import Efforts
+from server.endpoints import OUTCOME_HEADER
+from server.keys import Mode
 from server.parsing import phase_parser
-from server.plan import PLAN_KEY, ResponsePlan, Tools
-from server.promise import broken_by
-from server.report import announcement, choice_reports, correct_usage, response_object, short_account
-from server.resolve import Asked, resolve
+from server.plan import ResponsePlan, Tools, with_plan
+from server.planning import Planner, Wish, penalties
+from server.promise import Sampled
+from server.reasoning_key import ReasoningKey, name_reasoning, with_reasoning_named
+from server.report import announcement, choice_reports, correct_usage, refused_text, response_object, short_account
 from server.runtime import DrrRuntime
-from server.schema import DrrError, DrrRequest
-from server.settings import Defaults, Settings
+from server.schema import DrrError
 from server.streams import with_reports
 from server.vllm_api import (
     ChatCompletionRequest,
@@ -32,12 +29,6 @@ from server.vllm_api import (
     OpenAIServingChat,
     UsageInfo,
 )
-
-_UNSTEERED = frozenset({"dm", "report", "thinking_in", "max_thinking_tokens", "answer_tokens", "max_steps"})
-"""Keys that say nothing about how sure a judge has to be."""
-
-_BESIDE_BEAMS = frozenset({"mode", "report"})
-"""Keys that have an effect without the loop."""
 
 
 class DrrChat:
@@ -49,12 +40,16 @@ class DrrChat:
         handler: OpenAIServingChat,
         runtime: DrrRuntime,
         *,
+        efforts: Efforts | None = None,
         tool_parser: str | None = None,
         penalties_carry: bool = True,
+        reasoning_key: ReasoningKey = "reasoning",
     ) -> None:
-        self._handler, self.runtime, self._penalties_carry = handler, runtime, penalties_carry
+        self._handler, self.runtime, self._reasoning_key = handler, runtime, reasoning_key
+        self._planner = Planner(handler, runtime, efforts, penalties_carry=penalties_carry)
         if runtime.form is not None:
-            handler.parser_cls = phase_parser(handler, runtime.form, tool_parser)
+            tokenizer = handler.renderer.tokenizer
+            handler.parser_cls = phase_parser(handler.parser_cls, tokenizer, runtime.form, tool_parser)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._handler, name)
@@ -64,20 +59,9 @@ class DrrChat:
     ) -> AsyncGenerator[str, None] | ChatCompletionResponse | ErrorResponse:
         """vLLM's own, with the request's plan on its way in and the account on its way out."""
         try:
-            settings = self._settings(request, raw_request)
+            plan = planned_chat(self._planner, request, raw_request)
         except DrrError as error:
-            named = error if _in_body(request) else error.in_header()
-            refused: ErrorResponse = self._handler.create_error_response(str(named), param=named.param)
-            return refused
-        scorer = self.runtime.scorers[settings.judge] if settings.judge is not None else None
-        plan = ResponsePlan(
-            settings,
-            question_text([message for message in request.messages if isinstance(message, dict)]),
-            scorer.id if scorer is not None else None,
-            self._broken_by(request, settings),
-            _tools(request),
-        )
-        request.vllm_xargs = {**(request.vllm_xargs or {}), PLAN_KEY: plan}  # type: ignore[dict-item]
+            return self._planner.refusal(error)
         made = await self._handler.create_chat_completion(request, raw_request)
         if isinstance(made, ErrorResponse):
             return made
@@ -87,103 +71,54 @@ class DrrChat:
         if raw_request is not None:
             setattr(raw_request.state, OUTCOME_HEADER, short_account(reports) if whole else announcement(plan))
         if not whole:
-            return with_reports(made, plan, choices)
+            return with_reasoning_named(with_reports(made, plan, choices), self._reasoning_key)
         _complete(made, plan, reports)
+        for choice in made.choices:
+            name_reasoning(choice.message, self._reasoning_key)
         return made
 
-    def _settings(self, request: ChatCompletionRequest, raw_request: Request | None) -> Settings:
-        asked = self._asked(request, raw_request)
-        forced_mode: Mode | None = getattr(raw_request.state, ALIAS_STATE, None) if raw_request is not None else None
-        forced_mode = forced_mode or self._take_alias(request)
-        asked = self._with_effort(request, asked, forced_mode)
-        budget = request.thinking_token_budget
-        beside = Asked(
-            forced_mode,
-            self._temperature(request),
-            budget if isinstance(budget, int) and budget >= 0 else None,
-            explicit=_in_body(request),
-        )
-        settings = resolve(asked, self.runtime.defaults, beside)
-        if settings.thinking_in == "content" and isinstance(self.runtime.form, Channels):
-            raise DrrError("drr.thinking_in", "channels cannot be shown as content")
-        if request.use_beam_search:
-            if asked is not None and (settings.loops or not asked.given() <= _BESIDE_BEAMS):
-                raise DrrError("use_beam_search", "of drr, beam search takes mode off and a report, nothing else")
-            bare = DrrRequest(mode="off", report=None if asked is None else asked.report)
-            settings = resolve(bare, self.runtime.defaults, Asked(beam_search=True))
-        if settings.acts and not self._penalties_carry:
-            for name in ("presence_penalty", "frequency_penalty"):
-                if getattr(request, name):
-                    raise DrrError(
-                        name, "with speculative decoding it cannot be carried past a stop; use drr.mode off, or none"
-                    )
-        return settings
 
-    def _asked(self, request: ChatCompletionRequest, raw_request: Request | None) -> DrrRequest | None:
-        """The `drr` object, in the body or in the header; null is none."""
-        extra = request.model_extra or {}
-        if isinstance(extra.get("extra_body"), dict) and "drr" in extra["extra_body"]:
-            raise DrrError("extra_body", "is an argument of OpenAI's SDKs, which send its keys beside the others")
-        if PLAN_KEY in (request.vllm_xargs or {}):
-            raise DrrError("vllm_xargs", f"the key {PLAN_KEY!r} is taken; give the drr object beside it")
-        body = extra.get("drr")
-        header = _header(raw_request.headers.getlist(HEADER)) if raw_request is not None else None
-        if body is None:
-            return header
-        if header is not None:
-            raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
-        return DrrRequest.parse(body)
-
-    def _with_effort(
-        self, request: ChatCompletionRequest, asked: DrrRequest | None, forced_mode: Mode | None
-    ) -> DrrRequest | None:
-        """The request with what its `reasoning_effort` means to a calibrated judge, where it does not say so itself."""
-        defaults = self.runtime.defaults
-        meant = EFFORTS.get(request.reasoning_effort or "")
-        given = asked.given() if asked is not None else set[str]()
-        if meant is None or not given <= _UNSTEERED or not _judged_by_calibrated_dm(asked, defaults):
-            return asked
-        if defaults.mode != "auto" or forced_mode == "off":
-            return asked
-        if meant.mode is not None and (forced_mode is not None or "dm" in given):
-            return asked  # somebody is to judge
-        if asked is not None and asked.max_thinking_tokens == 0:
-            return asked  # nothing is thought that a judge could be surer of
-        chosen = {name: value for name, value in dataclasses.asdict(meant).items() if value is not None}
-        return DrrRequest.model_validate({**(asked.model_dump(exclude_none=True) if asked else {}), **chosen})
-
-    def _broken_by(self, request: ChatCompletionRequest, settings: Settings) -> list[str]:
-        """What breaks the promise of the risk that was asked for, if one was."""
-        if settings.max_lost_correct is None:
-            return []
-        lora = request.model in self._handler.models.lora_requests
-        return broken_by(request, settings, self.runtime.around, lora=lora)
-
-    def _temperature(self, request: ChatCompletionRequest) -> float:
-        """What the request is sampled at, the model's own default filled in."""
-        given = request.temperature
-        return float(self._handler.default_sampling_params.get("temperature", 1.0) if given is None else given)
-
-    def _take_alias(self, request: ChatCompletionRequest) -> Mode | None:
-        """Strip `:drr` or `:full` from the model's name, unless a model is really called that."""
-        found = split_alias(request.model or "", served_names(self._handler.models))
-        if found is None:
-            return None
-        request.model, mode = found
-        return mode
+def planned_chat(
+    planner: Planner,
+    request: ChatCompletionRequest,
+    raw_request: Request | None,
+    *,
+    drr: Any = None,
+    effort: str | None = None,
+) -> ResponsePlan:
+    """The plan of a chat completion, put into it. `drr` and `effort` are for requests that have been made of another
+    endpoint's: its `drr` object, and its word for the effort where that is not the template's. DrrError as
+    `Planner.plan`."""
+    if not planner.trusts_templates:
+        named = brings_template(request.chat_template, request.chat_template_kwargs)
+        if named is not None:
+            raise DrrError(named, UNTRUSTED)
+    model, alias = planner.take_alias(request.model, raw_request)
+    request.model = model or request.model
+    wish = _wish(request, alias, drr, effort)
+    plan = planner.plan(wish, raw_request)
+    planner.read(plan, wish, request, Sampled.of_chat(request))
+    request.vllm_xargs = with_plan(request.vllm_xargs, plan)
+    return plan
 
 
-def _judged_by_calibrated_dm(asked: DrrRequest | None, defaults: Defaults) -> bool:
-    """Whether the DM that the request names has been calibrated, or else that of `--dm`, where that one judges."""
-    if asked is not None and asked.dm is not None:
-        named = defaults.beside.get(asked.dm)
-        return named is not None and named.calibration is not None
-    return defaults.scorer == "dm" and defaults.calibration is not None
-
-
-def _in_body(request: ChatCompletionRequest) -> bool:
-    """Whether the request brought a `drr` object in its body."""
-    return (request.model_extra or {}).get("drr") is not None
+def _wish(request: ChatCompletionRequest, alias: Mode | None, drr: Any, effort: str | None) -> Wish:
+    extra = request.model_extra or {}
+    return Wish(
+        model=request.model or "",
+        drr=extra.get("drr") if drr is None else drr,
+        extra=extra,
+        xargs=request.vllm_xargs,
+        alias=alias,
+        effort=effort or request.reasoning_effort,
+        temperature=request.temperature,
+        budget=request.thinking_token_budget,
+        beam_search=request.use_beam_search,
+        penalised_by=penalties(request),
+        tools=_tools(request),
+        choices=request.n or 1,
+        seed=request.seed,
+    )
 
 
 def _tools(request: ChatCompletionRequest) -> Tools:
@@ -201,20 +136,8 @@ def _complete(response: ChatCompletionResponse, plan: ResponsePlan, reports: lis
     if reports and plan.settings.report != "none":
         response.drr = response_object(reports)  # type: ignore[attr-defined]
     for choice in response.choices:
-        outcome = plan.account.outcomes.get(choice.index)
-        if outcome is not None and outcome.stop_cause is StopCause.ABSTAINED:
-            choice.message.refusal = "".join(plan.account.of(choice.index).refusal)
+        refused = refused_text(plan, choice.index)
+        if refused is not None:
+            choice.message.refusal = refused
             choice.message.content, choice.message.tool_calls = None, []
             choice.finish_reason = "stop"
-
-
-def _header(values: list[str]) -> DrrRequest | None:
-    if not values:
-        return None
-    if len(values) > 1:
-        raise DrrError("X-DRR", "the header is given more than once")
-    try:
-        parsed = json.loads(values[0])
-    except (ValueError, RecursionError) as error:
-        raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
-    return None if parsed is None else DrrRequest.parse(parsed, "X-DRR")

@@ -1,26 +1,33 @@
 """How one choice of a response is made: its Reasoner, its format, its settings, its loop."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
 from drr.judge.scorers.state import StateScorer
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
-from drr.loop.response import Event, LoopSettings, Outcome
+from drr.loop.onlookers import Watch, WouldStop
+from drr.loop.response import AttemptOutput, Event, LoopSettings, Outcome
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
 from server.vllm_api import SamplingParams
 
+if TYPE_CHECKING:
+    from server.tracing import ResponseSpans
+
 
 class Loop(Protocol):
-    """What makes one choice of a response. `outcome` is its account so far."""
+    """What makes one choice of a response. `outcome` is its account so far, `outputs` what is kept of each attempt."""
 
     @property
     def outcome(self) -> Outcome: ...
+
+    @property
+    def outputs(self) -> list[AttemptOutput]: ...
 
     def run(self) -> AsyncGenerator[Event, None]:
         """Its events; Finished is the last."""
@@ -45,14 +52,23 @@ class ChoiceMaker:
         tokenizer: Any,
         max_model_len: int,
         options: Mapping[str, Any],
+        spans: "Sequence[ResponseSpans]" = (),
     ) -> None:
+        """`spans` are those of the choices, where they are traced."""
+        self._spans = spans
         self._runtime, self._generate, self._tokenizer = runtime, generate, tokenizer
         self._max_model_len, self._options = max_model_len, options
 
     def choice(
-        self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, index: int
+        self,
+        plan: ResponsePlan,
+        prompt: Mapping[str, Any],
+        params: SamplingParams,
+        request_id: str,
+        index: int,
+        watch: Watch | None = None,
     ) -> Choice:
-        """Choice number `index`."""
+        """Choice number `index`; `watch` is told of its boundaries, where no attempt at it may be rejected."""
         sampling = params.clone()
         sampling.n = 1
         if sampling.seed is not None:
@@ -61,11 +77,13 @@ class ChoiceMaker:
         form, start = self._format(plan, sampling, prompt_ids)
         settings = self._settings(plan, sampling, form, prompt)
         scorer = self._runtime.scorers[plan.settings.judge] if plan.settings.judge is not None else None
-        judged, state_ids = scorer is not None, self._runtime.state_ids if isinstance(scorer, StateScorer) else None
+        reads_states = isinstance(scorer, StateScorer) or (watch is not None and bool(watch.onlookers))
+        judged, state_ids = scorer is not None, self._runtime.state_ids if reads_states else None
 
-        def asked(params: SamplingParams, attempt_id: str) -> tuple[VllmReasoner, VllmProbe]:
+        def asked(params: SamplingParams, attempt_id: str, number: int) -> tuple[VllmReasoner, VllmProbe]:
+            generate = self._spans[index].attempt(number, self._generate) if self._spans else self._generate
             reasoner = VllmReasoner(
-                self._generate,
+                generate,
                 self._tokenizer,
                 prompt,
                 params,
@@ -77,7 +95,7 @@ class ChoiceMaker:
             )
             salt = settings.cache_salt
             probe = VllmProbe(
-                self._generate,
+                generate,
                 self._tokenizer,
                 form,
                 attempt_id,
@@ -87,21 +105,45 @@ class ChoiceMaker:
             )
             return reasoner, probe
 
-        first, probe = asked(sampling, request_id)
+        first, probe = asked(sampling, request_id, 0)
 
         def attempt(number: int) -> tuple[VllmReasoner, VllmProbe]:
             if number == 0:
                 return first, probe
             params = attempt_params(sampling, number, plan.settings.rethink_temperature)
-            return asked(params, f"{request_id}-{number}")
+            return asked(params, f"{request_id}-{number}", number)
 
         rule, question = self._runtime.rule, plan.question
         if not plan.settings.rejects:
-            loop = ThinkingLoop(first, scorer, form, rule, settings, prompt_ids, question, probe=probe, start=start)
-            return Choice(first, loop)
+            common = (scorer, form, rule, settings, prompt_ids, question)
+            return Choice(first, ThinkingLoop(first, *common, probe=probe, start=start, watch=watch))
         rethink = plan.settings.rethink_settings(self._runtime.defaults)
-        common = (scorer, form, rule, settings, rethink, prompt_ids, question)
-        return Choice(first, RethinkLoop(attempt, *common, start=start))
+        return Choice(
+            first, RethinkLoop(attempt, scorer, form, rule, settings, rethink, prompt_ids, question, start=start)
+        )
+
+    def stopped(
+        self, plan: ResponsePlan, prompt: Mapping[str, Any], params: SamplingParams, request_id: str, stop: WouldStop
+    ) -> AsyncGenerator[Event, None]:
+        """What the only choice of a response would have been, had it been stopped there."""
+        sampling = params.clone()
+        sampling.logprobs = sampling.logprob_token_ids = None  # nobody reads them
+        prompt_ids = prompt["prompt_token_ids"]
+        form, start = self._format(plan, sampling, prompt_ids)
+        settings = self._settings(plan, sampling, form, prompt)
+        free = settings.separate_answer or form.answer_prefix != ""
+        reasoner = VllmReasoner(
+            self._generate,
+            self._tokenizer,
+            prompt,
+            sampling,
+            request_id,
+            self._options,
+            judged=False,
+            free_thinking=free,
+        )
+        loop = ThinkingLoop(reasoner, None, form, self._runtime.rule, settings, prompt_ids, plan.question, start=start)
+        return loop.stopped(stop)
 
     def _format(
         self, plan: ResponsePlan, params: SamplingParams, prompt_ids: list[int]

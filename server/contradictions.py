@@ -1,9 +1,10 @@
 """What DRR's flags of `drr serve` must be, and which of them need or exclude each other."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from drr.checks import check_range, check_url
+from drr.checks import check_out_folder, check_range, check_url
 from drr.engine.devices import parse_cpus
 from drr.errors import InputError
 from drr.loop.steps import StepRule
@@ -18,15 +19,23 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dm_nice": ("dm",),
     "dm_beside": ("dm",),
     "prm_gpu_memory_utilization": ("prm",),
+    **{f"drr_decision_log_{name}": ("drr_decision_log",) for name in ("share", "text", "seconds", "mb", "total_mb")},
+    "drr_canary_share": ("dm", "drr_scorer"),
+    "drr_shadow_dm": ("drr_canary_share",),
 }
 """Flags, by their names in the namespace, that have no effect without one of others."""
 
 _ABOVE_ZERO = (
-    *("dm_deadline_ms", "drr_answer_tokens", "dm_kv_cache_memory_bytes"),
+    *("dm_deadline_ms", "drr_answer_tokens"),
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
+    "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
+    *("drr_decision_log_seconds", "drr_decision_log_mb", "drr_decision_log_total_mb"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
+
+_LEAST_CACHE = 1 << 20
+"""Bytes; no classifier's cache holds a single input in fewer."""
 
 NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
@@ -47,8 +56,18 @@ def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
     mode, scorer = given.get("drr_mode"), given.get("drr_scorer")
     if mode in ("auto", "shadow") and not dm and not scorer:
         raise InputError(f"--drr-mode {mode}", "needs --dm or --drr-scorer")
+    if mode == "off" and "drr_canary_share" in given:
+        raise InputError(
+            "--drr-canary-share", "has no effect: with --drr-mode off only requests that ask for it are judged"
+        )
     if scorer in ("dm", "prm") and not there.get(scorer):
         raise InputError(f"--drr-scorer {scorer}", f"needs --{scorer}")
+
+
+def check_log_folder(folder: str | None) -> None:
+    """InputError where the decision log could never be written."""
+    if folder:
+        check_out_folder("--drr-decision-log", Path(folder))
 
 
 def check_kind(given: Mapping[str, Any], kind: str) -> None:
@@ -69,6 +88,12 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for name in _NOT_BELOW_ZERO:
         if given.get(name) is not None:
             check_range(flag(name), given[name], least=0)
+    if "drr_decision_log_share" in given:
+        check_range("--drr-decision-log-share", given["drr_decision_log_share"], above=0, most=1)
+    if given.get("drr_decision_log_mb", 0) > given.get("drr_decision_log_total_mb", 1024):
+        raise InputError("--drr-decision-log-total-mb", "is less than one file has (--drr-decision-log-mb)")
+    if given.get("dm_kv_cache_memory_bytes") is not None:
+        check_range("--dm-kv-cache-memory-bytes", given["dm_kv_cache_memory_bytes"], least=_LEAST_CACHE)
     for name in ("dm_gpu_memory_utilization", "prm_gpu_memory_utilization"):
         if name in given:
             check_range(flag(name), given[name], above=0, below=1)
@@ -79,6 +104,12 @@ def _check_values(given: Mapping[str, Any]) -> None:
     for entry, name in zip(given.get("dm_beside") or (), names, strict=True):
         if not name.strip() or not entry.partition("=")[2].strip() or names.count(name) > 1:
             raise InputError("--dm-beside", f"must be NAME=FOLDER, each name once, not {entry!r}")
+    for name in given.get("drr_shadow_dm") or ():
+        if name not in names or given["drr_shadow_dm"].count(name) > 1:
+            known = ", ".join(names) or "none"
+            raise InputError("--drr-shadow-dm", f"must name DMs of --dm-beside ({known}), each once, not {name!r}")
+    if given.get("drr_canary_share") is not None:
+        check_range("--drr-canary-share", given["drr_canary_share"], above=0, most=1)
     if "dm_url" in given:
         check_url("--dm-url", given["dm_url"])
     if "drr_step_rule" in given:

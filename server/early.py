@@ -15,14 +15,18 @@ from drr.errors import InputError
 from drr.failures import in_one_sentence
 from drr.judge.scorer_card import load_cards
 from server.arguments import own_parser
-from server.contradictions import check_flags, flag
+from server.contradictions import check_flags, check_log_folder, flag
 from server.dm_flags import dm_folders
+from server.efforts import read_efforts
+from server.trace_flags import TRACING, check_tracing
 from server.vllm_flags import check_known
 
 _FILES = ("config", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "log_config_file")
 _OWN_FILES = ("drr_api_keys",)
 _CODE = ("reasoning_parser_plugin", "tool_parser_plugin")
 _HIGHEST_PORT = 65_535
+_LONGEST_SOCKET = 107
+"""Bytes of a socket's path, which the system allows."""
 
 
 def check_early(argv: Sequence[str]) -> None:
@@ -32,13 +36,18 @@ def check_early(argv: Sequence[str]) -> None:
     for name in (*_FILES, *_OWN_FILES, *_CODE):
         if name in given and (name not in _CODE or len(given[name]) > 3):  # vLLM's own rule
             check_file(flag(name), Path(given[name]))
+    if "config" in given and Path(given["config"]).suffix not in (".yaml", ".yml"):
+        raise InputError("--config", f"{given['config']} must be YAML, and be called so (.yaml)")
     if "config" in given:  # may bring what the command line lacks: all is checked again when that is read
         return
     check_flags({name: value for name, value in given.items() if name in _own_names()}, dm=_has_dm(given))
+    read_efforts(given.get("drr_effort_map"))
     _check_template(given.get("chat_template"))
     _check_tls(given)
+    check_tracing(given)
     _check_address(given)
     _check_judges(given)
+    check_log_folder(given.get("drr_decision_log"))
     for name, files in (("model", None), ("tokenizer", TOKENIZER_FILES), ("prm", None)):
         if name in given and not given.get("load_format"):
             check_model(given[name], flag(name), *([files] if files else []))
@@ -51,7 +60,8 @@ def early_options(argv: Sequence[str]) -> argparse.Namespace:
     check_known(argv, own)
     for action in parser._actions:
         action.default = argparse.SUPPRESS
-    for name in ("model", "tokenizer", "load_format", "host", "uds", "chat_template", *_FILES, *_CODE):
+    named = ("model", "tokenizer", "load_format", "host", "uds", "chat_template", "ssl_ciphers")
+    for name in (*named, *TRACING, *_FILES, *_CODE):
         parser.add_argument(flag(name), default=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=argparse.SUPPRESS)
     arguments = [_with_dashes(argument) for argument in argv]
@@ -85,11 +95,19 @@ def _check_tls(given: dict[str, Any]) -> None:
         if key is not None:
             raise InputError("--ssl-keyfile", "needs --ssl-certfile")
         return
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key, password="")
+        context.load_cert_chain(certificate, key, password="")
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
         raise InputError("--ssl-certfile", f"{certificate} and its key cannot be used: {reason}") from error
+    for name, use in (("ssl_ca_certs", context.load_verify_locations), ("ssl_ciphers", context.set_ciphers)):
+        try:
+            if name in given:
+                use(given[name])
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise InputError(flag(name), f"{given[name]} cannot be used: {reason}") from error
 
 
 def _check_address(given: dict[str, Any]) -> None:
@@ -98,6 +116,7 @@ def _check_address(given: dict[str, Any]) -> None:
         folder = Path(given["uds"]).parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise InputError("--uds", f"nothing can be made in {folder}")
+        _check_socket(Path(given["uds"]))
         return
     host, port = given.get("host", ""), given.get("port", 8000)
     if not 0 <= port <= _HIGHEST_PORT:
@@ -111,6 +130,24 @@ def _check_address(given: dict[str, Any]) -> None:
             raise InputError("--host", f"there is no host {host!r}: {error.strerror}") from error
         except OSError as error:
             raise _unusable(error, host, port) from error
+
+
+def _check_socket(path: Path) -> None:
+    """Whether the server can listen on this path."""
+    if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        raise InputError("--uds", f"the path has more than the {_LONGEST_SOCKET} bytes that a socket's may have")
+    if not path.exists() and not path.is_symlink():
+        return
+    if not path.is_socket():
+        raise InputError("--uds", f"{path} is there already, and is no socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(os.fspath(path))
+        except OSError:
+            reason = "is the socket of a server that has ended: remove it"
+        else:
+            reason = "is taken: another program listens there"
+    raise InputError("--uds", f"{path} {reason}")
 
 
 def _unusable(error: OSError, host: str, port: int) -> InputError:

@@ -8,6 +8,7 @@ from typing import Any
 from server.keys import Mode
 
 CHAT_PATH = "/v1/chat/completions"
+RESPONSES_PATH, MESSAGES_PATH = "/v1/responses", "/v1/messages"
 HEADER = "x-drr"
 OUTCOME_HEADER = "x-drr-outcome"
 ALIAS_STATE = "drr_alias"
@@ -43,11 +44,11 @@ class Endpoint:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(CHAT_PATH, takes_drr=True, what="chat completions"),
+    Endpoint(RESPONSES_PATH, takes_drr=True, what="Responses"),
+    Endpoint(MESSAGES_PATH, takes_drr=True, what="Anthropic's Messages"),
     Endpoint("/invocations", takes_drr=True, what="SageMaker's path; requests with `messages` are chat completions"),
     Endpoint("/v1/chat/completions/batch", what="several conversations at once"),
     Endpoint("/v1/completions", what="completions"),
-    Endpoint("/v1/responses", what="Responses"),
-    Endpoint("/v1/messages", what="Anthropic's Messages"),
     Endpoint("/v1/systemone", what="decisions"),
     Endpoint("/cohere/v2/chat", what="Cohere's chat"),
     Endpoint("/generative_scoring", what="generative scoring"),
@@ -74,6 +75,7 @@ _MANAGING = frozenset(
         *("/pause", "/resume", "/sleep", "/wake_up", "/abort_requests", "/reset_prefix_cache", "/reset_mm_cache"),
         *("/reset_encoder_cache", "/collective_rpc", "/scale_elastic_ep", "/is_scaling_elastic_ep"),
         *("/start_profile", "/stop_profile", "/init_weight_transfer_engine", "/update_weights"),
+        "/inference/v1/abort_requests",
     }
 )
 """Where nothing is generated, and nobody may have to wait behind those that generate."""
@@ -95,7 +97,7 @@ def endpoint_of(path: str) -> Endpoint:
 
 
 def markdown_table() -> str:
-    """README's table of the endpoints."""
+    """The table of the endpoints."""
     rows = [
         "| endpoint | `drr` object | `X-DRR` | `<name>:drr` | `<name>:full` |",
         "| --- | --- | --- | --- | --- |",

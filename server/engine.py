@@ -4,20 +4,23 @@ Requests that carry a plan (put there by the HTTP layer) run through the loop, a
 stop texts must spare the thinking; all others pass straight to vLLM.
 """
 
+import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from drr.engine.vllm_reasoner import Generate
 from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
 from drr.loop.response import Emit, Event, Finished, Outcome, StepReport
-from server import metrics
+from server import grammars, metrics, plain
+from server.admission.branches import BRANCHES
 from server.admission.counting import counted
 from server.admission.shares import USING
 from server.assembler import OutputAssembler
-from server.choices import ChoiceMaker, Loop
+from server.choices import Choice, ChoiceMaker, Loop
+from server.early_ends import Exit
 from server.plan import PLAN_KEY, ResponsePlan
 from server.ranks import Ranks
 from server.resolve import Asked, resolve
@@ -26,6 +29,9 @@ from server.schema import DrrRequest
 from server.spared import check_params, shows_spare, without_spare
 from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams
 
+if TYPE_CHECKING:
+    from server.tracing import ResponseSpans, Tracing
+
 
 class ThinkingEngine(AsyncLLM):
     """AsyncLLM whose `generate` thinks as long as it pays. Set `drr` before serving."""
@@ -33,6 +39,7 @@ class ThinkingEngine(AsyncLLM):
     drr: DrrRuntime | None = None
     ranks: Ranks | None = None
     maker: type[ChoiceMaker] = ChoiceMaker
+    tracing: "Tracing | None" = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,8 +55,19 @@ class ThinkingEngine(AsyncLLM):
         params = sampling_params if plan is None else _without_plan(sampling_params)
         if self.drr is not None and self.drr.state_ids is not None:
             check_params(params, self.drr.state_ids)
-        if plan is None or not self._loops(plan):
-            return self._raw(prompt, params, request_id, **options)
+        loops = plan is not None and self._loops(plan)
+        branches, taken = BRANCHES.get(), 0
+        if branches is not None:
+            attempts = 1 + plan.settings.max_rethinks if plan is not None and loops and plan.settings.rejects else 1
+            taken = branches.take(params.n, attempts)
+        if plan is None or not loops:
+            outputs = self._raw(prompt, params, request_id, **options)
+            # Beam search asks again and again, for one token of every beam.
+            if branches is not None and params.max_tokens == 1:
+                outputs = branches.given_back(outputs, taken)
+            if self.drr is None:  # before anything is served
+                return outputs
+            return plain.counted(outputs, params, request_id)
         stream = self._think(plan, prompt, params, request_id, options)
         plan.account.looped, plan.account.stream = True, stream
         return stream
@@ -77,6 +95,8 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         """AsyncLLM.generate, without a word of the spare ids through which heads are read."""
         outputs: AsyncGenerator[RequestOutput, None] = super().generate(prompt, params, request_id, **options)
+        if params.structured_outputs is not None:
+            outputs = grammars.compiled(outputs)
         share = USING.get()
         if share is not None:
             outputs = counted(outputs, share, params.output_kind, with_prompt=request_id not in self._admitted)
@@ -95,13 +115,29 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         assert self.drr is not None
         admitted: set[str] = set()
-        finished = 0
+        canaries, named = self.drr.canaries, plan.settings.canary is not None
+        canary = canaries.begin(plan.settings, self.drr.form) if canaries is not None and named else None
+        ending = Exit(request_id)
+        error: BaseException | None = None
+        spans: list[ResponseSpans] = []
+        if self.tracing is not None:
+            spans = self.tracing.begin(plan, params, request_id, len(prompt["prompt_token_ids"]), options)
         try:
             with self._pinned(options) as pinned:
                 generate = self._admitting(admitted)
+                await self._check(generate, params, request_id, pinned)
                 longest = self.model_config.max_model_len
-                maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned)
-                choices = [maker.choice(plan, prompt, params, request_id, index) for index in range(params.n)]
+                maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned, spans)
+                if canary is not None:
+                    aside = self.maker(self.drr, self._raw, self.renderer.tokenizer, longest, pinned)
+                    canary.ask = functools.partial(aside.stopped, plan, prompt, params, f"{request_id}-canary")
+                watch = None if canary is None else canary.watch
+                choices = list[Choice]()
+                for index in range(params.n):
+                    choices.append(maker.choice(plan, prompt, params, request_id, index, watch))
+                    await asyncio.sleep(0)  # others are served meanwhile
+                if self.drr.log is not None:
+                    plan.account.logged = self.drr.log.begin(plan, prompt, params, request_id, options, choices)
                 plan.account.running = [functools.partial(_account, choice.loop) for choice in choices]
                 assembler = OutputAssembler(
                     request_id,
@@ -112,33 +148,78 @@ class ThinkingEngine(AsyncLLM):
                 )
                 async with contextlib.aclosing(merged([choice.loop.run() for choice in choices])) as events:
                     async for index, event in events:
-                        self._note(plan, index, event)
-                        finished += isinstance(event, Finished)
+                        self._note(plan, index, event, ending)
+                        if canary is not None:
+                            canary.note(event)
+                        if spans:
+                            spans[index].note(event)
                         output = assembler.add(index, event)
                         if output is not None:
                             yield output
+        except BaseException as caught:
+            error = caught
+            raise
         finally:
             self._admitted.difference_update(admitted)
-            for _ in range(params.n - finished):
-                metrics.observe_aborted(plan.settings.mode)
+            if plan.account.logged is not None:
+                plan.account.logged.abort_rest()
+            if canaries is not None and canary is not None:
+                canaries.end(canary)
+            self._note_rest(plan, params.n, ending, error, spans)
 
-    def _note(self, plan: ResponsePlan, index: int, event: Event) -> None:
+    async def _check(
+        self, generate: Generate, params: SamplingParams, request_id: str, options: Mapping[str, Any]
+    ) -> None:
+        """What the engine would refuse at the answer is refused before the thinking."""
+        await grammars.check(self, generate, params, request_id, options)
+
+    def _note(self, plan: ResponsePlan, index: int, event: Event, ending: Exit) -> None:
         """Keep what an event says for the account and the metrics."""
         match event:
             case Emit():
                 plan.tell(index, event)
             case StepReport():
                 if plan.settings.judged or plan.settings.limited:
-                    metrics.observe_step(event)
+                    metrics.observe_step(event, self._deadline)
                     self._watch_drift(event, judged=plan.settings.judge == "dm")
                 plan.account.steps.append((index, event))
             case Finished(outcome):
+                steps = outcome.steps
                 if not plan.settings.judged and plan.settings.report != "steps":
                     outcome.steps = []
                 if outcome.stop_cause is StopCause.NATURAL and not plan.settings.judged:
                     outcome.stop_cause = plan.settings.unjudged_cause
-                metrics.observe_outcome(plan.settings.mode, outcome)
+                ended = ending.finished(event.finish_reason, outcome.generated_tokens)
+                metrics.observe_outcome(plan.settings.mode, outcome, ended)
                 plan.end(index, outcome, event.finish_reason)
+                if plan.account.logged is not None:
+                    plan.account.logged.end(index, steps, event.finish_reason)
+
+    def _note_rest(
+        self,
+        plan: ResponsePlan,
+        choices: int,
+        ending: Exit,
+        error: BaseException | None,
+        spans: "Sequence[ResponseSpans]",
+    ) -> None:
+        """Count the choices that did not come to their end."""
+        account = plan.account
+        missing = [index for index in range(choices) if index not in account.outcomes]
+        if not missing:
+            return
+        outcomes = [account.running[index]() if account.running else Outcome() for index in missing]
+        ended = ending.left(error, sum(outcome.generated_tokens for outcome in outcomes))
+        for outcome in outcomes:
+            metrics.observe_outcome(plan.settings.mode, outcome, ended)
+        for index, outcome in zip(missing, outcomes, strict=True):
+            if spans:
+                spans[index].end(outcome, ended, ending.fault(error))
+
+    @property
+    def _deadline(self) -> float:
+        """Seconds that a score may take."""
+        return self.drr.defaults.deadline if self.drr is not None else 0.0
 
     def _admitting(self, admitted: set[str]) -> Generate:
         """AsyncLLM.generate for one response: its first engine request is admitted by vLLM, the others pass."""

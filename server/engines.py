@@ -15,9 +15,9 @@ from drr.engine.state_ids import StateIds
 from drr.judge.scorers.process_reward import ProcessRewardScorer
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
-from server.errors import StartupError
 from server.judges import Dm, start_judge, warm_up
-from server.vllm_api import AsyncEngineArgs, AsyncLLM, SamplingParams, UsageContext, tokens_input
+from server.self_test import check_heads
+from server.vllm_api import AsyncEngineArgs, AsyncLLM, UsageContext
 
 
 @dataclass(slots=True)
@@ -40,6 +40,8 @@ class Models:
     async def shutdown(self) -> None:
         """End all of it."""
         if self.reasoner is not None:
+            if self.reasoner.drr is not None and self.reasoner.drr.canaries is not None:
+                await self.reasoner.drr.canaries.close()
             self.reasoner.shutdown()
         for dm in self.dms:
             await dm.shutdown()
@@ -85,7 +87,8 @@ async def start_models(
             start()
     await warm_up(models.dms)
     if models.reasoner is not None and models.state_ids is not None:
-        await _check_heads(models.reasoner, models.state_ids)
+        made_for_it = [] if args.dm_allow_mismatch else [dm.path for dm in dms if dm.head_file is not None]
+        await check_heads(models.reasoner, models.state_ids, made_for_it)
 
 
 @contextlib.contextmanager
@@ -110,16 +113,6 @@ async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:
     for failed in await asyncio.gather(*tasks, return_exceptions=True):
         if failed is not None:
             raise failed
-
-
-async def _check_heads(engine: AsyncLLM, ids: StateIds) -> None:
-    """StartupError unless the heads in the Reasoner's engine can be heard. Asking them compiles what later requests
-    use."""
-    params = SamplingParams(max_tokens=2, logprob_token_ids=ids.all, detokenize=False)
-    outputs = [output async for output in engine.generate(tokens_input([0]), params, "heads")]
-    told = outputs[-1].outputs[0].logprobs
-    if not told or ids.read(told[0]) is None:
-        raise StartupError("the Reasoner's engine does not tell what its heads say: it has not loaded DRR's plugin")
 
 
 def _start_reasoner(

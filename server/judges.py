@@ -12,7 +12,7 @@ from huggingface_hub import snapshot_download
 
 from drr.engine.devices import dm_precision, engine_on, give_way, parse_cpus
 from drr.engine.open_dm import scorer_of, start_dm
-from drr.engine.remote_dm import RemoteClassifier, remote_dm
+from drr.engine.remote_dm import RemoteClassifier, check_remote, remote_dm
 from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint
 from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
@@ -23,6 +23,7 @@ from server import metrics
 from server.arguments import given_flags
 from server.dm_flags import DmFolder, dm_folders
 from server.errors import StartupError
+from server.self_test import check_text
 from server.vllm_api import AsyncLLM
 
 logger = logging.getLogger("drr")
@@ -38,6 +39,7 @@ class Dm:
     engine: AsyncLLM | None = None
     remote: RemoteClassifier | None = None
     name: str = ""
+    folder: Path | None = None
     again: "Callable[[], Dm] | None" = None
     """Starts what runs for it alone once more."""
 
@@ -61,7 +63,7 @@ class Dm:
 
     async def warm_up(self) -> None:
         """Have the classifier judge before anybody waits for it, one boundary and several at once: the first verdicts
-        compile what later ones use."""
+        compile what later ones use. StartupError where it does not say what it said when it was made."""
         if self.text is None:
             return
         session = self.text.session("What is 1 + 1?")
@@ -71,12 +73,16 @@ class Dm:
             await asyncio.gather(*map(session.logits, boundaries[1:]))
         except Exception as error:
             logger.warning("The DM could not be warmed up: %r", error)
+        if self.folder is not None:
+            await check_text(self.folder, self.text)
 
 
 def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
     """The DMs that are asked for, that of `--dm` first, checked against a Reasoner that is a folder before anything is
     started. InputError or StartupError says what is wrong."""
     found = dm_folders(given_flags(args))
+    if found and args.dm_url:
+        check_remote(found[0].card, args.dm_url)
     if found and Path(args.model).is_dir():
         check_dms(found, Path(args.model), rule, args)
         told = None if args.dm_url else hint(found[0].card, found[0].path, Path(args.model))
@@ -119,6 +125,7 @@ def start_judge(folder: DmFolder, place: int, args: argparse.Namespace) -> Dm:
     if folder.card.kind == "head":
         return Dm(folder.card, scorer_of(folder.card, folder.path, None, place), name=folder.name)
     dm = _start_text(folder, args)
+    dm.folder = folder.path
     dm.scorer = scorer_of(folder.card, folder.path, dm.text, place)
     dm.again = partial(_again, folder, place, args)
     return dm

@@ -1,13 +1,13 @@
 """The keys of a request's `drr` object, as data: what each means, and where it has an effect.
 
-The schema, its validation, README's table and the tests are made from this table. A key is honoured, or refused with an
+The schema, its validation, a page's table and the tests are made from this table. A key is honoured, or refused with an
 error that names it; none is ever accepted without effect.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Mode = Literal["auto", "off", "shadow", "stop", "rethink"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -228,13 +228,13 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("report", "`steps`, `summary` or `none`", "`steps`; `summary` in mode `off`"),
 )
-"""All keys, in the order in which README tells of them."""
+"""All keys, in the order in which the page tells of them."""
 
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 
 
 def markdown_table() -> str:
-    """README's table of the keys."""
+    """The table of the keys."""
     rows = ["| key | meaning | default | modes |", "| --- | --- | --- | --- |"]
     for key in KEYS:
         modes = "all" if not key.refused else ", ".join(f"`{mode}`" for mode in key.modes())
@@ -242,20 +242,14 @@ def markdown_table() -> str:
     return "\n".join(rows)
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """What a `reasoning_effort` means to a calibrated judge."""
-
-    max_lost_correct: float | None = None
-    mode: Mode | None = None
-
-
-EFFORTS: Mapping[str, Effort] = {
-    "minimal": Effort(max_lost_correct=0.1),
-    "low": Effort(max_lost_correct=0.05),
-    "medium": Effort(),
-    "high": Effort(max_lost_correct=0.01),
-    "xhigh": Effort(max_lost_correct=0.005),
-    "max": Effort(mode="off"),
+EFFORTS: Mapping[str, Mapping[str, Any]] = {
+    "none": {"mode": "off", "max_thinking_tokens": 0},
+    "minimal": {"max_lost_correct": 0.1},
+    "low": {"max_lost_correct": 0.05},
+    "medium": {},
+    "high": {"max_lost_correct": 0.01},
+    "xhigh": {"max_lost_correct": 0.005},
+    "max": {"mode": "rethink", "max_rethinks": 1},
 }
-"""By name. `none` is the chat template's: it closes the thinking before it begins."""
+"""The `drr` object that a `reasoning_effort` stands for: `none` thinks not at all, up to `xhigh` the risk of stopping
+early falls, and `max` thinks in full and once more where the judge does not believe the first attempt."""

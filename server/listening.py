@@ -8,8 +8,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.config import LOGGING_CONFIG
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from server import logs
 from server.admission.under_way import ABORT
 from server.errors import EngineDiedError
 from server.lifecycle import Lifecycle
@@ -181,7 +183,9 @@ async def _until_death(died: Callable[[], bool]) -> None:
 
 
 def _config(app: FastAPI, args: argparse.Namespace) -> uvicorn.Config:
-    log_config = get_uvicorn_log_config(args)
+    log_config = get_uvicorn_log_config(args) or LOGGING_CONFIG
+    if args.log_config_file is None:  # else the operator has said how it is to be
+        log_config = logs.of_http(log_config)
     config = uvicorn.Config(
         app,
         http=Connection,
@@ -195,7 +199,7 @@ def _config(app: FastAPI, args: argparse.Namespace) -> uvicorn.Config:
         ssl_ca_certs=args.ssl_ca_certs,
         ssl_cert_reqs=args.ssl_cert_reqs,
         ssl_ciphers=args.ssl_ciphers,
-        **({} if log_config is None else {"log_config": log_config}),
+        log_config=log_config,
     )
     config.load()
     config.h11_max_incomplete_event_size = args.h11_max_incomplete_event_size or _MOST_HEADER_BYTES

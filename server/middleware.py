@@ -3,11 +3,14 @@
 import json
 from typing import Any
 
+from server.chat_templates import FIELD, KWARGS, UNTRUSTED, brings_template
 from server.endpoints import (
     ALIAS_STATE,
     CHAT_PATH,
     HEADER,
+    MESSAGES_PATH,
     OUTCOME_HEADER,
+    RESPONSES_PATH,
     Endpoint,
     endpoint_of,
     path_of,
@@ -15,9 +18,10 @@ from server.endpoints import (
     split_alias,
 )
 from server.plan import PLAN_KEY
-from server.refusals import RESPONSES_PATH, bad_request
+from server.refusals import bad_request
 
 _OBJECT, _XARGS = "drr", "vllm_xargs"
+_TAKERS = "/v1/chat/completions, /v1/responses and /v1/messages"
 
 
 class GuardOptions:
@@ -36,10 +40,21 @@ class GuardOptions:
         endpoint = endpoint_of(path_of(scope))
         if scope["method"] != "POST":
             await self._app(scope, receive, send)
-        elif endpoint.path == CHAT_PATH:
+        elif endpoint.path in (CHAT_PATH, MESSAGES_PATH):
             await self._app(scope, receive, _with_account(scope, send))
+        elif endpoint.path == RESPONSES_PATH:
+            await self._response(scope, receive, _with_account(scope, send))
         else:
             await self._elsewhere(endpoint, scope, receive, send)
+
+    async def _response(self, scope: Any, receive: Any, send: Any) -> None:
+        """Refuse what vLLM would break on."""
+        messages, body = await _whole_body(receive)
+        refusal = _without_content(_parsed(body).get("input"))
+        if refusal is not None:
+            await bad_request(*refusal).response(RESPONSES_PATH)(scope, receive, send)
+            return
+        await self._app(scope, _replayed(messages, receive), send)
 
     async def _elsewhere(self, endpoint: Endpoint, scope: Any, receive: Any, send: Any) -> None:
         messages, body = await _whole_body(receive)
@@ -53,11 +68,11 @@ class GuardOptions:
             await self._app(scope, _replayed(messages, receive), _with_account(scope, send))
             return
         has_header = any(name == HEADER.encode() for name, _ in scope["headers"])
-        refusal = _refused(endpoint, parsed, has_header=has_header)
+        refusal = _refused(endpoint, parsed, has_header=has_header) or _template(scope, parsed)
         if refusal is None and aliased is not None:
             name, mode = aliased
             if endpoint.thinks and mode != "off":
-                why = f"only {CHAT_PATH} judges thinking; here {name} and {name}:full think in full"
+                why = f"only {_TAKERS} judge thinking; here {name} and {name}:full think in full"
                 refusal = ("model", why)
             else:
                 messages, scope = _with_model(name, parsed, scope)
@@ -70,13 +85,21 @@ class GuardOptions:
 def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> tuple[str, str] | None:
     """What is at fault, and why; None where nothing is."""
     if has_header and endpoint.thinks:
-        return "X-DRR", f"only {CHAT_PATH} takes this header"
+        return "X-DRR", f"only {_TAKERS} take this header"
     if body.get(_OBJECT) is not None:
-        return _OBJECT, f"only {CHAT_PATH} takes a drr object"
+        return _OBJECT, f"only {_TAKERS} take a drr object"
     xargs = body.get(_XARGS)
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"
     return _without_content(body.get("input")) if endpoint.path.startswith(RESPONSES_PATH) else None
+
+
+def _template(scope: Any, body: dict[str, Any]) -> tuple[str, str] | None:
+    """A chat template that comes with a request, also where vLLM would not look at it."""
+    if scope["app"].state.args.trust_request_chat_template:
+        return None
+    named = brings_template(body.get(FIELD), body.get(KWARGS))
+    return None if named is None else (named, UNTRUSTED)
 
 
 def _without_content(items: Any) -> tuple[str, str] | None:
@@ -136,7 +159,7 @@ async def _whole_body(receive: Any) -> tuple[list[Any], bytes]:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     """A body's JSON object; empty where it is none, or holds nothing that could matter here."""
-    names = (b"drr", b"full", b"messages", b"assistant", b"\\u")
+    names = (b"drr", b"full", b"messages", b"assistant", b"chat_template", b"\\u")
     if not any(name in body for name in names):
         return {}
     try:

@@ -14,8 +14,11 @@ from server.schema import DrrRequest
 from server.wire import Account, Accounts, StepChunk
 
 _DESCRIPTION = "An OpenAI-compatible server for reasoning models that think exactly as long as it pays."
-_TAKERS = ("ChatCompletionRequest",)
-_TELLERS = ("ChatCompletionResponse", "ChatCompletionStreamResponse")
+_TAKERS = ("ChatCompletionRequest", "ResponsesRequest", "AnthropicMessagesRequest")
+_TELLERS = (
+    *("ChatCompletionResponse", "ChatCompletionStreamResponse"),
+    *("ResponsesResponse", "AnthropicMessagesResponse"),
+)
 _REFERENCE = "#/components/schemas/{model}"
 
 

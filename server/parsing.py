@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from drr.loop.formats import Channels, ReasoningFormat, TurnState, behind_last
-from server.plan import PLAN_KEY, ResponsePlan, Told
-from server.vllm_api import DeltaMessage, FunctionCall, OpenAIServingChat, Parser, ParserManager
+from server.plan import ResponsePlan, Told, plan_of
+from server.vllm_api import DeltaMessage, FunctionCall, Parser, ParserManager
 
 Parsed = tuple[str | None, str | None, list[FunctionCall] | None]
 
@@ -69,7 +69,7 @@ class PhaseParser(Parser):
         enable_auto_tools: bool = False,
         model_output_token_ids: Sequence[int] = (),
     ) -> Parsed:
-        plan = _plan(request)
+        plan = plan_of(request)
         if plan is None or not plan.account.looped:
             if self._plain is None:
                 return None, model_output, None
@@ -101,7 +101,7 @@ class PhaseParser(Parser):
         *,
         finished: bool,
     ) -> DeltaMessage | None:
-        plan = _plan(request)
+        plan = plan_of(request)
         if plan is None or not plan.account.looped:
             if self._plain is None:
                 return DeltaMessage(content=delta_text)
@@ -148,15 +148,16 @@ class PhaseParser(Parser):
         return [*pieces, ("", waiting)] if waiting or not pieces else pieces
 
 
-def phase_parser(handler: OpenAIServingChat, form: ReasoningFormat, tool_parser: str | None) -> type[PhaseParser]:
-    """The parser class for a chat handler, beside the parser that vLLM made for it."""
-    plain_class = handler.parser_cls
+def phase_parser(
+    plain_class: type[Parser] | None, tokenizer: Any, form: ReasoningFormat, tool_parser: str | None
+) -> type[PhaseParser]:
+    """The parser class for a handler, in place of the one that vLLM made for it."""
     answers_class: type[Parser] | None = None
     if isinstance(form, Channels):
         answers_class = plain_class
     elif plain_class is not None and plain_class.tool_parser_cls is not None:
         answers_class = ParserManager.get_parser(
-            tool_parser_name=tool_parser, enable_auto_tools=True, tokenizer=handler.renderer.tokenizer
+            tool_parser_name=tool_parser, enable_auto_tools=True, tokenizer=tokenizer
         )
     reasoning_form = form
 
@@ -207,8 +208,3 @@ def _extend(call: Any, more: Any) -> None:
     for name in ("name", "arguments"):
         if getattr(more.function, name) is not None:
             setattr(call.function, name, (getattr(call.function, name) or "") + getattr(more.function, name))
-
-
-def _plan(request: Any) -> ResponsePlan | None:
-    plan = (request.vllm_xargs or {}).get(PLAN_KEY)
-    return plan if isinstance(plan, ResponsePlan) else None

@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from drr.loop.formats import Part
 from drr.loop.policy import StopCause
 from drr.loop.response import Emit, Outcome, StepReport
 from server.settings import Settings
+
+if TYPE_CHECKING:
+    from server.decisions.log import LoggedResponse
 
 PLAN_KEY = "drr"
 """Where a request's plan travels: `vllm_xargs[PLAN_KEY]`, then `SamplingParams.extra_args[PLAN_KEY]`."""
@@ -41,7 +44,8 @@ class ResponseAccount:
 
     `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
     next. `steps` wait to be shown. `cut` are the choices that a limit cut off. `running` gives every choice's account
-    so far. `stream` is the engine's generator, to be closed with the response.
+    so far. `stream` is the engine's generator, to be closed with the response. `logged` takes what is decided into the
+    log.
     """
 
     current: Part = Part.ANSWER
@@ -54,6 +58,7 @@ class ResponseAccount:
     told: dict[int, Told] = field(default_factory=dict)
     parsed: int = 0
     stream: AsyncGenerator[Any, None] | None = None
+    logged: "LoggedResponse | None" = None
 
     def of(self, choice: int) -> Told:
         """What has been handed on of this choice."""
@@ -63,13 +68,15 @@ class ResponseAccount:
 @dataclass(slots=True)
 class ResponsePlan:
     """One request: its settings, and what the judge is to see of it. `broken_by` are what breaks the promise of a
-    certified rule from the start; `tools` says whether the answer may or must be a tool call."""
+    certified rule from the start; `tools` says whether the answer may or must be a tool call,
+    `may_be_canary` whether the response may think in full for comparison."""
 
     settings: Settings
     question: str = field(repr=False)  # whoever logs a request's parameters must not log its text
     scorer_id: str | None
     broken_by: list[str] = field(default_factory=list)
     tools: Tools = "none"
+    may_be_canary: bool = False
     account: ResponseAccount = field(default_factory=ResponseAccount, repr=False)
 
     def field_of(self, part: Part) -> Field | None:
@@ -113,3 +120,14 @@ class ResponsePlan:
         account.outcomes[choice] = outcome
         if finish_reason == "length":
             account.cut.add(choice)
+
+
+def with_plan(xargs: dict[str, Any] | None, plan: ResponsePlan) -> Any:
+    """A request's `vllm_xargs`, through which its plan reaches the engine."""
+    return {**(xargs or {}), PLAN_KEY: plan}
+
+
+def plan_of(request: Any) -> ResponsePlan | None:
+    """The plan that a request of vLLM's carries."""
+    plan = (request.vllm_xargs or {}).get(PLAN_KEY)
+    return plan if isinstance(plan, ResponsePlan) else None

@@ -6,8 +6,10 @@ template, with nothing else between. Whatever is not known to be as it was then 
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from pydantic import BaseModel
 
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
@@ -22,13 +24,17 @@ _CHANGES_NOTHING = frozenset(
         *("service_tier", "safety_identifier", "prompt_cache_key", "verbosity", "tool_choice", "parallel_tool_calls"),
         *("length_penalty", "vllm_xargs", "kv_transfer_params", "ec_transfer_params", "mm_processor_kwargs"),
         *("media_io_kwargs", "stream_interval", "truncation_side"),
+        *("background", "include", "session_id", "max_tool_calls", "mm_payload", "enable_response_messages"),
     }
 )
 """Fields of a request that change nothing about what is sampled, or about a text without images, or only beside
 another field."""
 
 _COMPARED = frozenset(
-    {"messages", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "reasoning_effort"}
+    {
+        *("messages", "temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "reasoning_effort"),
+        *("input", "max_output_tokens", "reasoning"),
+    }
 )
 """Fields that are looked at one by one."""
 
@@ -74,20 +80,41 @@ class Surroundings:
     changed: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sampled:
+    """What endpoints call by different names: the conversation, the effort, and the most tokens. `names` are those of
+    the fields, in this order."""
+
+    messages: Sequence[Any]
+    effort: str | None = None
+    max_tokens: int | None = None
+    names: tuple[str, str, str] = ("messages", "reasoning_effort", "max_tokens")
+
+    @classmethod
+    def of_chat(cls, request: ChatCompletionRequest) -> Self:
+        values = vars(request)  # to ask for an attribute that is deprecated is a warning
+        return cls(request.messages, request.reasoning_effort, values["max_completion_tokens"] or values["max_tokens"])
+
+
 def broken_by(
-    request: ChatCompletionRequest, settings: Settings, around: Surroundings, *, lora: bool = False
+    request: BaseModel, settings: Settings, around: Surroundings, sampled: Sampled, *, lora: bool = False
 ) -> list[str]:
     """The fields and options that make this request another than those of the calibration; `lora` tells that its model
     is an adapter."""
     calibration = settings.calibration
     assert calibration is not None
-    broken = [*around.changed, *_other_fields(request), *_other_sampling(request, calibration.sampling, around)]
+    broken = [
+        *around.changed,
+        *_other_fields(request),
+        *_other_sampling(request, calibration.sampling, around, sampled),
+    ]
+    messages, effort, _ = sampled.names
     if lora:
         broken.append("model")
-    if not _is_one_question(request.messages):
-        broken.append("messages")
-    if request.reasoning_effort == "none" or (request.reasoning_effort is not None and around.template_reads_effort):
-        broken.append("reasoning_effort")
+    if not _is_one_question(sampled.messages):
+        broken.append(messages)
+    if sampled.effort == "none" or (sampled.effort is not None and around.template_reads_effort):
+        broken.append(effort)
     broken += [name for name in ("max_steps", "max_thinking_tokens") if getattr(settings, name) is not None]
     broken += [name for name in ("nudge", "min_step_tokens") if getattr(settings, name)]
     broken += ["min_steps"] if settings.min_steps > 1 else []
@@ -95,7 +122,7 @@ def broken_by(
     return list(dict.fromkeys(broken))
 
 
-def _other_fields(request: ChatCompletionRequest) -> list[str]:
+def _other_fields(request: BaseModel) -> list[str]:
     """The fields that are set to something else than they would be without being named."""
     values = vars(request)  # to ask for an attribute that is deprecated is a warning
     return [
@@ -105,8 +132,14 @@ def _other_fields(request: ChatCompletionRequest) -> list[str]:
         and name not in _COMPARED
         and values[name] not in (field.get_default(call_default_factory=True), None, [], {}, "")
         and not _is_neutral(name, values[name])
-        and getattr(values[name], "type", None) != "text"  # a response_format that is none
+        and not _is_plain_text(values[name])
     ]
+
+
+def _is_plain_text(value: Any) -> bool:
+    """Whether this asks for a form of the answer that is none."""
+    inner = getattr(value, "format", value) if isinstance(value, BaseModel) else value
+    return (inner is None and value is not None) or getattr(inner, "type", None) == "text"
 
 
 def _is_neutral(name: str, value: Any) -> bool:
@@ -114,7 +147,9 @@ def _is_neutral(name: str, value: Any) -> bool:
     return number and value == _NEUTRAL.get(name, 0) and name.endswith(("penalty", "_p", "min_tokens"))
 
 
-def _other_sampling(request: ChatCompletionRequest, calibrated: Mapping[str, Any], around: Surroundings) -> list[str]:
+def _other_sampling(
+    request: BaseModel, calibrated: Mapping[str, Any], around: Surroundings, wanted: Sampled
+) -> list[str]:
     defaults = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, **around.sampling}
     sampled = {
         name: default if vars(request).get(name) is None else vars(request)[name]
@@ -126,11 +161,10 @@ def _other_sampling(request: ChatCompletionRequest, calibrated: Mapping[str, Any
         for name, value in sampled.items()
         if _normal(name, value) != _normal(name, calibrated.get(name, _NEUTRAL.get(name, 0)))
     ]
-    values = vars(request)
-    asked = values["max_completion_tokens"] or values["max_tokens"] or around.sampling.get("max_tokens")
+    asked = wanted.max_tokens or around.sampling.get("max_tokens")
     least = calibrated.get("max_tokens")
     if asked is not None and least is not None and asked < least:  # more room cuts nothing short
-        other.append("max_tokens")
+        other.append(wanted.names[2])
     return other
 
 
@@ -139,7 +173,7 @@ def _normal(name: str, value: Any) -> float:
     return max(0.0, number) if name == "top_k" else round(number, 9)  # 0 and -1 both mean all
 
 
-def _is_one_question(messages: list[Any]) -> bool:
+def _is_one_question(messages: Sequence[Any]) -> bool:
     """Whether a conversation is a single text by the user, as it was at the calibration."""
     only = messages[0] if len(messages) == 1 else None
     if not isinstance(only, dict) or only.get("role") != "user":

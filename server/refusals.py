@@ -8,11 +8,13 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-MESSAGES_PATH, RESPONSES_PATH = "/v1/messages", "/v1/responses"
+from server.endpoints import MESSAGES_PATH, RESPONSES_PATH
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
@@ -64,8 +66,9 @@ def bad_request(param: str, why: str) -> Refusal:
 
 
 def busy(message: str, seconds: float, kind: str = "requests") -> Refusal:
-    """HTTP 429: to be tried again after this many seconds, which are told in whole ones, at least one."""
-    after = {"retry-after": str(max(1, math.ceil(seconds)))}
+    """HTTP 429: to be tried again after this many seconds. `retry-after` tells them in whole ones, at least one;
+    `retry-after-ms`, which the clients of OpenAI and Anthropic prefer, keeps them from coming back all at once."""
+    after = {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(max(1, math.ceil(1000 * seconds)))}
     return Refusal(429, message, kind=kind, code="rate_limit_exceeded", headers=after)
 
 

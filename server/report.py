@@ -1,6 +1,7 @@
 """The `drr` object of a response, its short form, and its usage."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from drr.loop.policy import StopCause
@@ -37,7 +38,7 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -
     """The summary of one choice; `cut` tells that a limit cut it off."""
     settings = plan.settings
     report: dict[str, Any] = {
-        "stop_cause": _cause(plan, outcome).value,
+        "stop_cause": stop_cause(plan, outcome).value,
         "thinking_tokens": outcome.thinking_tokens,
         "answer_tokens": outcome.answer_tokens,
         "discarded_tokens": outcome.discarded_tokens,
@@ -45,6 +46,7 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -
         "injected_tokens": outcome.injected_tokens,
         "attempts": max(1, len(outcome.attempts)),
         "nudges": outcome.nudges,
+        "canary": settings.canary is not None,
         "settings": settings.as_dict(),
         "risk": risk_object(settings, plan.broken_by, outcome, cut=cut),
         "judge": _judge_object(plan, outcome),
@@ -72,7 +74,8 @@ def _judge_object(plan: ResponsePlan, outcome: Outcome) -> dict[str, Any] | None
     }
 
 
-def _cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
+def stop_cause(plan: ResponsePlan, outcome: Outcome) -> StopCause:
+    """Why the thinking ended, as the client is told."""
     if plan.settings.uncertified and outcome.stop_cause in (StopCause.NATURAL, StopCause.OFF):
         return StopCause.UNCERTIFIED
     return outcome.stop_cause
@@ -110,6 +113,8 @@ def short_account(reports: Sequence[dict[str, Any]]) -> str:
             parts.append(f"{name}={sum(counts)}")
     parts.append(f"attempts={sum(report['attempts'] for report in reports)}")
     parts.append(f"mode={reports[0]['settings']['mode']}")
+    if any(report["canary"] for report in reports):
+        parts.append("canary=?1")
     judge, risks = reports[0]["judge"], [report["risk"] for report in reports if report["risk"] is not None]
     if judge is not None:
         parts.append(f'judge="{_quoted(judge["id"])}"')
@@ -122,7 +127,8 @@ def short_account(reports: Sequence[dict[str, Any]]) -> str:
 def announcement(plan: ResponsePlan) -> str:
     """The same for a stream, whose headers go out before anything is known of it."""
     judge = "" if plan.scorer_id is None else f', judge="{_quoted(plan.scorer_id)}"'
-    return f"mode={plan.settings.mode}{judge}, account=last-chunk"
+    canary = "" if plan.settings.canary is None else ", canary=?1"
+    return f"mode={plan.settings.mode}{canary}{judge}, account=last-chunk"
 
 
 def _quoted(text: str) -> str:
@@ -131,11 +137,31 @@ def _quoted(text: str) -> str:
     return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
-    """Make `usage` say what has been generated: discarded tokens and probes count, injected ones do not. Whatever is no
-    part of the content is in `reasoning_tokens`. What a cut had discarded is a detail of it."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has been generated for a response so far, in tokens: `reasoning` is whatever is no part of the content, what
+    a cut had `discarded` and the judge's `probes` among it."""
+
+    completion: int
+    reasoning: int
+    discarded: int
+    probes: int
+
+    @property
+    def details(self) -> dict[str, int]:
+        """What usage says of them beside the sum."""
+        return {
+            "reasoning_tokens": self.reasoning,
+            "discarded_tokens": self.discarded,
+            "probe_tokens": self.probes,
+        }
+
+
+def counts_of(plan: ResponsePlan) -> Counts | None:
+    """Every token that was generated for a response; injected ones were not. None where the loop did not make it:
+    vLLM's own count is all there is."""
     if not plan.account.looped:
-        return  # vLLM's own count is all there is
+        return None
     outcomes = [running() for running in plan.account.running]
     discarded = sum(outcome.discarded_tokens for outcome in outcomes)
     probes = sum(outcome.probe_tokens for outcome in outcomes)
@@ -145,11 +171,41 @@ def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
         reasoning += sum(outcome.thinking_tokens for outcome in outcomes)
     else:
         reasoning += sum(outcome.earlier_tokens for outcome in outcomes)
-    usage["completion_tokens"] = completion
-    usage["total_tokens"] = usage["prompt_tokens"] + completion
-    details = usage.get("completion_tokens_details") or {}
-    own = {"reasoning_tokens": reasoning, "discarded_tokens": discarded, "probe_tokens": probes}
-    usage["completion_tokens_details"] = {**details, **own}
+    return Counts(completion, reasoning, discarded, probes)
+
+
+def correct_usage(usage: dict[str, Any], plan: ResponsePlan) -> None:
+    """Make a chat completion's `usage` say what has been generated."""
+    counts = counts_of(plan)
+    if counts is None:
+        return
+    usage["completion_tokens"] = counts.completion
+    usage["total_tokens"] = usage["prompt_tokens"] + counts.completion
+    usage["completion_tokens_details"] = {**(usage.get("completion_tokens_details") or {}), **counts.details}
+
+
+def account_of(plan: ResponsePlan) -> dict[str, Any] | None:
+    """The `drr` object of a response with one choice; None where it is not told."""
+    reports = choice_reports(plan, 1) if plan.settings.report != "none" else []
+    return response_object(reports) if reports else None
+
+
+def told_steps(plan: ResponsePlan) -> list[dict[str, Any]]:
+    """The steps that have closed since this was asked last, as streamed objects; none for a client that did not send a
+    `drr` object, or wants none."""
+    if not (plan.settings.explicit and plan.settings.report == "steps"):
+        return []
+    taken = list(plan.account.steps)
+    plan.account.steps.clear()
+    return [{"step": {"choice": choice, **step_object(step)}} for choice, step in taken]
+
+
+def refused_text(plan: ResponsePlan, choice: int = 0) -> str | None:
+    """What is said in place of an answer; None where there is one."""
+    outcome = plan.account.outcomes.get(choice)
+    if outcome is None or outcome.stop_cause is not StopCause.ABSTAINED:
+        return None
+    return "".join(plan.account.of(choice).refusal)
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

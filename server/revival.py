@@ -22,8 +22,9 @@ _SECONDS_TO_END, _SECONDS_TO_WARM_UP = 5.0, 60.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 60.0
 """Seconds before the first start, and at most before a later one: each wait is twice the last."""
 
-_LASTS = 300.0
-"""Seconds after which an engine that runs counts as one that had never failed."""
+_LASTS = 60.0
+"""Seconds after which an engine that runs counts as one that had never failed: one that dies every other minute is not
+waited for longer each time."""
 
 
 class Reviver:

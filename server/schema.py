@@ -12,6 +12,9 @@ Report = Literal["summary", "steps", "none"]
 ThinkingIn = Literal["reasoning", "content"]
 
 _LONGEST_TEXT = 2000
+_MOST = 1 << 31
+"""No number that counts steps or tokens is as large."""
+
 _SHOWN = 80
 """Characters of a wrong value that an error repeats."""
 
@@ -39,14 +42,14 @@ class DrrRequest(BaseModel):
     threshold: float | None = Field(None, ge=0.0, le=1.0)
     hopeless: float | None = Field(None, ge=0.0, le=1.0)
     min_gain: float | None = Field(None, ge=-1.0, le=1.0)
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, lt=_MOST)
     max_lost_correct: float | None = Field(None, gt=0.0, lt=1.0)
-    min_steps: int | None = Field(None, ge=0)
-    max_steps: int | None = Field(None, ge=1)
-    min_step_tokens: int | None = Field(None, ge=0)
-    max_thinking_tokens: int | None = Field(None, ge=0)
-    answer_tokens: int | None = Field(None, ge=1)
-    nudge: int | None = Field(None, ge=0)
+    min_steps: int | None = Field(None, ge=0, lt=_MOST)
+    max_steps: int | None = Field(None, ge=1, lt=_MOST)
+    min_step_tokens: int | None = Field(None, ge=0, lt=_MOST)
+    max_thinking_tokens: int | None = Field(None, ge=0, lt=_MOST)
+    answer_tokens: int | None = Field(None, ge=1, lt=_MOST)
+    nudge: int | None = Field(None, ge=0, lt=_MOST)
     nudge_below: float | None = Field(None, ge=0.0, le=1.0)
     max_rethinks: int | None = Field(None, ge=0, le=63)
     accept: float | None = Field(None, ge=0.0, le=1.0)
@@ -66,16 +69,28 @@ class DrrRequest(BaseModel):
         """The checked object; DrrError names the first key at fault."""
         if not isinstance(value, dict):
             raise DrrError(source, f"must be an object, not {type(value).__name__}")
+        unknown = next(
+            (key for key in value if key not in cls.model_fields), None
+        )  # a million would be a million errors
+        if unknown is not None:
+            known = ", ".join(cls.model_fields)
+            raise DrrError(f"{source}.{str(unknown)[:_SHOWN]}", f"unknown key; known keys are {known}")
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
+            first = error.errors(include_url=False)[0]
             key = ".".join([source, *(str(part)[:_SHOWN] for part in first["loc"][:1])])
-            if first["type"] == "extra_forbidden":
-                known = ", ".join(cls.model_fields)
-                raise DrrError(key, f"unknown key; known keys are {known}") from None
-            raise DrrError(key, f"{first['msg']} (got {repr(first['input'])[:_SHOWN]})") from None
+            raise DrrError(key, f"{first['msg']} (got {_shown(first['input'])})") from None
 
     def given(self) -> set[str]:
         """The keys that the client set."""
         return {name for name in self.model_fields_set if getattr(self, name) is not None}
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a wrong value, without the rest being written out; of containers only what they are."""
+    if isinstance(value, str):
+        return repr(value[:_SHOWN])[:_SHOWN]
+    if isinstance(value, dict | list):
+        return f"{type(value).__name__} of {len(value):,} entries" if value else repr(value)
+    return repr(value)[:_SHOWN]

@@ -5,25 +5,30 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
+
+from fastapi import FastAPI
 
 from drr import reference
 from drr.engine.children import kill_engines, own_engines
 from drr.engine.defaults import DEFAULT_ANSWER_CUE
 from drr.engine.devices import prepare_environment
 from drr.engine.formats import UnmarkedThinkingError, choose_format, load_parser_plugin
+from drr.engine.lasting_streams import outlast_full_disks
 from drr.engine.open_reasoner import load_tokenizer
 from drr.engine.starting import StartLog, cause_of
-from drr.errors import InputError
+from drr.errors import InputError, without_passwords
 from drr.failures import FAILED, in_one_sentence
 from drr.loop.formats import PlainChain, ReasoningFormat
 from drr.loop.steps import StepRule
-from server import logs
+from server import logs, metrics
 from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
 from server.arguments import parse_args
+from server.contradictions import check_log_folder
+from server.decisions.setting_up import logging_decisions
 from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.engines import Models, start_models
@@ -33,6 +38,7 @@ from server.judges import Dm, check_downloaded, read_dms
 from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.revival import reviving
+from server.start_checks import check_adapters, check_middleware, check_template
 from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
@@ -44,8 +50,11 @@ _START_TAKES = " (half a minute on two CPU cores)"
 async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
     rule = StepRule.parse(args.drr_step_rule)
+    check_log_folder(args.drr_decision_log)
     dms = read_dms(args, rule)
     form = reasoning_format(args)
+    check_adapters(args)
+    check_middleware(args)
     keys = api_keys(args)
     listen_address, sock = _bound(args)
     models = Models()
@@ -56,9 +65,10 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
         check_downloaded(dms, models.reasoner, rule, args)
         lifecycle = Lifecycle(make_door(args, keys, models.reasoner), args.drr_shutdown_lead, args.shutdown_timeout)
         async with beating(models.engines()) as pulses:
-            app = await make_app(args, models, form, rule, lifecycle, pulses)
+            app = await _made(make_app(args, models, form, rule, lifecycle, pulses))
             told = _invitation(args, listen_address, models.dms, form)
-            async with reviving(models.dms, models.reasoner.drr, pulses):
+            log = logging_decisions(args, models.reasoner)
+            async with reviving(models.dms, models.reasoner.drr, pulses), log:
                 await listen(app, args, sock, lifecycle, _death_of(models.reasoner), partial(print, told, flush=True))
     finally:
         await models.shutdown()
@@ -97,6 +107,16 @@ async def _start(
         raise StartupError(f"{what} cannot be started: {log.explain(error)}") from error
 
 
+async def _made(making: Coroutine[Any, Any, FastAPI]) -> FastAPI:
+    """The app; StartupError, one sentence, where the flags about it cannot be honoured."""
+    try:
+        return await making
+    except (InputError, StartupError):
+        raise
+    except Exception as error:
+        raise StartupError(f"the server cannot be started: {cause_of(error)}") from error
+
+
 def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:
     """How the Reasoner thinks; vLLM is told the parser that goes with it, where the operator named none.
 
@@ -105,6 +125,7 @@ def reasoning_format(args: argparse.Namespace) -> ReasoningFormat | None:
     outputs = args.structured_outputs_config
     named = args.reasoning_parser or outputs.reasoning_parser
     tokenizer = load_tokenizer(args.tokenizer or args.model, "--model", trust_remote_code=args.trust_remote_code)
+    check_template(args, tokenizer)
     if args.reasoning_parser_plugin:
         _load_plugin(args.reasoning_parser_plugin)
     try:
@@ -167,9 +188,14 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     """Serve as asked; returns the exit status."""
     import uvloop
 
+    outlast_full_disks(metrics.LOG_LOST.inc)
     prepare_environment()
     args = parse_args(argv)
     logs.set_up(args)
+    if args.otlp_traces_endpoint is not None:
+        from server.tracing import name_service  # which needs packages that nothing else does
+
+        name_service()
 
     def stop_before_serving(*_: object) -> None:
         kill_engines()
@@ -183,6 +209,6 @@ def run(argv: Sequence[str], engine_class: type[ThinkingEngine] | None = None) -
     except KeyboardInterrupt:
         return 0
     except (StartupError, InputError, EngineDiedError) as error:
-        print(f"drr serve: {error}", file=sys.stderr)
+        print(f"drr serve: {without_passwords(str(error))}", file=sys.stderr)
         return FAILED
     return 0

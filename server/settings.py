@@ -121,9 +121,11 @@ class Settings:
     calibration: Calibration | None = None
     """Of whoever judges."""
     beam_search: bool = False
+    canary: str | None = None
+    """The rule that would stop the response, where that thinks in full to see what stopping would have done."""
 
     def as_dict(self) -> dict[str, Any]:
-        hidden = ("explicit", "certificate", "calibration", "beam_search")
+        hidden = ("explicit", "certificate", "calibration", "beam_search", "canary")
         return {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
 
     @property
@@ -201,6 +203,7 @@ class Settings:
             nudge=self.nudge,
             nudge_below=self.nudge_below,
             acts=self.mode != "shadow",
+            stops=self.canary is None,
             hopeless=self.hopeless,
             min_gain=self.min_gain,
             accept=self.accept,

@@ -5,9 +5,8 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from drr.loop.policy import StopCause
 from server.plan import ResponsePlan
-from server.report import choice_reports, correct_usage, response_object, step_object
+from server.report import choice_reports, correct_usage, refused_text, response_object, told_steps
 
 
 async def with_reports(
@@ -20,7 +19,6 @@ async def with_reports(
     chunk without choices per closed step; one that did not may index `choices[0]` of every chunk.
     """
     account, reports = plan.account, plan.settings.report != "none"
-    shows_steps = plan.settings.explicit and plan.settings.report == "steps"
     base: dict[str, Any] = {}
     finished = 0
     async with contextlib.AsyncExitStack() as stack:
@@ -30,9 +28,8 @@ async def with_reports(
         async for event in stream:
             if not base:
                 base = _base(event)
-            if shows_steps:
-                for choice, step in _taken(account.steps):
-                    yield _event({**base, "choices": [], "drr": {"step": {"choice": choice, **step_object(step)}}})
+            for step in told_steps(plan):
+                yield _event({**base, "choices": [], "drr": step})
             ends = '"finish_reason":"' in event
             finished += ends
             if ends or '"usage":{' in event:
@@ -50,8 +47,7 @@ async def with_reports(
 def _end_choices(chunk: dict[str, Any], plan: ResponsePlan) -> None:
     """An abstention is no tool call, whatever the client asked for."""
     for choice in chunk["choices"]:
-        outcome = plan.account.outcomes.get(choice["index"])
-        if outcome is not None and outcome.stop_cause is StopCause.ABSTAINED:
+        if refused_text(plan, choice["index"]) is not None:
             choice["finish_reason"] = "stop"
 
 
@@ -65,12 +61,6 @@ def _tell(chunk: dict[str, Any], plan: ResponsePlan, choices: int, *, last: bool
             choice["delta"] = {**choice["delta"], "drr": report}
     if last and reports:
         chunk["drr"] = response_object(list(reports.values()))
-
-
-def _taken(steps: list[Any]) -> list[Any]:
-    taken = list(steps)
-    steps.clear()
-    return taken
 
 
 def _base(event: str) -> dict[str, Any]:

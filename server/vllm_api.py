@@ -5,7 +5,10 @@ in `drr.engine.border`; `scripts/check_vllm.py VERSION` checks both against a ve
 """
 
 from vllm import __version__ as VLLM_VERSION  # noqa: N812
+from vllm import envs
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest, AnthropicMessagesResponse
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.generate.base.protocol import DeltaMessage, FunctionCall
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -15,8 +18,11 @@ from vllm.entrypoints.launchers.utils.ssl import SSLCertRefresher
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
 from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.models.serving import OpenAIServingModels
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, ResponsesResponse
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList, UsageInfo
-from vllm.exceptions import VLLMValidationError
+from vllm.entrypoints.serve.exception_handling.error_response import create_error_response
+from vllm.exceptions import GracefulHTTPError, VLLMClientError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
@@ -35,6 +41,9 @@ except ImportError:
 
 __all__ = [
     "VLLM_VERSION",
+    "AnthropicMessagesRequest",
+    "AnthropicMessagesResponse",
+    "AnthropicServingMessages",
     "AsyncEngineArgs",
     "AsyncLLM",
     "ChatCompletionRequest",
@@ -45,26 +54,38 @@ __all__ = [
     "ErrorResponse",
     "FlexibleArgumentParser",
     "FunctionCall",
+    "GracefulHTTPError",
     "ModelCard",
     "ModelList",
     "NoSignalServer",
     "OpenAIServingChat",
     "OpenAIServingModels",
+    "OpenAIServingResponses",
     "Parser",
     "ParserManager",
     "RequestOutput",
     "RequestOutputKind",
+    "ResponsesRequest",
+    "ResponsesResponse",
     "SSLCertRefresher",
     "SamplingParams",
     "UsageContext",
     "UsageInfo",
+    "VLLMClientError",
     "VLLMValidationError",
     "build_app",
     "configure_logging_from_args",
+    "create_error_response",
     "get_uvicorn_log_config",
     "init_app_state",
     "make_arg_parser",
     "setup_server",
     "tokens_input",
     "validate_parsed_serve_args",
+    "vllm_parses_responses_itself",
 ]
+
+
+def vllm_parses_responses_itself() -> bool:
+    """Whether an environment variable has vLLM's Responses parse tokens as they come, over several turns."""
+    return bool(envs.VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT)

@@ -23,6 +23,6 @@ def make_dm(folder: Path, kind: Kind, **changes: Any) -> Path:
     (folder / CARD_NAME).write_text(json.dumps(card))
     save_head(head_of(kind), folder / HEAD_NAME)
     if kind != "text":
-        (folder / STATE_HEAD_NAME).write_bytes(b"")
+        (folder / STATE_HEAD_NAME).write_bytes((2).to_bytes(8, "little") + b"{}")
     write_sums(folder)
     return folder

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
+import pydantic
 import pytest
 
 from drr.checks import check_file, check_out_folder, check_range, check_url
-from drr.errors import InputError
+from drr.errors import InputError, without_headline
 from drr.failures import guarded, in_one_sentence
 
 ROOT = Path(__file__).parents[1]
@@ -163,3 +165,47 @@ def test_a_full_disk_under_the_output_is_one_sentence() -> None:
     result = run_guarded("print(1)", "> /dev/full")
     assert result.stderr == "drr x: cannot be written: the disk is full\n"
     assert result.returncode == 1
+
+
+@pytest.mark.parametrize("url", ["http://me:s3cret@host/v1", "https://:s3cret@host:99999", "redis://me:s3@cret@host"])
+def test_no_sentence_shows_a_password(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise InputError("--server", f"{url} and {url} cannot be used")
+
+    assert guarded("drr", fails) == 2
+    told = capsys.readouterr().err
+    assert "cret@" not in told
+    assert told.count(":***@host") == 2
+
+
+class Config(pydantic.BaseModel):
+    length: int = pydantic.Field(gt=0)
+    name: str = ""
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name == "nobody":
+            raise ValueError("nobody is known. Choose another")
+        return name
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"length": -5}, "length: Input should be greater than 0 (got -5)"),
+        ({"length": "x" * 500, "name": 7}, None),
+        ({"length": 1, "name": "nobody"}, "nobody is known. Choose another"),
+    ],
+)
+def test_the_first_complaint_is_told_not_how_many_there_are(data: Any, said: str | None) -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Config.model_validate(data)
+    told = without_headline(f"argument --config: {caught.value}")
+    assert "validation error" not in told
+    assert "\n" not in told
+    assert len(told) < 300
+    assert told.startswith(
+        "argument --config: length: Input should be" if said is None else f"argument --config: {said}"
+    )
+    assert without_headline("all is well") == "all is well"

@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         "--client", action="append", choices=[client.name for client in CLIENTS], help="only this one; may be repeated"
     )
     parser.add_argument("--json", type=Path, help="write everything that was seen to this file")
-    parser.add_argument("--write", type=Path, metavar="README.md", help=f"put the table into the section {SECTION!r}")
+    parser.add_argument(
+        "--write", type=Path, metavar="docs/clients.md", help=f"put the table into the section {SECTION!r}"
+    )
     parser.add_argument(
         "--before",
         type=Path,

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import os
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -12,18 +13,24 @@ from drr.checks import check_out_folder, check_range, check_url
 from drr.cli.common import step_rule
 from drr.cli.options import API_KEY_VARIABLE
 from drr.cli.over_limits import show_over_limits
-from drr.cli.parser import config_from, needed
+from drr.cli.parser import config_from, given, needed
 from drr.cli.useless import refuse_useless
 from drr.engine.devices import prepare_environment
 from drr.engine.model_source import TOKENIZER_FILES, check_model
 from drr.engine.served import served_model
 from drr.errors import InputError
 from drr.learn.distill_config import DistillConfig
-from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
+from drr.learn.distill_folder import FROM_LOG, close_folder, folder_settings, open_folder, shard_path
+from drr.learn.from_log import Choosing, Logged, read_logged
 from drr.learn.records import MANIFEST_NAME, Manifest, question_key, write_shard
 from drr.tasks.sources import Loaded, load_questions
 
 _RECORDED_PER_SHARD = 1000
+
+_ENDS = {"answer": "their answers", "close": "their thinking", "cut": "a cut"}
+
+_FEW_ROLLOUTS = {"rollouts": 1, "extra_rollouts": 0}
+"""Of questions whose answers are known and that a log brings attempts at."""
 
 
 def run(options: argparse.Namespace) -> None:
@@ -39,7 +46,14 @@ def run(options: argparse.Namespace) -> None:
 def check(options: argparse.Namespace) -> DistillConfig:
     """The settings that are asked for; InputError names an option that is wrong, missing or of no use."""
     refuse_useless("distill", options)
-    config = config_from(DistillConfig, options, step_rule=step_rule(options))
+    own = dict(_FEW_ROLLOUTS) if options.from_log and options.labels != "consistency" else {}
+    own = {name: value for name, value in own.items() if not given(options, name)}
+    config = config_from(DistillConfig, options, step_rule=step_rule(options), **own)
+    if options.per_question is not None:
+        check_range("--per-question", options.per_question, least=1)
+    if not options.questions and not (options.from_log and config.labels == "consistency"):
+        reason = "are needed: the answers to the log's questions (or --labels consistency)"
+        raise InputError("questions", reason if options.from_log else "are needed, or --from-log")
     if options.limit is not None:
         check_range("--limit", options.limit, least=1)
     check_out_folder("--out", options.out)
@@ -54,13 +68,7 @@ def check(options: argparse.Namespace) -> DistillConfig:
 
 
 def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
-    loaded = load_questions(
-        options.questions,
-        question_column=options.question_column,
-        answer_column=options.answer_column,
-        need_answer=config.labels == "gold",
-        limit=options.limit,
-    )
+    loaded = _load(options, config)
     for note in loaded.notes:
         Console().print(note, highlight=False, markup=False)
     if options.server:
@@ -69,22 +77,70 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
     else:
         check_model(options.reasoner, "--reasoner")
     prepare_environment(quiet=True)
-    return _finished(options, config, loaded) or asyncio.run(_distill(options, config, loaded))
+    logged = _logged(options, loaded) if options.from_log else None
+    if logged is not None:
+        config = _as_logged(options, config, logged)
+        loaded = replace(loaded, questions=logged.questions[: options.limit])
+    return _finished(options, config, loaded, logged) or asyncio.run(_distill(options, config, loaded, logged))
 
 
-def _finished(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest | None:
+def _load(options: argparse.Namespace, config: DistillConfig) -> Loaded:
+    """The questions; with --from-log the answers to its questions, if any."""
+    if not options.questions:
+        return Loaded()
+    return load_questions(
+        options.questions,
+        question_column=options.question_column,
+        answer_column=options.answer_column,
+        need_answer=config.labels == "gold",
+        limit=None if options.from_log else options.limit,
+    )
+
+
+def _logged(options: argparse.Namespace, loaded: Loaded) -> Logged:
+    """What the log holds to learn from. A folder of records that has been begun is continued with the same files,
+    whatever the server has logged since."""
+    from drr.engine.open_reasoner import reasoner_identity
+
+    names = None
+    if (options.out / MANIFEST_NAME).exists():
+        names = (Manifest.load(options.out).settings.get(FROM_LOG) or {}).get("files")
+    reasoner = reasoner_identity(options.tokenizer if options.server else options.reasoner)[1]
+    if not reasoner:
+        raise InputError(
+            "--from-log", "needs the Reasoner's weights, by which its responses are known; they are not here"
+        )
+    limits = {} if options.per_question is None else {"per_question": options.per_question}
+    choosing = Choosing(reasoner, continue_cut=bool(options.continue_cut), **limits)
+    return read_logged(options.from_log, choosing, loaded.questions if options.questions else None, names)
+
+
+def _as_logged(options: argparse.Namespace, config: DistillConfig, logged: Logged) -> DistillConfig:
+    """The settings, new attempts drawn as most of the log was, where options do not say."""
+    usual = logged.usual
+    if usual is None:
+        return config
+    own = {name: getattr(usual, name) for name in ("temperature", "top_p", "top_k") if not given(options, name)}
+    return replace(config, **own)
+
+
+def _finished(
+    options: argparse.Namespace, config: DistillConfig, loaded: Loaded, logged: Logged | None
+) -> Manifest | None:
     """The manifest of the output folder if it is already complete, so that no engine has to be started; else None.
     InputError if the folder was begun with other settings."""
     from drr.engine.open_reasoner import reasoner_identity
 
     if options.server or not (options.out / MANIFEST_NAME).exists():
         return None
-    settings = folder_settings(config, loaded.questions, *reasoner_identity(options.reasoner))
+    settings = folder_settings(config, loaded.questions, *reasoner_identity(options.reasoner), logged)
     manifest = open_folder(options.out, settings)
     return manifest if manifest.complete else None
 
 
-async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
+async def _distill(
+    options: argparse.Namespace, config: DistillConfig, loaded: Loaded, logged: Logged | None
+) -> Manifest:
     from drr.engine.generation_cache import open_cache
     from drr.learn.distill import distill
 
@@ -92,7 +148,13 @@ async def _distill(options: argparse.Namespace, config: DistillConfig, loaded: L
         with open_cache(options.use_cache) as cache:
             reasoner = opened if cache is None else cache.before(opened)
             return await distill(
-                reasoner, loaded.questions, options.out, config, rejects=loaded.rejects, source=options.questions
+                reasoner,
+                loaded.questions,
+                options.out,
+                config,
+                rejects=loaded.rejects,
+                source=options.questions or str(options.from_log),
+                logged=logged,
             )
 
 
@@ -152,4 +214,10 @@ def _show(manifest: Manifest, options: argparse.Namespace) -> None:
     )
     for reason, count in counts["rejected_by_reason"].items():
         console.print(f"set aside: {count:,} ({reason})", highlight=False)
+    about = manifest.settings.get(FROM_LOG)
+    if about is not None:
+        ends = ", ".join(f"{count:,} ending with {_ENDS[end]}" for end, count in about["ends"].items())
+        console.print(f"{about['used']:,} of {about['responses']:,} logged responses: {ends}", highlight=False)
+        for reason, count in about["left_out"].items():
+            console.print(f"left out: {count:,} ({reason})", highlight=False)
     show_over_limits(console, counts.get("over_limits", []))

@@ -112,6 +112,12 @@ def _inspect(options: argparse.Namespace) -> None:
     run(options)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from drr.cli.report_command import run
+
+    run(options)
+
+
 def _eval(options: argparse.Namespace) -> None:
     from drr.cli.eval_command import run
 
@@ -141,6 +147,7 @@ _RUN: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "calibrate": _calibrate,
     "inspect": _inspect,
+    "report": _report,
     "eval": _eval,
     "chat": _chat,
     "reference build": _reference_build,

@@ -28,8 +28,10 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     setting = partial(add_setting, parser, config=DistillConfig)
     parser.add_argument(
         "questions",
+        nargs="?",
         help="a file (JSON lines, JSON, CSV, TSV, Parquet; also packed), FOLDER[:CONFIG[:SPLIT]], "
-        "OWNER/NAME[:CONFIG[:SPLIT]] of Hugging Face, TASK:COUNT[:SEED[:SPLIT[:SIZES]]], or reference:SPLIT[:TASK]",
+        "OWNER/NAME[:CONFIG[:SPLIT]] of Hugging Face, TASK:COUNT[:SEED[:SPLIT[:SIZES]]], or reference:SPLIT[:TASK]; "
+        "with --from-log the answers to its questions",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
     parser.add_argument("--reasoner", help="Hugging Face folder or id; with --server the name it serves")
@@ -43,12 +45,31 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recorded", action="store_true", default=None, help="the file holds finished solutions: nothing is run"
     )
+    parser.add_argument(
+        "--from-log",
+        type=Path,
+        metavar="FOLDER",
+        help="what a server logged (--drr-decision-log, with text) is learned from: its responses are the first "
+        "attempts",
+    )
+    parser.add_argument(
+        "--continue-cut",
+        action="store_true",
+        default=None,
+        help="with --from-log: take responses that may have been cut as well, and think on where they were",
+    )
+    parser.add_argument(
+        "--per-question",
+        type=int,
+        metavar="N",
+        help="with --from-log: at most so many logged responses to the same question; default: 8",
+    )
     parser.add_argument("--question-column", help=_COLUMN)
     parser.add_argument("--answer-column", help=_COLUMN)
     parser.add_argument("--solution-column", help=f"with --recorded; {_COLUMN}")
     parser.add_argument("--limit", type=int, help="only the first so many questions")
-    setting("--rollouts", meaning="attempts at every question")
-    setting("--extra-rollouts", meaning="more attempts where outcomes are mixed")
+    setting("--rollouts", meaning="attempts at every question, logged ones among them; with --from-log and answers 1")
+    setting("--extra-rollouts", meaning="more attempts where outcomes are mixed; with --from-log and answers 0")
     setting("--temperature")
     setting("--top-p")
     setting("--top-k", meaning="0: no limit")
@@ -157,6 +178,15 @@ def add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="compare with the scores of a running server (its /metrics)")
 
 
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The options of `drr report`."""
+    parser.add_argument("--server", metavar="URL", required=True, help="a running server of DRR's (http://host:port)")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
+    )
+    parser.add_argument("--json", action="store_true", default=None, help="the same as JSON")
+
+
 def add_eval(parser: argparse.ArgumentParser) -> None:
     """The options of `drr eval`."""
     from drr.evaluate.eval_config import EvalConfig
@@ -221,6 +251,7 @@ COMMANDS: dict[str, tuple[str, Adder]] = {
     "train": ("fit a DM to behaviour records", add_train),
     "calibrate": ("certify a DM's thresholds on questions it never saw", add_calibrate),
     "inspect": ("what a DM was trained on, measures and promises", add_inspect),
+    "report": ("what a running server has done, saves and loses, by its metrics", add_report),
     "eval": ("strategies side by side: accuracy against tokens", add_eval),
     "chat": ("watch a model think in the terminal, scores in the margin", add_chat),
     "reference build": (

@@ -49,7 +49,7 @@ def needed(options: argparse.Namespace, name: str, reason: str) -> None:
         raise InputError(option_name(name), reason)
 
 
-_NAMES = {"rollouts_per_batch": "--batch", "balance": "--no-balance", "risks": "--risk"}
+_NAMES = {"rollouts_per_batch": "--batch", "balance": "--no-balance", "risks": "--risk", "questions": "questions"}
 
 
 def option_name(name: str) -> str:

@@ -38,6 +38,10 @@ def _made(options: argparse.Namespace) -> bool:
     return named and not given(options, "report") and not Path(options.questions).exists()
 
 
+def _from_log_by_consistency(options: argparse.Namespace) -> bool:
+    return given(options, "from_log") and options.labels == "consistency"
+
+
 _COLUMNS = Useless(_made, ("question_column", "answer_column"), "is for files and datasets: these questions are made")
 
 _SAMPLING = ("rollouts", "extra_rollouts", "temperature", "top_p", "top_k", "max_tokens", "answer_tokens", "seed")
@@ -58,6 +62,15 @@ USELESS: dict[str, tuple[Useless, ...]] = {
             (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency", "use_cache", "dtype"),
             "is not for --recorded: nothing is rolled out",
         ),
+        Useless(
+            _has("recorded"), ("from_log", "continue_cut", "per_question"), "is not for --recorded: nothing was served"
+        ),
+        Useless(_has_not("from_log"), ("continue_cut", "per_question"), "belongs to --from-log"),
+        Useless(
+            _from_log_by_consistency,
+            ("questions", "question_column", "answer_column"),
+            "is not for --labels consistency with --from-log: the questions are the log's, and no answers are used",
+        ),
         Useless(_has("server"), ("dtype",), "is not for --server: it runs already"),
         Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
         Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env"), "belongs to --server"),
@@ -76,6 +89,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has_not("reasoner", "dm"), ("use_cache", *_FORMAT), "belongs to --reasoner"),
     ),
     "inspect": (),
+    "report": (),
     "eval": (
         Useless(
             _has("report"),

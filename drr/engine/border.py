@@ -17,6 +17,8 @@ class Touch:
 
 _STATE = "vllm.entrypoints.launchers.api_server.app_state:init_app_state"
 _CHAT = "vllm.entrypoints.openai.chat_completion"
+_RESPONSES = "vllm.entrypoints.openai.responses"
+_ANTHROPIC = "vllm.entrypoints.anthropic"
 _MODELS = "vllm.entrypoints.openai.models.serving:OpenAIServingModels"
 _ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
 _CLIENT = "vllm.v1.engine.core_client:MPClient"
@@ -30,7 +32,11 @@ TOUCHED: tuple[Touch, ...] = (
     Touch(f"{_STATE}(state.openai_serving_models)", "asked for the models that are listed with DRR's aliases"),
     Touch(f"{_MODELS}.base_model_paths", "the names that may stand before an alias; asked of an untyped object"),
     Touch(f"{_MODELS}.lora_requests", "the same of LoRA adapters"),
-    Touch(f'{_CHAT}.api_router:"/v1/chat/completions"', "the one path that takes a drr object"),
+    Touch(f"{_STATE}(state.openai_serving_responses)", "its handler is taken over"),
+    Touch(f"{_STATE}(state.anthropic_serving_messages)", "its handler is taken over"),
+    Touch(f'{_CHAT}.api_router:"/v1/chat/completions"', "takes a drr object"),
+    Touch(f'{_RESPONSES}.api_router:"/v1/responses"', "takes a drr object"),
+    Touch(f'{_ANTHROPIC}.api_router:"/v1/messages"', "takes a drr object"),
     Touch(f'{_BASIC}.health:"/health"', "DRR's own route stands before it"),
     Touch(f'{_BASIC}.basic:"/version"', "DRR's own route stands before it"),
     Touch('vllm.entrypoints.openai.models.api_router:"/v1/models"', "DRR's own route stands before it"),
@@ -38,16 +44,28 @@ TOUCHED: tuple[Touch, ...] = (
         "vllm.engine.arg_utils:AsyncEngineArgs.structured_outputs_config.reasoning_parser",
         "read from the arguments, and set there where the operator named none",
     ),
+    # The log
+    Touch("vllm.entrypoints.serve.utils.request_logger:RequestLogger.log_inputs", "its lines are stripped of text"),
+    Touch("vllm.entrypoints.serve.utils.request_logger:RequestLogger.log_outputs", "its lines are stripped of text"),
     # The chat handler
     Touch(f"{_CHAT}.serving:OpenAIServingChat.engine_client", "it generates through the thinking engine"),
     Touch(f"{_CHAT}.serving:OpenAIServingChat.parser_cls", "replaced by the parser that takes the loop's word"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", "makes extra_args of vllm_xargs"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.include_reasoning", "asked of an untyped request"),
     Touch("vllm.parser.abstract_parser:Parser.is_reasoning_end(input_ids, /)", "vLLM asks it of DRR's parser"),
+    # The handlers of Responses and Messages
+    Touch(f"{_RESPONSES}.serving:OpenAIServingResponses.parser", "replaced by the parser that takes the loop's word"),
+    Touch(f"{_RESPONSES}.serving:OpenAIServingResponses.use_harmony", "vLLM then parses the tokens itself"),
+    Touch(f"{_RESPONSES}.protocol:ResponsesRequest.to_sampling_params", "makes extra_args of vllm_xargs"),
+    Touch(f"{_RESPONSES}.protocol:ResponsesRequest.include_reasoning", "asked of an untyped request"),
+    Touch(f"{_RESPONSES}.protocol:OutputTokensDetails.reasoning_tokens", "set to what was generated"),
+    Touch(f"{_ANTHROPIC}.serving:AnthropicServingMessages.parser_cls", "replaced, as that of chat completions"),
+    Touch(f"{_ANTHROPIC}.protocol:AnthropicMessagesRequest.vllm_xargs", "checked in the chat completion made of it"),
+    Touch("vllm.envs:VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT", "an environment variable: vLLM then parses turns itself"),
     # Engines
     Touch(
         f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"
-        " reasoning_parser_kwargs)",
+        " reasoning_parser_kwargs, trace_headers)",
         "called through a field, with options in a dictionary",
     ),
     Touch(f"{_ENGINE}.encode(prompt, pooling_params, request_id, /)", "called through a field"),

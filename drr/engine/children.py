@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 
+from drr.engine.lasting_streams import outlast_full_disks
+
 _STARTED_BY = "DRR_ENGINES_STARTED_BY"
 _PR_SET_PDEATHSIG = 1
 
 
 def own_engines() -> None:
     """From now on this process owns the engines that it starts."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or os.environ.get(_STARTED_BY) == str(os.getpid()):
         return
     os.environ[_STARTED_BY] = str(os.getpid())
     os.register_at_fork(after_in_child=_settle)
@@ -26,6 +28,7 @@ def settle_if_owned() -> None:
     """To be called in every process of an engine, early: those that were spawned learn here that they are owned."""
     if os.environ.get(_STARTED_BY) == str(os.getppid()):
         _settle()
+        outlast_full_disks()
 
 
 def kill_engines() -> None:
@@ -42,3 +45,4 @@ def _settle() -> None:
         os._exit(1)
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
+    os.environ[_STARTED_BY] = str(os.getpid())  # an engine's workers are owned by the engine

@@ -7,6 +7,7 @@ from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head
 from drr.judge.dm_sums import check_sums
+from drr.judge.self_test import SelfTest
 
 
 def check_dm(folder: Path, option: str) -> DmCard:
@@ -22,6 +23,10 @@ def check_dm(folder: Path, option: str) -> DmCard:
     if state_head is not None and not state_head.is_file():
         raise InputError(option, f"{folder} is of kind {card.kind} and has no {STATE_HEAD_NAME}")
     if card.kind != "head":
-        check_model(str(card.classifier_in(folder)), option)
+        classifier = card.classifier_in(folder)
+        check_model(str(classifier), option)
+        if not any(classifier.glob("*.safetensors")) and any(classifier.glob("*.bin")):
+            raise InputError(option, f"{classifier} holds its weights as pickles (.bin); save them as safetensors")
     check_sums(folder)
+    SelfTest.load(folder)
     return card

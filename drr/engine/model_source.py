@@ -1,5 +1,6 @@
 """Whether there is such a model, told before anything is loaded: a folder at once, a hub's id within seconds."""
 
+import json
 import os
 import re
 import threading
@@ -38,6 +39,8 @@ def check_model(name: str, option: str, files: Sequence[str] = CONFIG_FILES) -> 
         if not any((path / file).is_file() for file in files):
             raise InputError(option, f"{name} holds no model: it has no {' or '.join(files[:2])}")
         _check_readable(path, option, files)
+        for weights in sorted(path.glob("*.safetensors")) if files is CONFIG_FILES else ():
+            _check_whole(weights, option)
     elif path.is_file():
         if path.suffix != ".gguf":
             raise InputError(option, f"{name} is a file, not the folder of a model")
@@ -62,6 +65,22 @@ def _check_readable(folder: Path, option: str, files: Sequence[str]) -> None:
     for file in files:
         if (folder / file).is_file() and not os.access(folder / file, os.R_OK):
             raise InputError(option, f"{folder / file} may not be read (permission denied)")
+
+
+def _check_whole(weights: Path, option: str) -> None:
+    """InputError for a safetensors file that ends before its last tensor: a download or a copy that was cut off."""
+    size = weights.stat().st_size
+    try:
+        with weights.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            if header > size:
+                raise ValueError
+            tensors = json.loads(file.read(header))
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(option, f"{weights} holds no weights, or is damaged") from error
+    if 8 + header + max(ends, default=0) > size:
+        raise InputError(option, f"{weights} is not whole: it ends before its last tensor")
 
 
 def _check_hub(name: str, option: str, files: Sequence[str]) -> None:

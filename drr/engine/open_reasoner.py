@@ -58,6 +58,19 @@ class OpenReasoner:
         """What scorers ask; `request_id` begins the ids of the requests."""
         return VllmProbe(self.generate, self.tokenizer, self.form, request_id, state_ids=self.state_ids)
 
+    async def logprobs(self, ids: list[int], request_id: str) -> list[float] | None:
+        """The natural-log probability of every token but the first, whose place holds 0; None where the engine does not
+        say (a server's completions do not)."""
+        params = SamplingParams(
+            max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+        told: Any = None
+        async for output in self.generate(tokens_input(ids), params, request_id):
+            told = output.prompt_logprobs or told
+        if told is None:
+            return None
+        return [0.0, *(detail[token].logprob for token, detail in zip(ids[1:], told[1:], strict=True))]
+
     async def complete(self, ids: list[int], params: SamplingParams, request_id: str) -> str:
         """What is generated behind `ids`, as a whole."""
         params = params.clone()

@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 from transformers import AutoTokenizer
 
-from drr.errors import InputError
+from drr.errors import InputError, first_line
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import Classified, DmScorer, Logits
 
@@ -25,7 +26,8 @@ class RemoteClassifier:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.AsyncClient(
-            base_url=url.rstrip("/"),
+            base_url=_address(url),
+            auth=_credentials(url),
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),  # late scores are given up by their deadline
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
@@ -48,20 +50,38 @@ class RemoteClassifier:
 
 def remote_dm(card: DmCard, folder: Path, url: str) -> tuple[RemoteClassifier, DmScorer]:
     """The DM in `folder` on the vLLM server at `url`: a classifier that the caller closes, and a scorer on it.
-
-    InputError where that server does not answer, or runs a model whose context is too short.
-    """
-    limit = _context_of(url)
-    if limit < card.max_tokens:
-        raise InputError("--dm-url", f"{url} reads {limit} tokens at most, the DM was trained on {card.max_tokens}")
+    InputError as for `check_remote`."""
+    check_remote(card, url)
     classifier = RemoteClassifier(url)
     tokenizer = AutoTokenizer.from_pretrained(card.classifier_in(folder))
     return classifier, DmScorer(card.id, classifier, tokenizer, load_dm_head(folder), card.max_tokens)
 
 
+def check_remote(card: DmCard, url: str) -> None:
+    """InputError where the server at `url` does not answer, or runs a model whose context is too short for this DM."""
+    limit = _context_of(url)
+    if limit < card.max_tokens:
+        reason = f"{_address(url)} reads {limit} tokens at most, the DM was trained on {card.max_tokens}"
+        raise InputError("--dm-url", reason)
+
+
 def _context_of(url: str) -> int:
     try:
-        listed = httpx.get(f"{url.rstrip('/')}/v1/models", timeout=_CONNECT_SECONDS).raise_for_status().json()
+        asked = httpx.get(f"{_address(url)}/v1/models", auth=_credentials(url), timeout=_CONNECT_SECONDS)
+        listed = asked.raise_for_status().json()
         return int(listed["data"][0]["max_model_len"])
     except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError("--dm-url", f"{url} does not answer as a vLLM server: {error}") from error
+        reason = f"{_address(url)} does not answer as a vLLM server: {first_line(error)}"
+        raise InputError("--dm-url", reason) from error
+
+
+def _address(url: str) -> str:
+    """Where the server is, without who asks: errors and logs repeat it."""
+    parts = urlsplit(url.rstrip("/"))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _credentials(url: str) -> tuple[str, str] | None:
+    """The name and the password in an address."""
+    parts = urlsplit(url)
+    return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from drr.errors import InputError
+from drr.engine.children import own_engines
+from drr.errors import InputError, without_headline
 from drr.failures import TRACEBACK_VARIABLE, exceptions_in, in_one_sentence
 
 _TROUBLE = re.compile(rb"^.*(?:Traceback \(most recent call last\)|\bERROR \d\d-\d\d|^Process \w+-?\d*:)", re.MULTILINE)
@@ -23,7 +24,6 @@ _PREFIX = re.compile(r"^(?:\([^)]*pid=\d+\)\s*)?(?:(?:ERROR|CRITICAL) \d\d-\d\d 
 _RAISED = re.compile(r"^(?:[A-Za-z_]\w*\.)*([A-Z]\w*): (.+)$")
 _CHAINED = ("During handling of the above", "The above exception was the direct cause")
 _ELSEWHERE = re.compile(r"root cause|initialization failed|failed to start|background process", re.IGNORECASE)
-_PYDANTIC = re.compile(r"^\d+ validation errors? for \w+\s*(?:\S*\s*)?Value error, (.*?)(?: \[type=.*)?$", re.DOTALL)
 _LONGEST = 600
 _DRAIN_SECONDS = 3.0
 _CLOSED = -1
@@ -104,7 +104,9 @@ class StartLog:
 
 @contextlib.contextmanager
 def starting(option: str, model: str) -> Iterator[None]:
-    """InputError, which names the `option` that asked for `model`, where the engine that is started inside fails."""
+    """InputError, which names the `option` that asked for `model`, where the engine that is started inside fails. The
+    engine ends with this process, however that ends."""
+    own_engines()
     log = StartLog()
     try:
         with log:
@@ -145,8 +147,7 @@ def _is_new(line: str) -> bool:
 
 def _plain(message: str, kind: str) -> str:
     message = message.strip()
-    if wrapped := _PYDANTIC.match(message):
-        message = wrapped[1]
+    message = without_headline(message)
     line = " ".join(next((line for line in message.splitlines() if line.strip()), "").split())
     if "out of memory" in line.lower() or "OutOfMemory" in kind:
         line = f"memory is used up (lower --gpu-memory-utilization or --max-model-len): {line}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-_STOP, _DEFAULT = "stop: ", "default"
+STOP, _DEFAULT = "stop: ", "default"
 _OPPONENTS = (
     "full",
     "stop: dm",
@@ -81,14 +81,14 @@ def stoppers(groups: Mapping[str, Sequence[dict[str, Any]]], within: float = 0.5
     the default rule, and in brackets the most that any setting of the family saves at a loss of at most `within`
     points, chosen in hindsight."""
     names = list(dict.fromkeys(row["family"] for rows in groups.values() for row in rows))
-    names = [name for name in names if name.startswith(_STOP)]
+    names = [name for name in names if name.startswith(STOP)]
     cells = [
         [group, *(_stopper([row for row in rows if row["family"] == name], within) for name in names)]
         for group, rows in groups.items()
     ]
     every = next(iter(groups.values()))
     tried = {name: sum(row["family"] == name for row in every) for name in names}
-    return markdown_table(["", *(f"{name.removeprefix(_STOP)} ({tried[name]})" for name in names)], cells)
+    return markdown_table(["", *(f"{name.removeprefix(STOP)} ({tried[name]})" for name in names)], cells)
 
 
 def _stopper(rows: Sequence[dict[str, Any]], within: float) -> str:

@@ -9,7 +9,7 @@ from drr.evaluate.report import ALL, SUBGROUP, at_equal_tokens, figures, groups_
 from drr.evaluate.run import read_outcomes
 from drr.evaluate.selective import areas, confusion
 from drr.evaluate.strategies import FULL
-from drr.evaluate.tables import coverage, equal_tokens, every_strategy, stoppers, verdicts
+from drr.evaluate.tables import STOP, coverage, equal_tokens, every_strategy, stoppers, verdicts
 from drr.files import write_whole
 from drr.judge.scorers.registry import ACCEPTS, LEAST_ACCEPTED
 from drr.tasks.grading_pool import Grading
@@ -70,13 +70,14 @@ def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") ->
     """The comparing tables as Markdown; thinking again at equal tokens is shown for the groups in `equal_in` only.
     `pictures` is put before the names of the pictures."""
     groups, full = results["groups"], next(row for row in results["groups"][ALL] if row["name"] == FULL)
-    parts = [
-        f"![accuracy against tokens]({pictures}{PLOT_NAME})",
-        "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each stopper's "
-        "default rule; in brackets the most that any of its settings (as many as its name says) saves at a loss of at "
-        "most half a point, chosen in hindsight on these very questions, which favours those with many.\n\n"
-        + stoppers(groups),
-    ]
+    parts = [f"![accuracy against tokens]({pictures}{PLOT_NAME})"]
+    if any(row["family"].startswith(STOP) for row in groups[ALL]):
+        parts.append(
+            "### Stopping early\n\nTokens saved against full thinking and accuracy gained, in points, by each "
+            "stopper's default rule; in brackets the most that any of its settings (as many as its name says) saves at "
+            "a loss of at most half a point, chosen in hindsight on these very questions, which favours those with "
+            f"many.\n\n{stoppers(groups)}"
+        )
     parts += [
         f"### Thinking again, at equal tokens: {name}\n\nGain in points over each alternative that may spend as many "
         "tokens, mixing its settings as it likes (95 % intervals, paired bootstrap; in brackets its tokens where it "

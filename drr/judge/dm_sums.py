@@ -8,6 +8,7 @@ from pathlib import Path
 from drr.errors import InputError
 from drr.files import write_whole
 from drr.judge.dm_folder import CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, DmCard
+from drr.judge.self_test import SELF_TEST_NAME
 
 SUMS_NAME = "SHA256SUMS"
 """In the format of the command `sha256sum`, which checks it by `sha256sum -c`."""
@@ -45,7 +46,7 @@ def check_sums(folder: Path) -> None:
 def _judging_files(folder: Path) -> list[str]:
     """The names, from `folder` on, of the files that the DM's scores depend on, but for the card, which people edit."""
     card = DmCard.load(folder)
-    names = {HEAD_NAME, *([] if card.kind == "text" else [STATE_HEAD_NAME])}
+    names = {HEAD_NAME, SELF_TEST_NAME, *([] if card.kind == "text" else [STATE_HEAD_NAME])}
     if card.kind != "head":
         classifier = card.classifier_in(folder)
         found = (path.name for pattern in _CLASSIFIER for path in classifier.glob(pattern) if path.is_file())

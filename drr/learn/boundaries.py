@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from drr.errors import InputError, first_line
@@ -24,7 +25,9 @@ from drr.loop.features import FEATURE_NAMES
 from drr.loop.stated import stated_answer
 from drr.progress import Progress
 
-_TOKENS_PER_BATCH = 16_384
+_TOKENS_AT_ONCE = 16_384
+"""What a classifier reads in one pass, padding included: memory grows with it. MiniLM (23 million parameters) takes
+half a gigabyte for so many tokens of 512-token texts, and two when it is trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +147,47 @@ class BoundaryModel(nn.Module):
         For a bidirectional classifier every row holds one boundary, its end, and the states are None.
         """
         if not self.causal:
-            return self.classifier(input_ids=input_ids, attention_mask=attention_mask).logits[:, None, :], None
+            return self._read_in_portions(input_ids, attention_mask)[:, None, :], None
         plain = self.plain
         last = plain.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         picked = torch.gather(last, 1, positions[..., None].expand(-1, -1, last.shape[-1]))
         return plain.score(picked), picked
+
+    def _read_in_portions(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 2] of whole rows. A batch of rollouts is many rows for an encoder, so they are read in portions of
+        about the same length; while training, what a portion computed is thrown away and computed again for its
+        gradients where there are several."""
+        lengths = mask.sum(1).tolist()
+        parts = list(portions(lengths, _TOKENS_AT_ONCE))
+        read = [
+            self._read(ids[rows, :longest], mask[rows, :longest], again=len(parts) > 1 and torch.is_grad_enabled())
+            for rows, longest in ((rows, max(lengths[row] for row in rows)) for rows in parts)
+        ]
+        back = torch.tensor([row for rows in parts for row in rows], device=ids.device).argsort()
+        return torch.cat(read)[back]
+
+    def _read(self, ids: torch.Tensor, mask: torch.Tensor, *, again: bool) -> torch.Tensor:
+        def logits(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.classifier(input_ids=ids, attention_mask=mask).logits
+            return found
+
+        if not again:
+            return logits(ids, mask)
+        computed: torch.Tensor = checkpoint(logits, ids, mask, use_reentrant=False)
+        return computed
+
+
+def portions(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """The numbers of all rows, the shortest first, in portions that hold at most so many tokens once every row is as
+    long as the longest of its portion; a longer row is alone."""
+    portion: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if portion and (len(portion) + 1) * lengths[row] > tokens:
+            yield portion
+            portion = []
+        portion.append(row)
+    if portion:
+        yield portion
 
 
 def pad_rows(rows: Sequence[Stretch], pad: int) -> dict[str, torch.Tensor]:
@@ -192,18 +231,14 @@ def score_boundaries(rollouts: Sequence[Rollout], folder: Path, max_tokens: int,
     for number, rollout in enumerate(rollouts):
         for stretch in stretches(tokenizer, rollout, max_tokens):
             rows.extend((number, row) for row in ([stretch] if model.causal else one_by_one(stretch)))
-    rows.sort(key=lambda row: len(row[1].ids))  # little padding per batch
     pad = tokenizer.pad_token_id or 0
     with Progress(name, len(rows)) as progress, torch.inference_mode():
-        start = 0
-        while start < len(rows):
-            size = max(1, _TOKENS_PER_BATCH // len(rows[start][1].ids))
-            group = rows[start : start + size]
+        for portion in portions([len(row.ids) for _, row in rows], _TOKENS_AT_ONCE):
+            group = [rows[place] for place in portion]
             batch = pad_rows([row for _, row in group], pad)
             out = model(**{key: value.to(device) for key, value in batch.items()})[0].cpu().numpy()
             for row, (number, stretch) in enumerate(group):
                 logits[number][stretch.steps] = out[row, : len(stretch.steps)]
-            start += len(group)
             progress.advance(units=len(group))
     return flatten(rollouts, logits)
 

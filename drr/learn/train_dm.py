@@ -24,6 +24,7 @@ from drr.judge.dm_folder import (
 )
 from drr.judge.dm_sums import SUMS_NAME, write_sums
 from drr.judge.head import FusionHead, Kind, save_head
+from drr.judge.self_test import SELF_TEST_NAME
 from drr.learn.arrays import Reals
 from drr.learn.boundaries import Boundaries
 from drr.learn.dm_card import write_dm_card
@@ -32,6 +33,7 @@ from drr.learn.fusion import fit_head, with_temperatures
 from drr.learn.judging import Judge, fit_parts, fused, part_probabilities
 from drr.learn.plots import draw_dm
 from drr.learn.records import Manifest, Rollout, question_key
+from drr.learn.self_test import record_self_test
 from drr.learn.state_config import StateConfig
 from drr.learn.states import BoundaryStates
 from drr.learn.train_split import TrainingData
@@ -44,7 +46,7 @@ _DEFAULT_THRESHOLD = 0.9
 _SCORING = "Scoring for the head"
 _INDEX_NAME = "model.safetensors.index.json"
 _OWN_FILES = (
-    *(CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, SUMS_NAME),
+    *(CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, SUMS_NAME, SELF_TEST_NAME),
     *("README.md", "promise.json", "promise.png"),
 )
 """The files of a DM's folder that are not its text classifier's."""
@@ -121,6 +123,7 @@ def finish_dm(
     )
     card.save(folder)
     write_dm_card(card, folder)
+    record_self_test(folder, trained.kind, card.max_tokens, data.trained_on, states)
     write_sums(folder)
     return card
 

@@ -18,10 +18,12 @@ drives engine requests; it neither finds steps (`intake`) nor judges them (`pend
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from drr.loop.formats import Part, ReasoningFormat, TurnStart, TurnState
 from drr.loop.intake import Intake, IntakeEvent, NoThinking, StepClosed, ThinkingClosed, ThinkingOpened
 from drr.loop.judging import Judge, PendingBoundary
+from drr.loop.onlookers import JUDGED, Passed, Progress, Watch, WouldStop
 from drr.loop.pending import PendingBoundaries
 from drr.loop.policy import Decision, Score, StopCause, Verdict, limit
 from drr.loop.probing import Probe
@@ -29,7 +31,18 @@ from drr.loop.pumps import Ended
 from drr.loop.race import Racer
 from drr.loop.reasoner import Delta, Phase, Reasoner, Token
 from drr.loop.requests import EngineRequests, Message
-from drr.loop.response import Accepted, Emit, Event, Finished, LoopSettings, Outcome, Rejected, Spent, Used
+from drr.loop.response import (
+    Accepted,
+    AttemptOutput,
+    Emit,
+    Event,
+    Finished,
+    LoopSettings,
+    Outcome,
+    Rejected,
+    Spent,
+    Used,
+)
 from drr.loop.scoring import Scorer
 from drr.loop.stages import TRANSITIONS, Move, Stage
 from drr.loop.stated import states_value
@@ -60,13 +73,16 @@ class ThinkingLoop:
         probe: Probe | None = None,
         start: TurnStart | None = None,
         doubt: Callable[[str], float] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """This is `attempt` number so many of a response, and `others` what its other attempts have used up. `probe`
         is for scorers that ask the Reasoner. `start` is where the prompt leaves off, where the caller knows better than
         the format can tell. `doubt` tells of a text of thinking how likely it is that all other attempts with its
-        answer are wrong."""
+        answer are wrong. `watch` is told of every judged boundary."""
         self._form, self._settings = form, settings
-        self._probe = probe
+        self._probe, self._watch = probe, watch
+        if watch is not None:
+            watch.begin(question)
         self._racer: Racer | None = None
         self._outcome = Outcome()
         self._start = start or form.start(prompt_ids)
@@ -91,6 +107,8 @@ class ThinkingLoop:
         self._out_of_room = False
         """Whether the thinking's request has generated all that it was allowed."""
         self._rejected: Score | None = None
+        self._closed_itself: bool | None = None
+        """Whether the Reasoner itself ended the thinking that stands, or was rejected; None while that is open."""
         self._finish: tuple[str, int | str | None] | None = None
         self._events: deque[Event] = deque()
 
@@ -115,6 +133,14 @@ class ThinkingLoop:
         """What has been thought and kept, the opening marker included where the Reasoner made it."""
         return self._trace.thinking
 
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """What is kept of its output, as that of a response with one attempt."""
+        trace = self._trace
+        closed = self._stage is Stage.CLOSED if self._closed_itself is None else self._closed_itself
+        output = AttemptOutput(tuple(trace.tokens), trace.thinking_from, trace.thinking_to, closed and trace.started)
+        return [output]
+
     def enter(self, racer: Racer) -> None:
         """Run beside other attempts, and answer only if this one wins. To be called before `run`."""
         self._racer = racer
@@ -130,6 +156,13 @@ class ThinkingLoop:
     async def answer(self, cause: StopCause) -> AsyncGenerator[Event, None]:
         """Answer from the thinking of a rejected attempt after all; the last event is Finished."""
         async with contextlib.aclosing(self._drive(self._answer_after_all(cause))) as events:
+            async for event in events:
+                yield event
+
+    async def stopped(self, stop: WouldStop) -> AsyncGenerator[Event, None]:
+        """What an attempt would have put out that had been stopped there: its thinking, which is not generated again,
+        and the answer. Instead of `run`; the last event is Finished, with the account of all of it."""
+        async with contextlib.aclosing(self._drive(self._stop_at(stop))) as events:
             async for event in events:
                 yield event
 
@@ -180,6 +213,18 @@ class ThinkingLoop:
             return
         self._move(Move.END)
         self._pending.force(len(self._trace), self._limit())
+
+    async def _stop_at(self, stop: WouldStop) -> None:
+        if self._start.state is TurnState.OPEN:
+            self._begin_thinking()
+        for token in stop.thought:
+            if token.injected:
+                self._inject([token.id], token.text, Part.THINKING)
+                self._happened(self._intake.think())
+            else:
+                self._take_token(token)
+        self._requests.resume(stop.progress)
+        await self._answer(len(self._trace), stop.cause, stop.last_step)
 
     def _begin_thinking(self) -> None:
         self._move(Move.OPEN)
@@ -240,6 +285,8 @@ class ThinkingLoop:
         if self._stage is Stage.THINKING:
             self._outcome.stop_cause = StopCause.MAX_TOKENS
             return False  # there is none, nor was any room kept for one
+        if self._stage is Stage.CLOSED:
+            self._closed_itself = True
         await self._accept()
         goes_on = await self._go_on()
         if goes_on:
@@ -414,13 +461,37 @@ class ThinkingLoop:
                 decision = Decision(Verdict.CONTINUE)  # the Reasoner stopped at this very boundary by itself
             if pending.step_tokens:
                 self._report(pending, decision)
+                self._tell_watch(pending, decision)
             if not self._settings.policy.acts:
                 ends = closes_here is not None or pending.closing
                 decision = limit(self._settings.policy, 0 if ends else len(self._pending.scores))
             elif closes_here is not None:
                 pending = self._pending.drop_first()  # and would have been stopped: its close is not refused
+            elif decision.cause in JUDGED and not self._settings.policy.stops:
+                decision = limit(self._settings.policy, len(self._pending.scores))
             if await self._follow(pending, decision):
                 return
+
+    def _tell_watch(self, pending: PendingBoundary, decision: Decision) -> None:
+        if self._watch is None or pending.boundary is None:
+            return
+        policy, tokens, end = self._settings.policy, self._trace.tokens, pending.end
+        closes = pending.closing or self._pending.take_close_at(end) is not None
+        limited = limit(policy, len(self._pending.scores)).verdict is Verdict.STOP
+        passed = Passed(
+            pending.boundary,
+            decision,
+            pending.score,
+            states=tokens[end].states if end < len(tokens) else None,
+            ends=closes or limited,
+            thought=lambda: tokens[:end],
+            progress=self._progress,
+        )
+        self._watch.boundary(passed, policy)
+
+    def _progress(self) -> Progress:
+        progress = self._requests.progress()
+        return progress if self._probe is None else replace(progress, probed=self._probe.tokens)
 
     def _passable(self) -> bool:
         """Whether what follows the first boundary is known: a close there by the Reasoner itself is no stop."""
@@ -477,6 +548,7 @@ class ThinkingLoop:
             await self._answer(end, cause)
 
     async def _reject(self, end: int) -> None:
+        self._closed_itself = self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         ended = self._finish is not None and self._stage is Stage.CLOSED and end >= self._trace.thinking_to
         if ended and self._form.turn_holds_answer:
             await self._requests.close()  # the whole turn is there, its answer included: it may be needed yet
@@ -487,6 +559,7 @@ class ThinkingLoop:
         self._move(Move.REJECT)
 
     async def _answer(self, end: int, cause: StopCause, last_step: str = "") -> None:
+        self._closed_itself = cause is StopCause.NATURAL
         await self._cut(end)
         if self._form.turn_holds_answer and states_value(last_step):
             self._outcome.stop_cause = cause
@@ -535,6 +608,7 @@ class ThinkingLoop:
 
     async def _accept_close(self) -> None:
         """The natural close stands: the answer goes on in the same stream, or in its own where that is needed."""
+        self._closed_itself = True
         await self._accept()
         if self._settings.separate_answer and self._finish is None:
             answer_from = self._trace.answer_from

@@ -4,17 +4,16 @@ Nothing here decides anything; a boundary is resolved when its score has come, h
 """
 
 import asyncio
-import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from drr.loop.complaints import complain
 from drr.loop.policy import Score, StopCause
 from drr.loop.probing import Probe
 from drr.loop.scoring import Boundary, Scorer, ScorerUnavailableError, StateSession
 from drr.loop.steps import Step
-
-logger = logging.getLogger("drr")
 
 
 @dataclass(slots=True)
@@ -49,8 +48,8 @@ class PendingBoundary:
     """A point of the output that tokens may not pass before its verdict.
 
     `step_tokens` are those judged here, 0 where nothing is, and `text` is theirs. `closing` tells that the Reasoner
-    ended its thinking here, `forced` that it is ended from outside. `unheard` is what is to be judged once it is known
-    what the heads in the Reasoner's engine say of it.
+    ended its thinking here, `forced` that it is ended from outside. `boundary` is what is judged, `unheard`
+    the same while it is not known yet what the heads in the Reasoner's engine say of it.
     """
 
     end: int
@@ -63,6 +62,7 @@ class PendingBoundary:
     resolved: bool = False
     late: bool = False
     ms: float | None = None
+    boundary: Boundary | None = None
     unheard: Boundary | None = None
     task: "asyncio.Future[Score] | None" = None
     timer: asyncio.TimerHandle | None = None
@@ -124,8 +124,10 @@ class Judge:
     def _score_at_once(self, session: StateSession, pending: PendingBoundary, boundary: Boundary) -> bool:
         """Whether the boundary is resolved, by its score or because that has failed."""
         try:
-            pending.score = session.score_at_once(boundary)
-            pending.resolved = pending.score is not None
+            score = session.score_at_once(boundary)
+            pending.resolved = score is not None
+            if score is not None:
+                self._take(pending, score)
         except Exception as error:  # like one that is waited for: it ends no response
             self._fail(pending, error)
             pending.resolved = True
@@ -144,8 +146,15 @@ class Judge:
         elif (error := task.exception()) is not None:
             self._fail(pending, error)
         else:
-            pending.score = task.result()
+            self._take(pending, task.result())
         pending.release()
+
+    def _take(self, pending: PendingBoundary, score: Score) -> None:
+        """Take a score, unless it is no number: whatever made it is broken."""
+        if math.isfinite(score.p_now) and math.isfinite(score.p_later):
+            pending.score = score
+        else:
+            self._fail(pending, ValueError(f"{score} is no score"))
 
     def _fail(self, pending: PendingBoundary, error: BaseException) -> None:
         pending.ms = None
@@ -153,4 +162,4 @@ class Judge:
         if isinstance(error, ScorerUnavailableError):
             self._session, self.lost = None, True  # later boundaries pass at once
         else:
-            logger.warning("%s failed to score a boundary: %r; thinking goes on", self._id, error)
+            complain(self._id, error)

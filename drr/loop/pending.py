@@ -111,7 +111,7 @@ class PendingBoundaries:
         text = "".join(step.text for step in unjudged.steps)
         pending = PendingBoundary(end, unjudged.tokens, text, closing=closing, holds=holds)
         self._queue.append(pending)
-        boundary = unjudged.boundary(index, lambda: trace.context(end))
+        boundary = pending.boundary = unjudged.boundary(index, lambda: trace.context(end))
         if not self._judge.reads_states:
             self._judge.submit(pending, boundary)
         elif end < len(trace):
@@ -143,7 +143,7 @@ class PendingBoundaries:
         policy = self._settings.policy
         if not closing and policy.max_steps is not None and index + 1 >= policy.max_steps:
             return True
-        if not policy.acts or not self._judge.available:
+        if not policy.acts or not self._judge.available or not (closing or policy.stops):
             return False
         return not closing or policy.accept is not None or nudges < policy.nudge
 
@@ -179,6 +179,7 @@ class PendingBoundaries:
 
     def report(self, pending: PendingBoundary, decision: Decision) -> StepReport:
         """What happened at a judged boundary."""
+        features = None if pending.boundary is None else pending.boundary.features
         return StepReport(
             index=len(self.scores) - 1,
             tokens=pending.step_tokens,
@@ -188,6 +189,7 @@ class PendingBoundaries:
             ms=pending.ms,
             late=pending.late,
             attempt=self._attempt,
+            features=None if features is None else tuple(features),
         )
 
     def clear(self) -> None:

@@ -85,7 +85,8 @@ class PolicySettings:
     how many boundaries in a row must say so; `min_steps` how many steps must have closed first; `max_steps` stops
     unconditionally. A close by the Reasoner is refused, at most `nudge` times, while p_now is below `nudge_below`. An
     attempt that ends, or that thinking will not help any more, is rejected where p_now is below `accept` (None: never).
-    Without `acts` (shadow mode) nothing but `max_steps` has an effect.
+    Without `acts` (shadow mode) nothing but `max_steps` has an effect. Without `stops` (a canary) only what the judge
+    says against going on has none.
     """
 
     threshold: float | None = 0.9
@@ -95,6 +96,7 @@ class PolicySettings:
     nudge: int = 0
     nudge_below: float = 0.5
     acts: bool = True
+    stops: bool = True
     hopeless: float | None = None
     min_gain: float | None = None
     accept: float | None = None

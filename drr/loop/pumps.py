@@ -60,9 +60,10 @@ async def merged(streams: Sequence[AsyncGenerator[Item, None]]) -> AsyncGenerato
         return
     queue: asyncio.Queue[tuple[int, Item | Ended]] = asyncio.Queue()
     pumps: Pumps[Item] = Pumps(lambda number, item: queue.put_nowait((number, item)))
-    for index, stream in enumerate(streams):
-        pumps.start(index, stream)
     try:
+        for index, stream in enumerate(streams):
+            pumps.start(index, stream)
+            await asyncio.sleep(0)  # hundreds that begin in one turn of the event loop hold up everybody else
         running = len(streams)
         while running:
             index, got = await queue.get()

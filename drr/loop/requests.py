@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from drr.loop.allowance import Allowance, Share
 from drr.loop.judging import PendingBoundary
+from drr.loop.onlookers import Progress
 from drr.loop.policy import StopCause
 from drr.loop.pumps import Ended
 from drr.loop.reasoner import Delta, Phase, Reasoner, Segment
@@ -41,11 +42,25 @@ class EngineRequests:
         """Whether the thinking was ended from outside."""
         self.probed: Callable[[], int] = lambda: 0
         """How many tokens have been generated beside the output that count against its limits."""
-        self._cuts = self._wasted = self._sure = 0
+        self._cuts = self._wasted = self._sure = self._arrived = 0
         self._prompt_ids, self._trace, self._outcome, self._settings = list(prompt_ids), trace, outcome, settings
-        self._stream = SegmentStream(reasoner, self.mailbox.put_nowait)
+        self._stream = SegmentStream(reasoner, self._deliver)
         self._allowance = Allowance(settings, others, prompt_tokens=len(prompt_ids), marker_tokens=marker_tokens)
         self._phase, self._number, self._left = Phase.THINK, 0, 0
+
+    def _deliver(self, message: Delta | Ended) -> None:
+        self._arrived += len(message.tokens) if isinstance(message, Delta) else 0
+        self.mailbox.put_nowait(message)
+
+    def progress(self) -> Progress:
+        """How far the attempt has come, were it cut now: what nobody has taken yet has been generated, too."""
+        return Progress(self._arrived, self._number, self._cuts)
+
+    def resume(self, progress: Progress) -> None:
+        """What follows is asked for, and counted, as if an attempt had come so far already."""
+        self._number, self._cuts = progress.requests, progress.cuts
+        self._outcome.generated_tokens = progress.generated
+        self._outcome.discarded_tokens = progress.generated - self._trace.used().generated
 
     def share_room(self, share: Share) -> None:
         """Bound an attempt that runs beside others."""

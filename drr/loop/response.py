@@ -106,6 +106,8 @@ class StepReport:
     ms: float | None
     late: bool = False
     attempt: int = 0
+    features: tuple[float, ...] | None = None
+    """The behaviour features that the judge was shown, None where they are not known."""
 
 
 class Fate(StrEnum):
@@ -130,6 +132,17 @@ class AttemptReport:
     discarded_tokens: int
     p_now: float | None
     fate: Fate
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutput:
+    """What is kept of an attempt's output; its thinking is `tokens[thinking_from:thinking_to]`. `closed` tells that the
+    Reasoner itself ended the thinking there."""
+
+    tokens: tuple[Token, ...]
+    thinking_from: int
+    thinking_to: int
+    closed: bool
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from drr.loop.reasoner import Reasoner, Token
 from drr.loop.response import (
     LEAST_THINKING,
     Accepted,
+    AttemptOutput,
     AttemptReport,
     Emit,
     Event,
@@ -139,11 +140,16 @@ class RethinkLoop:
         answers = self._answers or (self._attempts[-1] if self._attempts else None)
         return self._total([] if answers is None else answers.line)
 
+    @property
+    def outputs(self) -> list[AttemptOutput]:
+        """What is kept of every attempt's output, in order."""
+        return [output for attempt in self._attempts for output in attempt.loop.outputs]
+
     async def run(self) -> AsyncGenerator[Event, None]:
         """The response's events, in order; the last one is Finished. Engine errors are raised as they came."""
         while True:
             room = self._room()
-            wave = self._next_wave(room)
+            wave = await self._next_wave(room)
             running = self._alone(wave[0]) if len(wave) == 1 else self._race(wave, room)
             async with contextlib.aclosing(running) as events:
                 async for attempt, event in events:
@@ -215,11 +221,14 @@ class RethinkLoop:
 
     # Attempts ----------------------------------------------------------------------------------------------
 
-    def _next_wave(self, room: Share) -> list[_Attempt]:
-        """The attempts to be made next."""
+    async def _next_wave(self, room: Share) -> list[_Attempt]:
+        """The attempts to be made next. Others are served while they are prepared."""
         behind, first = self._behind(), len(self._attempts)
         size = self._wave_size(room)
-        wave = [self._attempt(first + place, behind, size) for place in range(size)]
+        wave = list[_Attempt]()
+        for place in range(size):
+            wave.append(self._attempt(first + place, behind, size))
+            await asyncio.sleep(0)
         self._attempts += wave
         return wave
 
@@ -300,9 +309,11 @@ class RethinkLoop:
         pumps: Pumps[Event] = Pumps(lambda place, item: queue.put_nowait((place, item)))
         for place, attempt in enumerate(wave):
             attempt.loop.enter(Racer(race, place))
-            pumps.start(place, attempt.loop.run())
         running, winner = len(wave), None
         try:
+            for place, attempt in enumerate(wave):
+                pumps.start(place, attempt.loop.run())
+                await asyncio.sleep(0)  # others are served between two beginnings
             while running:
                 place, item = await queue.get()
                 attempt = wave[place]

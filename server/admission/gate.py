@@ -41,11 +41,16 @@ class Gate:
     def waiting(self) -> int:
         return len(self._queue)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the next turn comes at once."""
+        return self.running < self._most_running and not self._queue
+
     def turn(self) -> "asyncio.Future[None]":
         """Done when it is this request's turn: then it is in, and has to leave. It takes its place in the queue at
         once. FullError where it may not even wait."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self.running < self._most_running and not self._queue:
+        if self.is_open:
             self.running += 1
             turn.set_result(None)
         elif len(self._queue) >= self._most_waiting:

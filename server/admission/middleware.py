@@ -11,8 +11,10 @@ from typing import Any
 from server import metrics
 from server.admission.api_keys import ApiKey, ApiKeys
 from server.admission.bodies import Bodies, BodyLimits, LeftError, RefusedError
+from server.admission.branches import BRANCHES, Branches
 from server.admission.gate import FullError, Gate
 from server.admission.shares import USING, Share, Shares
+from server.admission.sockets import POLICY_VIOLATION, TRY_AGAIN, Socket, closing
 from server.admission.under_way import App, Exchange, Message, Receive, Send, UnderWay, too_long
 from server.endpoints import endpoint_of, path_of
 from server.refusals import Refusal, busy, unavailable
@@ -29,8 +31,8 @@ _NO_KEY = Refusal(
     code="invalid_api_key",
     headers={"www-authenticate": "Bearer"},
 )
-_POLICY_VIOLATION = 1008
-"""The code with which a WebSocket is closed that may not be opened."""
+MOST_BRANCHES = 256
+"""Sequences that one request may have made, where nobody says otherwise."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Door:
     under_way: UnderWay
     open_paths: frozenset[str] = OPEN_PATHS | {METRICS_PATH}
     shares: Shares = field(default_factory=Shares)
+    most_branches: int = MOST_BRANCHES
+    """Sequences that one request may have made."""
     closed: Refusal | None = None
     """Why nothing new is begun; None while the server takes requests."""
 
@@ -60,10 +64,11 @@ class Door:
         under_way: UnderWay,
         *,
         protect_metrics: bool = False,
+        most_branches: int = MOST_BRANCHES,
         also_open: frozenset[str] = frozenset(),
     ) -> "Door":
         paths = OPEN_PATHS if protect_metrics else OPEN_PATHS | {METRICS_PATH}
-        return cls(keys, Bodies(limits), gate, under_way, paths | also_open)
+        return cls(keys, Bodies(limits), gate, under_way, paths | also_open, most_branches=most_branches)
 
 
 class Admission:
@@ -84,12 +89,28 @@ class Admission:
             if key is None:
                 await self._refuse(_NO_KEY, scope, receive, send)
                 return
-        if self._door.closed is not None and scope["type"] == "websocket":
-            await self._refuse(self._door.closed, scope, receive, send)
-        elif scope["type"] == "websocket" or scope["method"] != "POST" or path in OPEN_PATHS:
+        if scope["type"] == "websocket":
+            await self._socket(key, scope, receive, send)
+        elif scope["method"] != "POST" or path in OPEN_PATHS:
             await self._app(scope, receive, send)
         else:
             await self._posted(path, key, scope, receive, send)
+
+    async def _socket(self, key: ApiKey | None, scope: Any, receive: Receive, send: Send) -> None:
+        """A WebSocket takes a place for as long as it is open; it is not kept waiting for one."""
+        door, share = self._door, None if key is None else self._door.shares.of(key)
+        refusal = door.closed or (None if share is None else share.refusal())
+        if refusal is None and not door.gate.is_open:
+            refusal = busy("The server has as many requests as it can serve.", 1.0)
+        if refusal is not None:
+            await self._refuse(refusal, scope, receive, send)
+            return
+        with _counted(share, door.most_branches) as place:
+            await door.gate.turn()
+            place.enter(door.gate)
+            socket = Socket(self._app, scope, receive, send)
+            with door.under_way.holding(socket):
+                await socket.run()
 
     async def _posted(self, path: str, key: ApiKey | None, scope: Any, receive: Receive, send: Send) -> None:
         door, begun = self._door, time.monotonic()
@@ -118,7 +139,7 @@ class Admission:
         refusal = None if share is None else share.refusal()
         if refusal is not None:
             raise RefusedError(refusal)
-        with _counted(share) as place:
+        with _counted(share, door.most_branches) as place:
             await self._turn(receive, begun)
             place.enter(door.gate)
             if door.closed is not None:
@@ -169,7 +190,8 @@ class Admission:
     async def _refuse(self, refusal: Refusal, scope: Any, receive: Receive, send: Send) -> None:
         metrics.REFUSED.labels(str(refusal.status)).inc()
         if scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.message})
+            code = POLICY_VIOLATION if refusal.status == 401 else TRY_AGAIN
+            await send(closing(code, refusal.message))
             return
         if refusal.status != 429:  # what is left of the body is never read: the connection cannot be used again
             refusal = refusal.closing()
@@ -201,15 +223,17 @@ class _Place:
 
 
 @contextlib.contextmanager
-def _counted(share: Share | None) -> Iterator[_Place]:
-    """A request's place, given up at the end of the block at the latest; within it what is used is told to the
-    share."""
+def _counted(share: Share | None, most_branches: int) -> Iterator[_Place]:
+    """A request's place, given up at the end of the block at the latest; within it what is used is told to the share,
+    and so many branches may be made."""
     place = _Place(share)
     token = USING.set(share if share is not None and share.counts else None)
+    branching = BRANCHES.set(Branches(most_branches))
     try:
         yield place
     finally:
         USING.reset(token)
+        BRANCHES.reset(branching)
         place.free()
 
 

@@ -59,8 +59,15 @@ def make_door(args: argparse.Namespace, keys: ApiKeys, engine: AsyncLLM) -> Door
     under_way = UnderWay(args.drr_request_seconds, args.drr_stall_seconds)
     if not keys and args.host not in ("127.0.0.1", "localhost", "::1") and not args.uds:
         logger.warning("Anybody who reaches this address may use the server: no API keys were given")
-    page = frozenset() if args.drr_no_playground else playground_paths()
-    return Door.of(keys, limits, gate, under_way, protect_metrics=args.drr_protect_metrics, also_open=page)
+    return Door.of(
+        keys,
+        limits,
+        gate,
+        under_way,
+        protect_metrics=args.drr_protect_metrics,
+        most_branches=args.drr_max_branches,
+        also_open=frozenset() if args.drr_no_playground else playground_paths(),
+    )
 
 
 def _read_again(keys: ApiKeys) -> None:

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from server import metrics
 from server.endpoints import path_of
 from server.refusals import Refusal
+
+logger = logging.getLogger("drr")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -45,6 +49,12 @@ class Exchange:
         self._refusal: Refusal | None = None
         self._begun = self._complete = self._streams = False
         self.since = since
+        self.cut_by: str | None = None
+        """Why the response was ended from outside, if it was."""
+        self.request_id: str | None = None
+        """The engine's name of the response, once it has one."""
+        self.logged = False
+        """Whether the log knows already that the response ended early."""
         self.sending_since: float | None = None
         """When the message was handed over that the client has not made room for yet."""
 
@@ -53,11 +63,12 @@ class Exchange:
         `reason`, once."""
         if not self._cut.is_set():
             metrics.CUT.labels(reason).inc()
-            self._refusal = refusal
+            self._refusal, self.cut_by = refusal, reason
             self._cut.set()
 
     async def run(self) -> None:
         """Have the application answer."""
+        token = CURRENT.set(self)
         answering = asyncio.ensure_future(self._app(self._scope, self._receive, self._send))
         cutting = asyncio.ensure_future(self._cut.wait())
         try:
@@ -65,6 +76,7 @@ class Exchange:
             if not answering.done():
                 await asyncio.wait({answering}, timeout=_SECONDS_TO_END)
         finally:
+            CURRENT.reset(token)
             cutting.cancel()
             if not answering.done():
                 answering.cancel()
@@ -72,7 +84,11 @@ class Exchange:
                     await answering
         if not self._cut.is_set():
             answering.result()
-        elif not self._complete:
+            return
+        if not self.logged:  # nothing was being generated
+            named = {} if self.request_id is None else {"request_id": self.request_id}
+            logger.warning("A response at %s was cut off by %s", path_of(self._scope), self.cut_by, extra=named)
+        if not self._complete:
             await self._end()
 
     async def _receive(self) -> Message:
@@ -130,13 +146,28 @@ class Exchange:
         return True
 
 
+CURRENT: ContextVar[Exchange | None] = ContextVar("drr_exchange", default=None)
+"""The exchange that the running task works for."""
+
+
+class Watched(Protocol):
+    """What is under way: since when, by the monotonic clock, and since when its client has not read."""
+
+    since: float
+    sending_since: float | None
+
+    def cut(self, refusal: Refusal | None, reason: str) -> None:
+        """As Exchange.cut."""
+        ...
+
+
 class UnderWay:
     """All exchanges under way. A round every `tick` seconds ends those that take longer than `limit`, and those whose
     client has not read for `stall` seconds."""
 
     def __init__(self, limit: float | None, stall: float, tick: float = 0.25) -> None:
         self.limit, self._stall, self._tick = limit, stall, tick
-        self._exchanges = set[Exchange]()
+        self._exchanges = set[Watched]()
         self._idle = asyncio.Event()
         self._idle.set()
         self._rounds: asyncio.Task[None] | None = None
@@ -145,7 +176,7 @@ class UnderWay:
         return len(self._exchanges)
 
     @contextlib.contextmanager
-    def holding(self, exchange: Exchange) -> Iterator[None]:
+    def holding(self, exchange: Watched) -> Iterator[None]:
         """While the block runs, this exchange is watched."""
         self._exchanges.add(exchange)
         self._idle.clear()

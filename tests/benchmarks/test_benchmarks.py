@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.labels import dm_figures, relabel, relabelled
 from benchmarks.out_of_distribution import measure
-from benchmarks.pages import EVIDENCE_PAGE, write_section
+from benchmarks.pages import REFERENCE_PAGE, write_section
 from benchmarks.repetition import Reader, padded, repeatable
 from benchmarks.savings import Answer, Run, compared, first_statement, markdown
 from drr import reference
@@ -44,7 +44,7 @@ def test_the_first_statement_is_found_in_tokens() -> None:
 
 def test_the_page_says_what_was_recorded() -> None:
     results = json.loads((ROOT / "benchmarks" / "results" / "savings.json").read_text())
-    assert markdown(results) in (ROOT / EVIDENCE_PAGE).read_text()
+    assert markdown(results) in (ROOT / REFERENCE_PAGE).read_text()
 
 
 def attempts(question: str, answers: list[str], difficulty: int = 2) -> list[Rollout]:

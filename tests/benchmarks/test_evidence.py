@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import evidence
 from benchmarks.evidence import section
-from benchmarks.pages import EVIDENCE_PAGE
+from benchmarks.pages import REFERENCE_PAGE
 from drr.errors import InputError
 from drr.evaluate.report import ALL
 from drr.evaluate.write import RESULTS_NAME, summary
@@ -54,7 +54,7 @@ def test_a_stopper_is_shown_by_its_default_rule_and_its_best_in_hindsight() -> N
 @pytest.mark.skipif(not (RESULTS / RESULTS_NAME).exists(), reason="no evidence has been recorded")
 def test_the_page_says_what_was_recorded() -> None:
     results, settings = (json.loads((RESULTS / name).read_text()) for name in (RESULTS_NAME, "evidence.json"))
-    assert section(results, settings, "../benchmarks/results/evidence/") in (ROOT / EVIDENCE_PAGE).read_text()
+    assert section(results, settings, "../benchmarks/results/evidence/") in (ROOT / REFERENCE_PAGE).read_text()
 
 
 def test_every_name_stands_for_strategies_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:

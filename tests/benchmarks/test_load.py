@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
 from benchmarks import load
-from benchmarks.load_client import Load, Run, Sample, Target, _stolen, drive
+from benchmarks.load_client import Load, Run, Sample, Target, drive, stolen_share
 from benchmarks.load_report import LatencyGoals, figures, ratios
 from drr.errors import InputError
 from tests.local_http import served
@@ -130,9 +130,9 @@ async def test_a_redirect_is_not_followed() -> None:
 
 def test_what_the_host_took_is_a_share_of_all_time() -> None:
     spent = namedtuple("spent", ["user", "idle", "steal", "guest"])
-    assert _stolen(spent(10.0, 5.0, 1.0, 9.0), spent(13.0, 6.0, 2.0, 99.0)) == pytest.approx(0.2)
+    assert stolen_share(spent(10.0, 5.0, 1.0, 9.0), spent(13.0, 6.0, 2.0, 99.0)) == pytest.approx(0.2)
     other = namedtuple("other", ["user", "idle"])
-    assert _stolen(other(1.0, 1.0), other(2.0, 2.0)) == 0, "systems that do not say"
+    assert stolen_share(other(1.0, 1.0), other(2.0, 2.0)) == 0, "systems that do not say"
 
 
 def test_figures_are_of_good_requests_only() -> None:

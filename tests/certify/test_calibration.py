@@ -382,3 +382,18 @@ def test_drift_is_seen_and_its_absence_too() -> None:
     few.observe(0.0)
     assert few.drifted
     assert stability_index([0.5, 0.5], [10, 10]) == 0.0
+
+
+def test_drift_goes_by_the_newest_scores_however_many_there_were() -> None:
+    rng = np.random.default_rng(0)
+    histogram = drift_histogram(rng.beta(5, 2, 3000))
+    windowed, whole = DriftWatch(histogram, 1000), DriftWatch(histogram)
+    for value in [*rng.beta(5, 2, 20_000), *rng.beta(2, 3, 1000)]:
+        windowed.observe(value)
+        whole.observe(value)
+    assert not whole.drifted, "a thousand new ones are lost among all"
+    assert windowed.drifted
+    assert windowed.responses == 1000
+    for value in rng.beta(5, 2, 1000):
+        windowed.observe(value)
+    assert not windowed.drifted

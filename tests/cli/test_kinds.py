@@ -19,6 +19,7 @@ from drr.errors import InputError
 from drr.evaluate.run import read_outcomes
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard, load_dm_head, read_trained_on
+from drr.judge.self_test import SELF_TEST_NAME, SelfTest
 from drr.learn.distill_config import DistillConfig
 from drr.learn.dm_card import PLOT_NAMES
 from drr.learn.states import STATES_NAME
@@ -65,7 +66,16 @@ def fused(made: tuple[Path, Path], head: Path, text: Path) -> Path:
 
 def test_a_head_needs_no_second_model(head: Path) -> None:
     names = {path.name for path in head.iterdir()}
-    assert names == {"drr.json", "head.json", STATE_HEAD_NAME, "trained_on.txt", "README.md", "SHA256SUMS", "plots"}
+    assert names == {
+        "drr.json",
+        "head.json",
+        STATE_HEAD_NAME,
+        "trained_on.txt",
+        "README.md",
+        "SHA256SUMS",
+        "plots",
+        SELF_TEST_NAME,
+    }
     card = DmCard.load(head)
     assert card.kind == load_dm_head(head).kind == "head"
     assert set(card.metrics) == {"state", "behaviour", "head", "baselines"}
@@ -210,3 +220,14 @@ def test_a_state_head_that_is_lost_is_missed(
     assert f"has no {STATE_HEAD_NAME}" in capsys.readouterr().err
     with pytest.raises(InputError):
         StateHead.load(tmp_path / "dm" / STATE_HEAD_NAME)
+
+
+@pytest.mark.parametrize(("kind", "parts"), [("head", (0, 4)), ("text", (1, 0)), ("fused", (1, 4))])
+def test_what_the_parts_of_a_dm_say_is_recorded(
+    kind: str, parts: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    recorded = SelfTest.load(request.getfixturevalue(kind))
+    assert recorded is not None
+    assert (len(recorded.text), len(recorded.states)) == parts
+    assert all(len(logits) == 2 for check in recorded.text for logits in check.logits)
+    assert all(check.ids and len(check.logits) == 2 for check in recorded.states)

@@ -1,8 +1,10 @@
 """The commands one after the other, on toy models: records, a DM, its certificates, and what is printed about them."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 from drr.certify.promise import PROMISE_NAME, PROMISE_PLOT
 from drr.cli.inspect_command import FIRST_SCORES_METRIC
 from drr.cli.main import main
+from drr.engine.dm_files import check_dm
 from drr.judge.calibration import Calibration
 from drr.judge.dm_folder import DmCard, load_dm_head, read_trained_on
 from drr.learn.distill_config import DistillConfig
@@ -99,6 +102,55 @@ def test_calibration_certifies_what_the_questions_allow(
     assert "## Calibration" in (trained / "README.md").read_text()
     assert main(["inspect", str(trained)]) == 0
     assert "fake" in capsys.readouterr().out
+
+
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def test_a_calibration_that_is_killed_between_two_files_is_made_again(
+    trained: Path, records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrate(folder: Path) -> DmCard:
+        assert main(["calibrate", "--dm", str(folder), "--data", str(records), "--risk", "0.1"]) == 0
+        return DmCard.load(folder)
+
+    shutil.copytree(trained, tmp_path / "whole")
+    whole, write = calibrate(tmp_path / "whole"), Path.replace
+    for files in range(4):
+        dm, left = tmp_path / f"killed-{files}", [files]
+        shutil.copytree(trained, dm)
+
+        def replace(self: Path, target: Path, left: list[int] = left) -> Path:
+            if not left[0]:
+                raise KilledError
+            left[0] -= 1
+            return write(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            with pytest.raises(KilledError):
+                calibrate(dm)
+        check_dm(dm, "--dm")
+        assert calibrate(dm) == whole
+        assert load_dm_head(dm).to_json() == load_dm_head(tmp_path / "whole").to_json()
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_goes_on_behind_its_last_checkpoint(
+    trained: Path, records: Path, tmp_path: Path
+) -> None:
+    train = training(records, trained.parent / "backbone", tmp_path / "dm", "--epochs", "1")
+    process = subprocess.Popen([sys.executable, "-m", "drr.cli", *train])
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "dm").glob("checkpoints/checkpoint-*/trainer_state.json")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert main(train) == 0
+    assert DmCard.load(tmp_path / "dm").trained_on["classifier"]["resumed_from"] > 0
 
 
 def test_the_promise_can_be_checked(trained: Path, records: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,7 @@ LEAST: dict[str, list[str]] = {
     "train": ["--data", "d", "--kind", "text", "--backbone", "b", "--out", "o"],
     "calibrate": ["--data", "d", "--dm", "dm"],
     "inspect": ["dm"],
+    "report": ["--server", "http://s"],
     "eval": ["q.jsonl", "--out", "o", "--reasoner", "r"],
     "chat": [],
     "reference build": [],
@@ -50,6 +51,8 @@ BASES: dict[str, list[list[str]]] = {
         ["q.jsonl", "--out", "o", "--server", "http://s/v1", "--tokenizer", "t"],
         ["arithmetic:10", "--out", "o", "--reasoner", "r"],
         ["reference:test", "--out", "o", "--reasoner", "r"],
+        ["q.jsonl", "--out", "o", "--reasoner", "r", "--from-log", "l"],
+        ["--out", "o", "--reasoner", "r", "--from-log", "l", "--labels", "consistency"],
     ],
     "train": [
         LEAST["train"],
@@ -64,6 +67,7 @@ BASES: dict[str, list[list[str]]] = {
         ["--data", "d", "--scorer", "confidence", "--out", "o", "--reasoner", "r"],
     ],
     "inspect": [LEAST["inspect"]],
+    "report": [LEAST["report"]],
     "eval": [LEAST["eval"], ["q.jsonl", "--out", "o", "--report"], ["logic:5", "--out", "o", "--reasoner", "r"]],
     "chat": [[]],
     "reference build": [[]],
@@ -71,10 +75,11 @@ BASES: dict[str, list[list[str]]] = {
 """Ways to use a command between which the options with an effect differ."""
 
 ALWAYS: dict[str, set[str]] = {
-    "distill": {"questions", "out", "reasoner", "recorded", "step_rule", "grader"},
+    "distill": {"out", "reasoner", "recorded", "step_rule", "grader"},
     "train": {"data", "out", "kind", "seed", "train_share"},
     "calibrate": {"dm", "scorer", "data", "risks", "max_lost_points", "reasoner"},
     "inspect": {"dm", "server"},
+    "report": {"server", "api_key_env", "json"},
     "eval": {"questions", "out", "report", "grader"},
     "chat": {"question", "url", "model", "key_env", "mode", "risk", "threshold", "attempts", "full", "save"},
     "reference build": {"out", "quick", "seed"},
@@ -165,6 +170,7 @@ OUT_OF_RANGE = {
         *(("--rollouts", "0"), ("--extra-rollouts", "-1"), ("--temperature", "3"), ("--temperature", "nan")),
         *(("--top-p", "0"), ("--top-k", "-1"), ("--max-tokens", "1"), ("--answer-tokens", "0"), ("--seed", "-1")),
         *(("--concurrency", "0"), ("--limit", "0"), ("--step-rule", "tokens:0"), ("--temperature", "inf")),
+        ("--per-question", "0"),
     ],
     "train": [
         *(("--train-share", "0"), ("--train-share", "1.5"), ("--epochs", "0"), ("--epochs", "nan"), ("--batch", "0")),

@@ -16,6 +16,7 @@ JUDGED = {
     "server": {"dm": "/models/dm"},
     "autoscaling": {"enabled": True},
     "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
 }
 HELMS = ("app.kubernetes.io/managed-by", "helm.sh/chart", "helm.sh/resource-policy", "checksum/server")
 

@@ -102,7 +102,9 @@ def test_only_what_is_copied_is_sent_to_the_builder() -> None:
             copied.update(line.split()[1:-1])
     assert all((ROOT / path).exists() for path in sent | copied)
     assert {path for path in sent if not path.startswith("scripts/")} == copied - {"scripts"}
-    assert {path for path in sent if path.startswith("scripts/")} == {"scripts/install.py", "scripts/image.py"}
+    assert {path for path in sent if path.startswith("scripts/")} == {
+        f"scripts/{name}.py" for name in ("install", "image", "sbom", "tools")
+    }
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from drr import reference
+from drr.checks import check_url
 from drr.engine.remote_dm import remote_dm
 from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, load_dm_head
@@ -77,3 +78,39 @@ async def test_a_server_that_does_not_fit_is_refused() -> None:
             await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, url)
     with pytest.raises(InputError, match="does not answer as a vLLM server"):
         await asyncio.to_thread(remote_dm, DmCard.load(FOLDER), FOLDER, url)
+
+
+async def test_no_error_shows_the_password_of_an_address(caplog: pytest.LogCaptureFixture) -> None:
+    card, app = DmCard.load(FOLDER), classifier(context=10)
+    with pytest.raises(InputError) as error:
+        remote_dm(card, FOLDER, "http://name:s3cret@127.0.0.1:9/v1")
+    assert "http://127.0.0.1:9/v1 does not answer" in str(error.value)
+    assert "s3cret" not in str(error.value)
+    async with served(app) as url:
+        with pytest.raises(InputError, match="reads 10 tokens") as error:
+            await asyncio.to_thread(remote_dm, card, FOLDER, url.replace("://", "://name:s3cret@"))
+    assert "s3cret" not in str(error.value)
+    with pytest.raises(InputError, match="must be an address") as error:
+        check_url("--dm-url", "ftp://name:s3cret s3cret@host")
+    assert "s3cret" not in str(error.value)
+
+
+async def test_the_password_of_an_address_is_used() -> None:
+    app, seen = classifier(), list[str]()
+
+    @app.middleware("http")
+    async def look(request: Request, call_next: Any) -> Any:
+        seen.append(request.headers.get("authorization", ""))
+        return await call_next(request)
+
+    async with served(app) as url:
+        remote, scorer = await asyncio.to_thread(
+            remote_dm, DmCard.load(FOLDER), FOLDER, url.replace("://", "://me:a%40b@")
+        )
+        await scorer.session("1 + 1?").score(Boundary(0, "2.", None))
+        app.state.broken = True
+        with pytest.raises(httpx.HTTPStatusError) as error:
+            await scorer.session("1 + 1?").score(Boundary(0, "2.", None))
+        await remote.aclose()
+    assert "a%40b" not in repr(error.value)
+    assert set(seen) == {"Basic bWU6YUBi"}

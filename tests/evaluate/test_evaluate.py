@@ -3,6 +3,9 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +124,24 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
         run(tmp_path, again, EvalConfig(temperature=0.5))
     with pytest.raises(InputError, match="field questions"):
         run(tmp_path, again, asked=5)
+
+
+def test_a_run_that_is_killed_ends_with_the_same_outcomes(tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(whole, FakeEngine(ASKED, skill=0.85))
+    process = subprocess.Popen([sys.executable, "-m", "tests.evaluate.test_evaluate", str(killed)])
+    deadline = time.monotonic() + 120
+    while len(list(killed.glob("*.parquet"))) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert len(list(killed.glob("*.parquet"))) < len(list(whole.glob("*.parquet")))
+    run(killed, FakeEngine(ASKED, skill=0.85))
+    for path in whole.glob("*.parquet"):
+        made, again = (pq.read_table(folder / path.name).drop_columns(["p_now"]) for folder in (whole, killed))
+        assert again.equals(made), path.name
 
 
 def row(question: int, sample: int, answer: str, right: bool, tokens: int, p_now: float) -> Row:
@@ -495,3 +516,7 @@ def test_where_a_chain_holds_its_answer_the_chosen_attempt_still_answers(
     assert any(samples[question, 0] != samples[question, 1] for question in range(10))
     assert [row.answer for row in found["again"]] == [samples[row.question, chosen] for row in found["again"]]
     assert {row.attempts for row in found["again"]} == {2}
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), FakeEngine(ASKED, skill=0.85, pace=0.2))

@@ -15,6 +15,9 @@ _MB = 1024 * 1024
 _VLLMS_OWN = {
     r"The model `.*` does not exist": "vLLM logs a client's 404 as an error",
     r"Error in count_tokens": "vLLM logs a client's 400 as an error",
+    r"Error in create_messages|Error during generation|Error in completion stream generator": (
+        "vLLM logs a client's 400 with its traceback"
+    ),
     r"Grammar error": "vLLM logs the refusal of a stream's grammar with its traceback, on /v1/completions as well",
 }
 """What vLLM logs as an error without one, by its words."""

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -19,6 +21,7 @@ from drr.errors import InputError
 from drr.judge.dm_folder import CARD_NAME, DmCard, DmMismatchError, fingerprint
 from drr.judge.dm_input import DmInput
 from drr.judge.head import FusionHead, input_names
+from drr.learn import boundaries
 from drr.learn.boundaries import Boundaries, flatten, score_boundaries
 from drr.learn.dm_metrics import auroc, baselines, ece, phase_masks, score_report, within_question_auroc
 from drr.learn.fusion import fit_head, probabilities, with_temperatures
@@ -236,6 +239,40 @@ def test_inputs_keep_within_what_the_backbone_can_read(tmp_path: Path, kind: str
     model(longest, torch.ones_like(longest), torch.tensor([[limit - 1]]))
     tokenizer.model_max_length = 100
     assert input_limit(model, tokenizer, TrainConfig()) == 100
+
+
+def test_what_an_encoder_reads_in_portions_it_reads_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = load_backbone(str(tiny(tmp_path / "backbone", "encoder")), TrainConfig())
+    model.eval()
+    lengths = [40, 7, 33, 40, 12, 1]
+    ids = torch.randint(5, 60, (len(lengths), 40), generator=torch.Generator().manual_seed(0))
+    mask = torch.stack([torch.arange(40) < length for length in lengths]).long()
+    wanted = torch.cat([model.classifier(input_ids=ids[[row], :length]).logits for row, length in enumerate(lengths)])
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(wanted.square().sum(), parameters, allow_unused=True)
+    for at_once, portions_read in ((10_000, 1), (80, 3), (1, 6)):
+        monkeypatch.setattr(boundaries, "_TOKENS_AT_ONCE", at_once)
+        assert len(list(boundaries.portions(lengths, at_once))) == portions_read
+        found = model(ids, mask, torch.zeros(len(lengths), 1))[0][:, 0, :]
+        assert torch.allclose(found, wanted, atol=1e-5)
+        again = torch.autograd.grad(found.square().sum(), parameters, allow_unused=True)
+        for one, other in zip(gradients, again, strict=True):
+            assert (one is None) == (other is None)
+            assert one is None or torch.allclose(one, other, atol=1e-4)
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
+def test_portions_hold_every_row_once_and_no_more_than_allowed(lengths: list[int], tokens: int) -> None:
+    found = list(boundaries.portions(lengths, tokens))
+    assert sorted(row for portion in found for row in portion) == list(range(len(lengths)))
+    for portion in found:
+        assert len(portion) == 1 or len(portion) * max(lengths[row] for row in portion) <= tokens
+
+
+def test_attention_is_trained_without_dropout(tmp_path: Path) -> None:
+    model, _ = load_backbone(str(tiny(tmp_path / "backbone", "encoder")), TrainConfig())
+    assert model.plain.config.attention_probs_dropout_prob == 0.0
+    assert model.plain.config.hidden_dropout_prob > 0
 
 
 def test_a_head_for_other_labels_is_begun_anew(tmp_path: Path) -> None:

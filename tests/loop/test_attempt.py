@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
@@ -140,6 +141,15 @@ async def test_a_failed_score_is_no_reason_to_stop_scoring() -> None:
     assert response.outcome.stop_cause is StopCause.SURE
     assert response.outcome.failed == 1
     check_account(response, reasoner)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+async def test_a_score_that_is_no_number_has_failed(score: float) -> None:
+    reasoner = FakeReasoner(WHOLE)
+    response = await respond(loop_of(reasoner, FakeScorer([score, 0.95])))
+    assert response.outcome.stop_cause is StopCause.SURE
+    assert response.outcome.failed == 1
+    assert response.steps[0].p_now is None
 
 
 async def test_shadow_scores_and_never_acts() -> None:

@@ -15,6 +15,7 @@ from vllm.logprobs import Logprob
 from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
 from drr.engine.formats import encode, tool_openers
+from drr.judge.dm_folder import DEFAULT_NUDGE_CUE
 from drr.loop.formats import Channels, PlainChain, ReasoningFormat
 from drr.loop.response import Outcome
 from drr.loop.rule import Rule
@@ -43,7 +44,8 @@ MODEL_CONFIG: Any = SimpleNamespace(max_model_len=MAX_MODEL_LEN, architecture="P
 @dataclass
 class Script:
     """Plays `thought` behind `prompt`, and `answered` behind anything else that is asked for. Both end with the token
-    that ends a turn. `groups` says how many tokens the next output holds."""
+    that ends a turn. `groups` says how many tokens the next output holds. `asked` are the prompts of its requests,
+    `grammars` whether each was held to a grammar."""
 
     tokenizer: Any
     prompt: list[int]
@@ -51,12 +53,14 @@ class Script:
     answered: Sequence[int]
     groups: Callable[[], int]
     asked: list[list[int]] = field(default_factory=list)
+    grammars: list[bool] = field(default_factory=list)
 
     async def generate(
         self, engine: Any, prompt: Any, params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         ids = list(prompt["prompt_token_ids"])
         self.asked.append(ids)
+        self.grammars.append(params.structured_outputs is not None)
         ahead = self._ahead(ids)
         assert params.max_tokens is not None
         played, ended = ahead[: params.max_tokens], len(ahead) <= params.max_tokens
@@ -110,8 +114,7 @@ def parser_class(
         )
     except ImportError as error:
         pytest.skip(f"vLLM's own parser needs a package that is not here: {error}")
-    handler: Any = SimpleNamespace(parser_cls=made, renderer=SimpleNamespace(tokenizer=tokenizer))
-    return phase_parser(handler, form, tool_parser)
+    return phase_parser(made, tokenizer, form, tool_parser)
 
 
 def thinking_engine(
@@ -130,11 +133,17 @@ def thinking_engine(
         answer_tokens=64 if plain else 256,
         deadline=60.0,
         thinking_in="content" if plain else "reasoning",
+        nudge_cue_ids=encode(tokenizer, DEFAULT_NUDGE_CUE),
     )
     scorers: Any = {"dm": FakeScorer(list(scores))}
     engine.drr = DrrRuntime(form, StepRule(), scorers, defaults, tool_texts=tool_openers(tokenizer))
+    monkeypatch.setattr(ThinkingEngine, "_check", _unchecked)
     monkeypatch.setattr(AsyncLLM, "generate", lambda self, *a, **k: script.generate(self, *a, **k))
     return engine
+
+
+async def _unchecked(*_: Any) -> None:
+    """No engine is there that could refuse anything."""
 
 
 @dataclass

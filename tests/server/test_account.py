@@ -273,6 +273,7 @@ def test_an_effort_chooses_the_risk_where_nothing_else_does(server: Server) -> N
         return own
 
     assert [settings(effort)["max_lost_correct"] for effort in ("low", "medium", "high")] == [0.05, None, 0.01]
-    assert settings("max")["mode"] == "off"
+    assert (settings("max")["mode"], settings("max")["max_rethinks"]) == ("rethink", 1)
+    assert settings("none")["max_thinking_tokens"] == 0
     assert settings("low", report="summary")["max_lost_correct"] == 0.05
     assert settings("low", threshold=0.7)["max_lost_correct"] is None, "the request says it itself"

@@ -44,7 +44,7 @@ def test_what_cannot_be_honoured_is_refused(
         (["--dm-url", "http://x"], "--dm-url: needs --dm"),
         (["--dm-allow-mismatch"], "--dm-allow-mismatch: needs --dm"),
         (["--dm-nice", "3"], "--dm-nice: needs --dm"),
-        (["--dm-kv-cache-memory-bytes", "9"], "--dm-kv-cache-memory-bytes: needs --dm"),
+        (["--dm-kv-cache-memory-bytes", "9000000"], "--dm-kv-cache-memory-bytes: needs --dm"),
         (["--prm-gpu-memory-utilization", "0.2"], "--prm-gpu-memory-utilization: needs --prm"),
         (["--dm", "dm", "--dm-url", "http://x", "--dm-cpus", "0"], "--dm-cpus: has no effect: the DM runs at --dm-url"),
         (["--dm", "dm", "--dm-url", "http://x", "--dm-nice", "1"], "--dm-nice: has no effect"),

@@ -13,8 +13,10 @@ import pytest
 from drr import reference
 from drr.errors import InputError
 from drr.judge.dm_folder import CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, DmCard, fingerprint
+from drr.judge.dm_sums import write_sums
 from drr.judge.scorers.dm import DmScorer
 from drr.judge.scorers.state import StateScorer
+from drr.judge.self_test import SELF_TEST_NAME
 from drr.loop.steps import StepRule
 from server import arguments, judges
 from server.arguments import own_parser, parse_args
@@ -52,6 +54,45 @@ def late(*argv: str) -> str:
 def _check_late(args: argparse.Namespace) -> None:
     arguments.check_flags(arguments.given_flags(args), dm=bool(args.dm))
     read_dms(args, RULE)
+
+
+@pytest.mark.parametrize("said", [early, late])
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--drr-canary-share", "0.1"], "--drr-canary-share: needs --dm or --drr-scorer"),
+        (["--dm", DM, "--drr-canary-share", "0"], "--drr-canary-share: must be above 0 and at most 1, not 0"),
+        (["--dm", DM, "--drr-canary-share", "2"], "--drr-canary-share: must be above 0 and at most 1, not 2"),
+        (["--dm", DM, "--drr-canary-share", "nan"], "--drr-canary-share: must be above 0 and at most 1, not nan"),
+        (
+            ["--dm", DM, "--drr-mode", "off", "--drr-canary-share", "0.1"],
+            "--drr-canary-share: has no effect: with --drr-mode off only requests that ask for it are judged",
+        ),
+        (["--dm", DM, "--dm-beside", "a={head}", "--drr-shadow-dm", "a"], "--drr-shadow-dm: needs --drr-canary-share"),
+        (
+            ["--dm", DM, "--drr-canary-share", "0.1", "--drr-shadow-dm", "a"],
+            "--drr-shadow-dm: must name DMs of --dm-beside (none), each once, not 'a'",
+        ),
+        (
+            [
+                *("--dm", DM, "--dm-beside", "a={head}", "--drr-canary-share", "0.1"),
+                *("--drr-shadow-dm", "a", "--drr-shadow-dm", "b"),
+            ],
+            "--drr-shadow-dm: must name DMs of --dm-beside (a), each once, not 'b'",
+        ),
+        (
+            [
+                *("--dm", DM, "--dm-beside", "a={head}", "--drr-canary-share", "0.1"),
+                *("--drr-shadow-dm", "a", "--drr-shadow-dm", "a"),
+            ],
+            "--drr-shadow-dm: must name DMs of --dm-beside (a), each once, not 'a'",
+        ),
+    ],
+)
+def test_canaries_that_would_tell_nothing_are_refused(
+    said: Callable[..., str], flags: list[str], complaint: str, head: Path
+) -> None:
+    assert said(*(flag.format(head=head) for flag in flags)) == complaint
 
 
 @pytest.mark.parametrize("said", [early, late])
@@ -127,7 +168,7 @@ VALUES = {
     "dm_nice": "3",
     "dm_dtype": "bfloat16",
     "dm_gpu_memory_utilization": "0.2",
-    "dm_kv_cache_memory_bytes": "1000000",
+    "dm_kv_cache_memory_bytes": "4000000",
 }
 
 
@@ -217,6 +258,8 @@ async def test_a_started_dm_has_the_scorer_of_its_kind(
 
     monkeypatch.setattr(judges, "_start_text", start_text)
     fused = make_dm(tmp_path / "fused", "fused")
+    (fused / SELF_TEST_NAME).unlink()  # this classifier says something else
+    write_sums(fused)
     folders = read_dms(served(str(fused), f"a={head}"), RULE)
     dms = [start_judge(folder, place, served(DM)) for place, folder in enumerate(folders)]
     first, second = (dm.scorer for dm in dms)

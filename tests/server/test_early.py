@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from drr import reference
 from drr.errors import InputError
+from server import trace_flags
 from server.arguments import asks_for_own_help, own_help, own_parser
 from server.contradictions import NEEDS, NOT_REMOTE
 from server.early import check_early
@@ -49,6 +51,53 @@ def test_an_address_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert refused("--uds", str(tmp_path / "no" / "socket")).startswith("--uds: nothing can be made in")
 
 
+def test_tls_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    key, certificate, junk = tmp_path / "key", tmp_path / "certificate", tmp_path / "junk"
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes certificates, is not here")
+    made = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x"]
+    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    junk.write_text("x")
+    tls = ("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
+    assert refused(*tls, "--ssl-ca-certs", str(junk)).startswith(f"--ssl-ca-certs: {junk} cannot be used")
+    assert refused(*tls, "--ssl-ciphers", "nonsense").startswith("--ssl-ciphers: nonsense cannot be used")
+
+
+def test_weights_that_were_cut_off_are_named(tmp_path: Path) -> None:
+    model = Path(shutil.copytree(reference.reasoner_folder(), tmp_path / "model"))
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    for content, said in (
+        (whole[:-1], "is not whole"),
+        (whole[:100], "is damaged"),
+        (b"", "is damaged"),
+        (b"\xff" * 99, "damaged"),
+    ):
+        weights.write_bytes(content)
+        assert said in refused("--model", str(model))
+    weights.write_bytes(whole)
+    check_early(["--port", "0", "--model", str(model)])
+
+
+def test_a_settings_file_is_yaml_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    assert "must be YAML" in refused("--config", str(tmp_path / "settings.json"))
+
+
+def test_a_socket_s_path_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    assert "more than the 107 bytes" in refused("--uds", str(tmp_path / ("x" * 120)))
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path):
+        assert refused("--uds", str(path)) == f"--uds: {path} is there already, and is no socket"
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        path = Path(folder) / "s"
+        listening.bind(str(path))
+        assert "has ended: remove it" in refused("--uds", str(path))
+        listening.listen()
+        assert "is taken" in refused("--uds", str(path))
+
+
 @pytest.mark.parametrize(
     "option",
     [
@@ -68,6 +117,18 @@ def test_certificates_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     broken.write_text("no certificate")
     assert "cannot be used" in refused("--ssl-certfile", str(broken))
     assert refused("--ssl-keyfile", str(broken)) == "--ssl-keyfile: needs --ssl-certfile"
+
+
+def test_spans_that_cannot_be_sent_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = ("--otlp-traces-endpoint", "http://127.0.0.1:4317")
+    check_early(["--port", "0", *endpoint, "--collect-detailed-traces", "model"])
+    needs = "--collect-detailed-traces: needs --otlp-traces-endpoint"
+    assert refused("--collect-detailed-traces", "model") == needs
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json")
+    assert "must be grpc or http/protobuf, not 'http/json'" in refused(*endpoint)
+    monkeypatch.setattr(trace_flags, "_OTEL", ("opentelemetry.no_such", "no_such_package.at_all"))
+    told = "--otlp-traces-endpoint: needs the packages opentelemetry-sdk and opentelemetry-exporter-otlp"
+    assert refused(*endpoint).startswith(told)
 
 
 def test_folders_that_are_no_models_are_named(tmp_path: Path) -> None:
@@ -114,7 +175,7 @@ def test_a_flag_that_nobody_has_is_named_with_the_nearest() -> None:
         ["-tp", "2"],
         ["-O3"],
         ["--chat-template", "{{ messages }}"],
-        ["--config", __file__, "--drr-scorer", "dm"],
+        ["--config", str(Path(__file__).parents[2] / "deploy" / "server.yaml"), "--drr-scorer", "dm"],
     ],
 )
 def test_what_is_vllms_is_left_to_vllm(argv: list[str]) -> None:

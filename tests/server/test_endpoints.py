@@ -84,7 +84,7 @@ def test_the_plan_of_a_request_cannot_be_forged(server: Server, endpoint: Endpoi
 
 
 def test_a_refusal_speaks_the_language_of_its_endpoint(server: Server) -> None:
-    anthropic = post(server, "/v1/messages", {**BODIES["/v1/messages"], "drr": {}}).json()
+    anthropic = post(server, "/v1/messages", {**BODIES["/v1/messages"], "drr": {"nonsense": 1}}).json()
     assert anthropic["type"] == "error"
     assert anthropic["error"]["type"] == "invalid_request_error"
     escaped = '{"model": "drr-reference", "prompt": "12", "\\u0064rr": {"mode": "off"}}'
@@ -112,7 +112,8 @@ def test_the_document_tells_of_drr(server: Server) -> None:
     assert document["info"]["title"] == "DRR"
     assert document["info"]["version"] == httpx.get(f"{server.url}/version").json()["drr"]
     schemas = document["components"]["schemas"]
-    for name in ("ChatCompletionRequest", "ChatCompletionResponse", "ChatCompletionStreamResponse"):
+    names = ("ChatCompletionRequest", "ChatCompletionResponse", "ChatCompletionStreamResponse")
+    for name in (*names, "ResponsesRequest", "ResponsesResponse", "AnthropicMessagesRequest"):
         assert "drr" in schemas.get(name, {"properties": {"drr": 1}})["properties"]
     keys = schemas["DrrRequest"]["properties"]
     assert "Default:" in keys["threshold"]["description"]

@@ -59,6 +59,8 @@ class BareEngine(ThinkingEngine):
 
     def __del__(self) -> None: ...
 
+    async def _check(self, *_: Any) -> None: ...
+
 
 def engine_with(requests: Requests, monkeypatch: pytest.MonkeyPatch) -> ThinkingEngine:
     engine = object.__new__(BareEngine)
@@ -105,6 +107,38 @@ async def test_a_response_that_was_admitted_is_not_refused_half_way(monkeypatch:
     assert engine._admitted == set()
 
 
+async def test_attempts_at_the_same_time_pass_vllms_queue_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM counts and may refuse the first engine request of a response; where it does, nothing has been said yet."""
+    requests = Requests()
+    engine = engine_with(requests, monkeypatch)
+    full, counted = [False], list[str | None]()
+    begin = Requests.generate
+
+    def check(self: Any, n: int = 1, request_id: str | None = None) -> None:
+        counted.append(request_id)
+        if full[0]:
+            raise RuntimeError("queue is full")
+        full[0] = True  # whatever comes next is refused
+
+    async def admitted(self: Requests, engine: Any, prompt: Any, params: Any, request_id: str, **options: Any) -> Any:
+        engine.check_admission(request_id=f"{request_id}-12345678")
+        async for output in begin(self, engine, prompt, params, request_id, **options):
+            yield output
+
+    monkeypatch.setattr(AsyncLLM, "check_admission", check)
+    monkeypatch.setattr(Requests, "generate", admitted)
+    many = plan(engine, mode="rethink", max_rethinks=7, parallel=4, accept=1.0)
+    params = params_of(many)
+    params.n = 3
+    outputs = [output async for output in engine.generate({"prompt_token_ids": PROMPT}, params, "request")]
+    assert outputs
+    assert len(requests.seen) > 12
+    assert len(counted) == 1
+    assert engine._admitted == set()
+    with pytest.raises(RuntimeError, match="queue is full"):
+        await run(engine, plan(engine))
+
+
 async def test_a_tenants_cache_salt_goes_with_everything_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = Requests()
     engine = engine_with(requests, monkeypatch)
@@ -129,19 +163,19 @@ def test_a_logged_request_does_not_show_its_text(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_response_that_ends_in_the_middle_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def aborted() -> float:
-        return metrics.RESPONSES.labels("auto", "aborted")._value.get()  # type: ignore[no-any-return]
+    def counted(ended: str) -> float:
+        return metrics.RESPONSES.labels("auto", ended)._value.get()  # type: ignore[no-any-return]
 
-    before = aborted()
+    failed, aborted = counted("failed"), counted("aborted")
     engine = engine_with(Requests(fails=True), monkeypatch)
     with pytest.raises(RuntimeError, match="the engine is gone"):
         await run(engine, plan(engine))
-    assert aborted() == before + 1
+    assert counted("failed") == failed + 1
     engine = engine_with(Requests(), monkeypatch)
     stream = engine.generate({"prompt_token_ids": PROMPT}, params_of(plan(engine)), "request")
     await anext(stream)
     await stream.aclose()
-    assert aborted() == before + 2
+    assert counted("aborted") == aborted + 1
 
 
 async def test_a_scorer_that_fails_or_is_cancelled_is_logged_and_thinking_goes_on(

@@ -18,7 +18,7 @@ from server.chat import DrrChat
 from server.keys import KEYS, MODES, Mode, Need
 from server.openapi import with_drr
 from server.plan import PLAN_KEY, ResponsePlan
-from server.promise import broken_by, risk_object
+from server.promise import risk_object
 from server.report import outcome_object
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
@@ -27,7 +27,7 @@ from server.vllm_api import ChatCompletionRequest, ErrorResponse
 from tests.fakes import FakeHead, FakeScorer
 from tests.head_dms import make_dm
 from tests.server.test_engine import Requests, engine_with
-from tests.server.test_promise import AROUND, request_of
+from tests.server.test_promise import AROUND, broken_by, request_of
 from tests.server.test_schema import CALIBRATION
 
 OWN = Rule(0.7, 3, 0.04, -0.15)
@@ -206,6 +206,7 @@ class Handler:
         self.plans: list[ResponsePlan] = []
         self.models: Any = SimpleNamespace(base_model_paths=[SimpleNamespace(name="m")], lora_requests={})
         self.default_sampling_params = {"temperature": 0.8}
+        self.trust_request_chat_template = False
 
     def create_error_response(self, message: str, param: str | None = None) -> ErrorResponse:
         return ErrorResponse.model_validate(

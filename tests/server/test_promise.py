@@ -8,12 +8,13 @@ from pydantic_core import PydanticUndefined
 
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
+from server import promise
 from server.arguments import parse_args, usual_options
-from server.promise import Surroundings, broken_by, changed_options, risk_object
+from server.promise import Sampled, Surroundings, changed_options, risk_object
 from server.resolve import Asked, resolve
 from server.schema import DrrRequest
 from server.settings import Settings
-from server.vllm_api import ChatCompletionRequest
+from server.vllm_api import ChatCompletionRequest, ResponsesRequest
 from tests.server.test_truth_table import DEFAULTS
 
 AROUND = Surroundings(sampling={"temperature": 0.8, "top_p": 1.0}, template_reads_effort=False)
@@ -71,6 +72,10 @@ def risky(**drr: Any) -> Settings:
     return resolve(DrrRequest.parse({"max_lost_correct": 0.05, **drr}), DEFAULTS, Asked(temperature=0.8))
 
 
+def broken_by(request: ChatCompletionRequest, own: Settings, around: Surroundings, **options: Any) -> list[str]:
+    return promise.broken_by(request, own, around, Sampled.of_chat(request), **options)
+
+
 def request_of(**fields: Any) -> ChatCompletionRequest:
     return ChatCompletionRequest.model_validate({"model": "m", "messages": QUESTION, **fields})
 
@@ -92,8 +97,6 @@ def test_a_field_that_changes_the_sampling_is_named(name: str) -> None:
 
 def test_a_field_that_nobody_has_thought_of_is_named() -> None:
     """Of every field of vLLM's request that is on no list, any other value than its own breaks the promise."""
-    from server import promise
-
     fields = ChatCompletionRequest.model_fields.items()
     unlisted = [
         (name, field)
@@ -190,3 +193,28 @@ def test_what_has_happened_is_part_of_the_promise() -> None:
         broken = risk_object(risky(), [], outcome, cut=cut)
         assert broken is not None
         assert (broken["holds"], broken["broken_by"]) == (False, [named])
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, []),
+        ({"stream": True, "store": False, "metadata": {"a": "b"}, "background": False, "top_logprobs": 2}, []),
+        ({"text": {"format": {"type": "text"}}, "max_output_tokens": 4000, "reasoning": {"effort": "low"}}, []),
+        ({"text": {"verbosity": "low"}, "include": ["reasoning.encrypted_content"], "temperature": 0.8}, []),
+        ({"text": {"format": {"type": "json_object"}}}, ["text"]),
+        ({"instructions": "Be brief."}, ["instructions", "input"]),
+        ({"reasoning": {"effort": "none"}}, ["reasoning.effort"]),
+        ({"max_output_tokens": 100}, ["max_output_tokens"]),
+        ({"temperature": 0.3}, ["temperature"]),
+        ({"truncation": "auto"}, ["truncation"]),
+        ({"previous_response_id": "resp_1"}, ["previous_response_id"]),
+    ],
+)
+def test_a_response_names_its_own_fields(fields: dict[str, Any], named: list[str]) -> None:
+    request = ResponsesRequest.model_validate({"model": "m", "input": "1 + 1?", **fields})
+    effort = request.reasoning.effort if request.reasoning is not None else None
+    system = [{"role": "system", "content": request.instructions}] if request.instructions else []
+    names = ("input", "reasoning.effort", "max_output_tokens")
+    sampled = Sampled([*system, *QUESTION], effort, request.max_output_tokens, names)
+    assert promise.broken_by(request, risky(), AROUND, sampled) == named

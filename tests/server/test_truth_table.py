@@ -1,5 +1,5 @@
 """Every key of the `drr` object, in every mode: honoured, or refused by name. The tests walk the table that the server,
-README and the OpenAPI document are made from."""
+docs/ and the OpenAPI document are made from."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from drr.judge.calibration import Certificate
+from drr.loop.policy import StopCause
 from drr.loop.rule import Rule
-from server import endpoints, keys
+from server import tables
+from server.causes import CAUSES
 from server.keys import BY_NAME, EFFORTS, KEYS, MODES, Key, Mode, Need
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
 from server.settings import Defaults, DmDefaults, Settings
 from tests.server.test_schema import CALIBRATION as CALIBRATION_OF_400
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 RULE = Rule(0.8, 2, 0.02, -0.3)
 CERTIFICATE = Certificate(0.05, Rule(0.9, 1, 0.05, -0.1), 9, 400, 0.01, 0.4, -0.2)
@@ -193,13 +195,18 @@ def test_a_mode_without_a_judge_is_refused() -> None:
 
 
 def test_every_effort_is_a_request_that_can_be_made() -> None:
-    risks = [EFFORTS[name].max_lost_correct for name in ("minimal", "low", "high", "xhigh")]
-    assert risks == sorted(risks, reverse=True), "more effort, less risk"  # type: ignore[type-var]
-    assert settings({"mode": EFFORTS["max"].mode}).mode == "off"
+    risks = [EFFORTS[name]["max_lost_correct"] for name in ("minimal", "low", "high", "xhigh")]
+    assert risks == sorted(risks, reverse=True), "more effort, less risk"
+    for preset in EFFORTS.values():
+        settings(dict(preset))
 
 
-@pytest.mark.parametrize(
-    ("name", "table"), [("keys", keys.markdown_table()), ("endpoints", endpoints.markdown_table())]
-)
-def test_readme_has_the_tables(name: str, table: str) -> None:
-    assert table in README.read_text(), f"write it with: python -m server.tables README.md ({name})"
+@pytest.mark.parametrize(("page", "name"), [(page, name) for page, names in tables.PAGES.items() for name in names])
+def test_the_pages_have_the_tables(page: str, name: str) -> None:
+    wanted = tables.section(name, tables.PAGES[page][name]())
+    assert wanted in (ROOT / tables.DOCS / page).read_text(), "write it with: python -m server.tables"
+
+
+def test_every_cause_is_told_of_once() -> None:
+    assert [cause.cause for cause in CAUSES] == list(dict.fromkeys(cause.cause for cause in CAUSES))
+    assert {cause.cause for cause in CAUSES} == set(StopCause)

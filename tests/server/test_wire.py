@@ -128,7 +128,7 @@ def test_stop_sequences_of_messages_spare_the_thinking(server: Server) -> None:
     assert "answer is" in texts["text"]
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"])
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages/count_tokens", "/tokenize", "/detokenize"])
 def test_other_endpoints_name_the_drr_object_that_they_refuse(server: Server, path: str) -> None:
     body = {"model": MODEL, "max_tokens": 5, "messages": APPLES, "prompt": "x", "tokens": [1], "drr": {"nonsense": 1}}
     response = httpx.post(f"{server.url}{path}", json=body, timeout=60)

@@ -59,6 +59,7 @@ class Client:
             "method": method,
             "path": path,
             "root_path": "",
+            "query_string": b"",
             "headers": [
                 (name.lower().encode(), value.encode()) for name, value in {**given, **(headers or {})}.items()
             ],

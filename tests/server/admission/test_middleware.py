@@ -127,6 +127,7 @@ async def test_more_than_can_wait_are_told_when_to_come_again() -> None:
     refused = await Client(guard).done()
     assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) >= 1
+    assert 0 < int(refused.headers["retry-after-ms"]) <= 1000 * int(refused.headers["retry-after"])
     app.may_end.set()
     for client in clients:
         assert (await client.done()).status == 200
@@ -190,7 +191,9 @@ async def test_a_key_s_place_is_free_before_the_last_byte_is_sent() -> None:
     assert running == [1, 0]
 
 
-async def test_what_is_cut_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_cut_is_counted_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("server.admission.under_way._SECONDS_TO_END", 0.2)
 
     async def deaf(scope: object, receive: object, send: object) -> None:
@@ -200,6 +203,9 @@ async def test_what_is_cut_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> N
     before = metrics.CUT.labels("time")._value.get()
     await Client(guard).done()
     assert metrics.CUT.labels("time")._value.get() == before + 1
+    assert [line for line in caplog.messages if "cut off" in line] == [
+        "A response at /v1/chat/completions was cut off by time"
+    ]
 
 
 async def test_who_leaves_while_waiting_is_not_answered() -> None:

