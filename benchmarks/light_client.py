@@ -58,7 +58,7 @@ class LightClient:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._idle: list[_Connection] = []
 
     async def ask(self, content: bytes) -> Reply:

@@ -82,7 +82,8 @@ def main() -> int:
     check_range("--seconds", options.seconds, above=0)
     check_range("--times", options.times, above=0)
     check_range("--running", options.running, least=1)
-    return uvloop.run(_compare(options, flags))
+    status: int = uvloop.run(_compare(options, flags))
+    return status
 
 
 async def _compare(options: argparse.Namespace, flags: list[str]) -> int:
