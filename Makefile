@@ -26,7 +26,7 @@ check: install check-vllm audit ## Lint and type-check, look up what is used of 
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/check_vllm.py
 	$(BIN)/mypy scripts/audit.py scripts/sbom.py
-	$(BIN)/mypy scripts/docs_site.py
+	$(BIN)/mypy scripts/docs_site.py scripts/module_map.py
 	$(BIN)/codespell
 	$(BIN)/pymarkdown scan README.md docs
 
