@@ -111,6 +111,7 @@ def think_at_every_endpoint(
     """Put DRR into vLLM's handlers. InputError for an effort that no request of this server could make."""
     efforts, tool_parser = read_efforts(args.drr_effort_map), args.tool_call_parser
     efforts.check(runtime.defaults)
+    trusts = args.trust_request_chat_template
     responses, messages = state.openai_serving_responses, state.anthropic_serving_messages
     state.openai_serving_chat = DrrChat(
         state.openai_serving_chat,
@@ -118,14 +119,17 @@ def think_at_every_endpoint(
         efforts=efforts,
         tool_parser=tool_parser,
         penalties_carry=penalties_carry,
+        trusts_templates=trusts,
         reasoning_key=args.drr_reasoning_key,
     )
     state.openai_serving_responses = DrrResponses.of(
-        responses, Planner(responses, runtime, efforts, penalties_carry=penalties_carry), tool_parser=tool_parser
+        responses,
+        Planner(responses, runtime, efforts, penalties_carry=penalties_carry, trusts_templates=trusts),
+        tool_parser=tool_parser,
     )
     state.anthropic_serving_messages = DrrMessages.of(
         messages,
-        Planner(messages, runtime, efforts, penalties_carry=penalties_carry),
+        Planner(messages, runtime, efforts, penalties_carry=penalties_carry, trusts_templates=trusts),
         tool_parser=tool_parser,
         disabled_effort=args.anthropic_disabled_thinking_effort,
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from fastapi import Request
 
-from server.chat_templates import UNTRUSTED, brings_template
 from server.efforts import Efforts
 from server.endpoints import OUTCOME_HEADER
 from server.keys import Mode
@@ -33,7 +32,8 @@ from server.vllm_api import (
 
 class DrrChat:
     """vLLM's chat handler with the `drr` object. `penalties_carry` tells whether what a penalty has counted can be
-    carried into another engine request; `tool_parser` is vLLM's name of it."""
+    carried into another engine request, `trusts_templates` whether requests may bring chat templates; `tool_parser` is
+    vLLM's name of it."""
 
     def __init__(
         self,
@@ -43,10 +43,13 @@ class DrrChat:
         efforts: Efforts | None = None,
         tool_parser: str | None = None,
         penalties_carry: bool = True,
+        trusts_templates: bool = False,
         reasoning_key: ReasoningKey = "reasoning",
     ) -> None:
         self._handler, self.runtime, self._reasoning_key = handler, runtime, reasoning_key
-        self._planner = Planner(handler, runtime, efforts, penalties_carry=penalties_carry)
+        self._planner = Planner(
+            handler, runtime, efforts, penalties_carry=penalties_carry, trusts_templates=trusts_templates
+        )
         if runtime.form is not None:
             tokenizer = handler.renderer.tokenizer
             handler.parser_cls = phase_parser(handler.parser_cls, tokenizer, runtime.form, tool_parser)
@@ -89,10 +92,6 @@ def planned_chat(
     """The plan of a chat completion, put into it. `drr` and `effort` are for requests that have been made of another
     endpoint's: its `drr` object, and its word for the effort where that is not the template's. DrrError as
     `Planner.plan`."""
-    if not planner.trusts_templates:
-        named = brings_template(request.chat_template, request.chat_template_kwargs)
-        if named is not None:
-            raise DrrError(named, UNTRUSTED)
     model, alias = planner.take_alias(request.model, raw_request)
     request.model = model or request.model
     wish = _wish(request, alias, drr, effort)
@@ -118,6 +117,8 @@ def _wish(request: ChatCompletionRequest, alias: Mode | None, drr: Any, effort: 
         tools=_tools(request),
         choices=request.n or 1,
         seed=request.seed,
+        template=request.chat_template,
+        template_kwargs=request.chat_template_kwargs,
     )
 
 

@@ -13,6 +13,7 @@ from fastapi import Request
 from drr.judge.dm_input import question_text
 from drr.loop.formats import Channels
 from server.canaries import may_be_canary, rule_of
+from server.chat_templates import UNTRUSTED, brings_template
 from server.efforts import Efforts
 from server.endpoints import ALIAS_STATE, HEADER, served_names, split_alias
 from server.keys import Mode
@@ -50,17 +51,25 @@ class Wish:
     tools: Tools = "none"
     choices: int = 1
     seed: int | None = None
+    template: Any = None
+    template_kwargs: Any = None
 
 
 class Planner:
     """Makes plans for the requests that a vLLM handler serves. `penalties_carry` tells whether what a penalty has
-    counted can be carried into another engine request."""
+    counted can be carried into another engine request, `trusts_templates` whether requests may bring chat templates."""
 
     def __init__(
-        self, handler: Any, runtime: DrrRuntime, efforts: Efforts | None = None, *, penalties_carry: bool = True
+        self,
+        handler: Any,
+        runtime: DrrRuntime,
+        efforts: Efforts | None = None,
+        *,
+        penalties_carry: bool = True,
+        trusts_templates: bool = False,
     ) -> None:
         self._handler, self.runtime, self._penalties_carry = handler, runtime, penalties_carry
-        self._efforts = efforts or Efforts()
+        self._efforts, self._trusts_templates = efforts or Efforts(), trusts_templates
 
     def take_alias(self, model: str | None, raw_request: Request | None) -> tuple[str, Mode | None]:
         """The model's own name, and the mode that its alias means: `:drr` or `:full` is stripped, unless a model is
@@ -72,6 +81,7 @@ class Planner:
     def plan(self, wish: Wish, raw_request: Request | None) -> ResponsePlan:
         """The plan of a request; DrrError where it contradicts itself or asks for what is not there."""
         try:
+            self._check_template(wish)
             asked, settings = self._settings(wish, raw_request)
         except DrrError as error:
             named = error if wish.drr is not None else error.in_header()
@@ -82,11 +92,6 @@ class Planner:
         plan = ResponsePlan(settings, "", scorer.id if scorer is not None else None, tools=wish.tools)
         plan.may_be_canary = wish.alias is None and may_be_canary(asked, settings, wish.choices)
         return plan
-
-    @property
-    def trusts_templates(self) -> bool:
-        """Whether requests may bring chat templates."""
-        return bool(self._handler.trust_request_chat_template)
 
     def read(self, plan: ResponsePlan, wish: Wish, request: Any, sampled: Sampled) -> None:
         """Tell a plan what the judge is to see, whether the response thinks in full for comparison, and what breaks the
@@ -110,6 +115,12 @@ class Planner:
         """Whether a request asks for anything of DRR's in so many words."""
         header = raw_request is not None and HEADER in raw_request.headers
         return wish.drr is not None or header or wish.alias not in (None, "off")
+
+    def _check_template(self, wish: Wish) -> None:
+        """DrrError where a request brings a chat template, unless the operator trusts those of requests."""
+        named = None if self._trusts_templates else brings_template(wish.template, wish.template_kwargs)
+        if named is not None:
+            raise DrrError(named, UNTRUSTED)
 
     def _temperature(self, wish: Wish) -> float:
         """What the request is sampled at, the model's own default filled in."""

@@ -169,6 +169,8 @@ def _wish(request: ResponsesRequest, alias: Mode | None) -> Wish:
         extra=extra,
         xargs=request.vllm_xargs,
         seed=request.seed,
+        template=extra.get("chat_template"),
+        template_kwargs=request.chat_template_kwargs,
         alias=alias,
         effort=request.reasoning.effort if request.reasoning is not None else None,
         temperature=request.temperature,

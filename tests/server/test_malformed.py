@@ -53,6 +53,7 @@ def test_a_chat_template_of_the_client_is_refused(server: Server) -> None:
     for path, fields in (
         ("/v1/chat/completions", {"chat_template": template}),
         ("/v1/chat/completions", {"chat_template_kwargs": {"chat_template": template}}),
+        ("/v1/messages", {"chat_template_kwargs": {"chat_template": template}}),
         ("/tokenize", {"chat_template": template}),
     ):
         body = {"model": MODEL, "messages": MESSAGES, **fields}

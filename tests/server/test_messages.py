@@ -245,6 +245,7 @@ def error_of(response: httpx.Response, status: int = 400) -> dict[str, Any]:
         ({"drr": {}}, {"X-DRR": "{}"}, "drr"),
         ({"vllm_xargs": {"drr": "x"}}, {}, "vllm_xargs"),
         ({"model": "played:full", "drr": {"mode": "auto"}}, {}, "drr.mode"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, {}, "chat_template_kwargs"),
     ],
 )
 async def test_bad_requests_name_the_key_in_anthropics_shape(

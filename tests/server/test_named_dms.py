@@ -206,7 +206,6 @@ class Handler:
         self.plans: list[ResponsePlan] = []
         self.models: Any = SimpleNamespace(base_model_paths=[SimpleNamespace(name="m")], lora_requests={})
         self.default_sampling_params = {"temperature": 0.8}
-        self.trust_request_chat_template = False
 
     def create_error_response(self, message: str, param: str | None = None) -> ErrorResponse:
         return ErrorResponse.model_validate(

@@ -333,6 +333,8 @@ async def test_a_response_in_the_background_has_its_account(served: PlayedServer
         ({"vllm_xargs": {"drr": "x"}}, {}, "vllm_xargs"),
         ({"extra_body": {"drr": {}}}, {}, "extra_body"),
         ({"model": "played:full", "drr": {"mode": "auto"}}, {}, "drr.mode"),
+        ({"chat_template": "{{ 1 }}"}, {}, "chat_template"),
+        ({"chat_template_kwargs": {"chat_template": "{{ 1 }}"}}, {}, "chat_template_kwargs"),
     ],
 )
 async def test_bad_requests_name_the_key(
