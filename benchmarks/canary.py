@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.launch import served
-from drr.certify.canary import CanarySums, Interval, changed, lost_correct, saving, share_of
+from drr.certify.canary import SAVING_REACH, CanarySums, Interval, changed, lost_correct, saving, share_of
 from drr.checks import check_range
 from drr.cli.live_metrics import LiveMetrics
 from drr.errors import InputError
@@ -46,8 +46,6 @@ _NAMES = ("dm", "default")
 _RESIDUAL = 0.31
 """Of the reference questions: the spread of what a question takes beyond the usual saving, against the mean of full
 thinking."""
-
-_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +213,7 @@ def precision_table() -> str:
             *(f"{100 * one.low:.1f} to {100 * one.high:.1f} %" for one in (few, many)),
             f"at most {100 * none.high:.2f} %",
             f"{100 * some.low:.1f} to {100 * some.high:.1f} %",
-            f"{_NORMAL_95 * _RESIDUAL / count**0.5 * 100:.1f} points either way",
+            f"{SAVING_REACH * _RESIDUAL / count**0.5 * 100:.1f} points either way",
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -41,7 +41,7 @@ class Example:
 
 EXAMPLES = (
     Example("Sums", 13),
-    Example("Thinking again", 26, {"max_rethinks": 2}),
+    Example("Thinking again", 20, {"max_rethinks": 2}, seed=3),
     Example("Logic", 5),
     Example("Beyond the model", 2),
     Example("A price of stopping", 9),

@@ -41,7 +41,7 @@ from server.openapi import describe
 from server.planning import Planner
 from server.playground.files import playground_routes
 from server.promise import Surroundings, changed_options
-from server.refusals import bad_request, unavailable
+from server.refusals import Refusal, bad_request, unavailable
 from server.responses import DrrResponses
 from server.routes import own_routes
 from server.runtime import DrrRuntime
@@ -86,6 +86,7 @@ async def make_app(
     ]
     app.exception_handlers[EngineDeadError] = _engine_died
     app.exception_handlers[RecursionError] = _too_deep
+    app.exception_handlers[NotImplementedError] = _not_served
     app.middleware_stack = app.build_middleware_stack()
     await init_app_state(engine, app.state, args, tasks)
     carry = engine.vllm_config.speculative_config is None  # vLLM refuses the bias that would carry them
@@ -133,6 +134,12 @@ def think_at_every_endpoint(
 async def _engine_died(request: Request, error: Exception) -> JSONResponse:
     """What is said to whoever was being answered when the Reasoner's engine died."""
     return unavailable("The Reasoner's engine has died; the server is going down.").response(request.url.path)
+
+
+async def _not_served(request: Request, error: Exception) -> JSONResponse:
+    """What is said of an endpoint that this model does not have. vLLM's 501 would have clients try again."""
+    told = str(error) or "The model does not support this endpoint."
+    return Refusal(404, told, kind="NotFoundError", code=404).response(request.url.path)
 
 
 async def _too_deep(request: Request, error: Exception) -> JSONResponse:

@@ -22,12 +22,18 @@ def broken_off(reason: str) -> Ended | None:
 
 
 class Exit:
-    """How one request's making ends. To be made where the request is being answered."""
+    """How one request's making ends. To be made where the request is being answered, and closed in the end."""
 
     def __init__(self, request_id: str) -> None:
         self._request_id, self._exchange = request_id, CURRENT.get()
         if self._exchange is not None:
             self._exchange.request_id = request_id
+            self._exchange.makers += 1
+
+    def close(self) -> None:
+        """The making is over, and the log knows how."""
+        if self._exchange is not None:
+            self._exchange.makers -= 1
 
     def finished(self, reason: str, tokens: int) -> Ended | None:
         """The end that a finish reason is, which the log is told; None where nothing is missing."""

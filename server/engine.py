@@ -166,6 +166,7 @@ class ThinkingEngine(AsyncLLM):
             if canaries is not None and canary is not None:
                 canaries.end(canary)
             self._note_rest(plan, params.n, ending, error, spans)
+            ending.close()
 
     async def _check(
         self, generate: Generate, params: SamplingParams, request_id: str, options: Mapping[str, Any]

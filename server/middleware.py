@@ -91,7 +91,17 @@ def _refused(endpoint: Endpoint, body: dict[str, Any], *, has_header: bool) -> t
     xargs = body.get(_XARGS)
     if isinstance(xargs, dict) and PLAN_KEY in xargs:
         return _XARGS, f"the key {PLAN_KEY!r} is taken"
-    return _without_content(body.get("input")) if endpoint.path.startswith(RESPONSES_PATH) else None
+    return _not_unicode(body) or (
+        _without_content(body.get("input")) if endpoint.path.startswith(RESPONSES_PATH) else None
+    )
+
+
+def _not_unicode(body: dict[str, Any]) -> tuple[str, str] | None:
+    """Text with half of a surrogate pair, which no engine can be sent: vLLM answers it with HTTP 500 in some fields."""
+    for name, value in body.items():
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            return name, "must be Unicode, without lone surrogates"
+    return None
 
 
 def _template(scope: Any, body: dict[str, Any]) -> tuple[str, str] | None:

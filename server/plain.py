@@ -39,4 +39,5 @@ async def counted(
         tokens = sum(generated.values())
         if not complete and ended is None:  # else nothing is missing, whatever becomes of whoever reads it
             ended = exit_.left(error, tokens)
+        exit_.close()
         metrics.observe_plain(0 if _BEAM.search(request_id) else params.n, tokens, ended)

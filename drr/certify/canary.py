@@ -23,6 +23,10 @@ from scipy.special import betaincinv, ndtri
 
 CONFIDENCE = 0.95
 
+SAVING_REACH = float(ndtri(1 - (1 - 0.98) / 2))
+"""Standard errors from a saving to either end of its interval. A normal interval holds less often than it says, because
+a few long responses weigh much: one of 98 % holds in 95 of 100."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -101,23 +105,24 @@ def changed(sums: CanarySums) -> Interval | None:
 
 def lost_correct(sums: CanarySums) -> Interval | None:
     """Share of the right full answers that stopping loses, by the judge's probabilities; None where it expects none to
-    be right."""
+    be right. Answers are lost whole: what is expected is rounded outwards for the ends of the interval."""
     right = sums.right
     if right <= 0:
         return None
-    low = _lowest(min(sums.lost, right), right, CONFIDENCE)
-    high = _highest(min(sums.lost_at_most, right), right, CONFIDENCE)
+    none = math.exp(-sums.lost) > (1 - CONFIDENCE) / 2  # so few are expected that it may well be none
+    low = 0.0 if none else _lowest(math.floor(min(sums.lost, right)), right, CONFIDENCE)
+    high = _highest(min(math.ceil(sums.lost_at_most), right), right, CONFIDENCE)
     return Interval(min(1.0, sums.lost / right), low, high)
 
 
 def saving(sums: CanarySums) -> Interval | None:
-    """Share of full thinking's tokens that the rule saves, by the ratio estimator's normal interval; None with fewer
-    than two canaries."""
+    """Share of full thinking's tokens that the rule saves, with a normal interval of the ratio estimator; None with
+    fewer than two canaries."""
     count = sums.compared
     if count < 2 or sums.full <= 0:
         return None
     ratio = sums.would / sums.full
     residuals = sums.would_would - 2 * ratio * sums.full_would + ratio**2 * sums.full_full
     error = math.sqrt(max(0.0, residuals) / (count * (count - 1))) / (sums.full / count)
-    reach = float(ndtri(1 - (1 - CONFIDENCE) / 2)) * error
+    reach = SAVING_REACH * error
     return Interval(1 - ratio, 1 - ratio - reach, 1 - ratio + reach)

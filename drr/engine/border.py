@@ -50,6 +50,7 @@ TOUCHED: tuple[Touch, ...] = (
     # The chat handler
     Touch(f"{_CHAT}.serving:OpenAIServingChat.engine_client", "it generates through the thinking engine"),
     Touch(f"{_CHAT}.serving:OpenAIServingChat.parser_cls", "replaced by the parser that takes the loop's word"),
+    Touch(f"{_CHAT}.serving:OpenAIServingChat.trust_request_chat_template", "asked of an untyped handler"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.to_sampling_params", "makes extra_args of vllm_xargs"),
     Touch(f"{_CHAT}.protocol:ChatCompletionRequest.include_reasoning", "asked of an untyped request"),
     Touch("vllm.parser.abstract_parser:Parser.is_reasoning_end(input_ids, /)", "vLLM asks it of DRR's parser"),
@@ -62,6 +63,8 @@ TOUCHED: tuple[Touch, ...] = (
     Touch(f"{_ANTHROPIC}.serving:AnthropicServingMessages.parser_cls", "replaced, as that of chat completions"),
     Touch(f"{_ANTHROPIC}.protocol:AnthropicMessagesRequest.vllm_xargs", "checked in the chat completion made of it"),
     Touch("vllm.envs:VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT", "an environment variable: vLLM then parses turns itself"),
+    Touch("vllm.sampling_params:SamplingParams.verify", "called before the thinking"),
+    Touch("vllm.sampling_params:StructuredOutputsParams._backend", "which backend will compile a grammar"),
     # Engines
     Touch(
         f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"

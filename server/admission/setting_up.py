@@ -24,7 +24,7 @@ _BYTES_PER_TOKEN = 32
 
 _LEAST_BODY, _PICTURES = 1 << 20, 64 << 20
 _BODY_SECONDS = 60.0
-_TOGETHER = 64
+_TOGETHER = 16
 """Bodies of the largest size that are held at once, however many smaller ones that makes."""
 
 _MEMORY = 256 << 20

@@ -22,6 +22,9 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 ABORT = "drr.abort"
 """The extension of a scope that drops the connection without waiting for what has not been read."""
 
+_CLOSED = "the handler is closed"
+"""uvloop's word of a connection that its client has just reset, before uvicorn knows."""
+
 _SECONDS_TO_END = 5.0
 """What an application that was told that its client left may take before it is cancelled."""
 
@@ -53,6 +56,8 @@ class Exchange:
         """Why the response was ended from outside, if it was."""
         self.request_id: str | None = None
         """The engine's name of the response, once it has one."""
+        self.makers = 0
+        """How many are at work on the response in the engine; each of them tells the log if it is cut off."""
         self.logged = False
         """Whether the log knows already that the response ended early."""
         self.sending_since: float | None = None
@@ -85,7 +90,7 @@ class Exchange:
         if not self._cut.is_set():
             answering.result()
             return
-        if not self.logged:  # nothing was being generated
+        if not self.logged and not self.makers:  # nothing was being generated
             named = {} if self.request_id is None else {"request_id": self.request_id}
             logger.warning("A response at %s was cut off by %s", path_of(self._scope), self.cut_by, extra=named)
         if not self._complete:
@@ -119,6 +124,9 @@ class Exchange:
         self.sending_since = time.monotonic()
         try:
             await self._send_on(message)
+        except RuntimeError as error:
+            if _CLOSED not in str(error):
+                raise
         finally:
             self.sending_since = None
         self._complete = self._complete or is_last

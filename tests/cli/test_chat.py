@@ -42,7 +42,7 @@ async def test_one_question_shows_scores_the_cut_the_answer_and_the_account(caps
     assert re.search(r"^sure, \d+ thinking tokens, \d+ thrown away, \d+\.\d s$", said, re.MULTILINE)
     assert "\x1b" not in said, "no terminal, no colours"
     (body,) = app.state.asked
-    assert body["drr"] == {"max_lost_correct": 0.01, "max_rethinks": 1, "report": "steps"}
+    assert body["drr"] == {"mode": "auto", "max_lost_correct": 0.01, "max_rethinks": 1, "report": "steps"}
 
 
 async def test_full_thinking_is_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_full_thinking_is_compared(capsys: pytest.CaptureFixture[str], tmp
     assert said.count("the judge would stop here") == 1
     first, second = app.state.asked
     assert first["seed"] == second["seed"]
-    assert first["drr"] == {"threshold": 0.9, "report": "steps"}
+    assert first["drr"] == {"mode": "auto", "threshold": 0.9, "report": "steps"}
     assert second["drr"] == {"mode": "shadow", "report": "steps", "threshold": 0.9}
     trace = json.loads(saved.read_text())
     assert [run["name"] for run in trace["runs"]] == ["drr", "full"]

@@ -60,7 +60,7 @@ def test_docs_tell_of_alerts_that_there_are() -> None:
 
 
 def test_panels_lie_side_by_side() -> None:
-    taken = set()
+    taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
         place = panel["gridPos"]
         cells = {

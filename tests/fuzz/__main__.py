@@ -3,7 +3,7 @@
     python -m tests.fuzz [--malformed 10000] [--seeds 0 1 2] [--examples 2000] [--record FOLDER] [--url URL --pid PID]
 
 Without --url it starts the server of the reference models itself. With --record a run goes on where it was stopped:
-malformed requests by hundreds, the document's by seeds. --only SEED/NUMBER sends one malformed request and shows it.
+malformed requests by hundreds, the document's by operations. --only SEED/NUMBER sends and shows one malformed request.
 """
 
 import argparse
@@ -36,7 +36,8 @@ class Findings:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self.chunks: dict[str, list[Reply]] = {}
-        self.documents: dict[str, list[str]] = {}
+        self.documents: dict[str, dict[str, list[str]]] = {}
+        """By run, and by operation."""
         self.left: list[str] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -49,9 +50,9 @@ class Findings:
         self.chunks[name] = replies
         self._write(name, [asdict(reply) for reply in replies])
 
-    def add_document(self, name: str, faults: list[str]) -> None:
-        self.documents[name] = faults
-        self._write(name, faults)
+    def add_document(self, name: str, label: str, faults: list[str]) -> None:
+        self.documents.setdefault(name, {})[label] = faults
+        self._write(name, self.documents[name])
 
     def _write(self, name: str, what: object) -> None:
         if self._folder is not None:
@@ -63,7 +64,7 @@ class Findings:
         statuses = Counter(reply.status for reply in replies)
         wrong = [reply for reply in replies if reply.wrong]
         late = sum(reply.late > 0 for reply in replies)
-        faults = [text for own in self.documents.values() for text in own]
+        faults = [text for run in self.documents.values() for own in run.values() for text in own]
         lines = [
             f"{len(replies)} malformed requests: {dict(Counter(reply.kind for reply in replies).most_common())}",
             f"statuses (0: none): {dict(sorted(statuses.items()))}; {late} refused only inside a stream",
@@ -76,7 +77,8 @@ class Findings:
 
     @property
     def failed(self) -> bool:
-        faults = any(self.documents.values()) or any(reply.wrong for own in self.chunks.values() for reply in own)
+        faults = any(own for run in self.documents.values() for own in run.values())
+        faults = faults or any(reply.wrong for own in self.chunks.values() for reply in own)
         return faults or bool(self.left)
 
 
@@ -133,11 +135,11 @@ async def _left(url: str) -> list[str]:
 def _run_documents(url: str, options: argparse.Namespace, findings: Findings) -> None:
     for seed in options.seeds if options.examples else ():
         name = f"document-{seed}-{options.examples}"
-        if name not in findings.documents:
-            faults = document.run(url, seed, options.examples)
-            findings.add_document(name, faults)
-            findings.left += [f"after seed {seed}: {text}" for text in asyncio.run(_left(url))]
+        known = set(findings.documents.get(name, ()))
+        for label, faults in document.run(url, seed, options.examples, known):
+            findings.add_document(name, label, faults)
             sys.stdout.write("".join(f"{fault}\n" for fault in faults))
+        findings.left += [f"after seed {seed}: {text}" for text in asyncio.run(_left(url))]
 
 
 @contextlib.contextmanager

@@ -10,13 +10,25 @@ from hypothesis import strategies as st
 
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.onlookers import Onlooker, Watch
-from drr.loop.policy import PolicySettings, StopCause, Verdict
+from drr.loop.policy import PolicySettings, Score, StopCause, Verdict
+from drr.loop.probing import Probe
 from drr.loop.reasoner import Segment
 from drr.loop.response import LoopSettings
 from drr.loop.rule import Rule
-from drr.loop.scoring import Scorer
+from drr.loop.scoring import Boundary, Scorer
 from drr.loop.steps import StepRule
-from tests.fakes import FORM, OPEN, PROMPT, FakeHead, FakeReasoner, FakeScorer, Response, Vocabulary, respond
+from tests.fakes import (
+    FORM,
+    OPEN,
+    PROMPT,
+    FakeHead,
+    FakeHeadSession,
+    FakeReasoner,
+    FakeScorer,
+    Response,
+    Vocabulary,
+    respond,
+)
 
 WHOLE = ("a", "b", "\n\n", "c", "d", "\n\n", "e", "\n\n", "f", "</think>", "The", " end", "")
 ACTS = LoopSettings(PolicySettings(threshold=0.9), max_tokens=1000, answer_tokens=50, deadline=30.0)
@@ -182,14 +194,12 @@ async def test_an_onlooker_that_is_told_nothing_is_blind() -> None:
 
 async def test_an_onlooker_that_fails_ends_no_response() -> None:
     class Broken(FakeHead):
-        def session(self, *_: object, **__: object) -> object:  # type: ignore[override]
-            class Session:
-                def score_at_once(self, boundary: object) -> None:
+        def session(self, question: str, probe: Probe | None = None, cache_salt: str | None = None) -> FakeHeadSession:
+            class Session(FakeHeadSession):
+                def score_at_once(self, boundary: Boundary) -> Score | None:
                     raise RuntimeError("no such head")
 
-                async def score(self, boundary: object) -> None: ...
-
-            return Session()
+            return Session(self, probe)
 
     onlooker = Onlooker("dm:new", Broken(), Rule(0.6))
     response = await respond(

@@ -114,7 +114,7 @@ def abilities(judged: bool) -> dict[str, Any]:
     rule = {"threshold": 0.86, "hopeless": 0.1, "min_gain": 0.0, "patience": 1}
     if not judged:
         settings = {"mode": "off", **dict.fromkeys(rule), "patience": 1}
-        nobody = {"judge": None, "step_rule": "blank_line", "risks": []}
+        nobody: dict[str, Any] = {"judge": None, "step_rule": "blank_line", "risks": []}
         return {**nobody, "settings": settings, "auto": None, "thinking_again": None}
     judge = {"judge": "drr-reference-dm-head", "step_rule": "blank_line", "risks": RISKS}
     auto = {"mode": "auto", **rule}

@@ -47,7 +47,7 @@ def test_a_question_is_asked_judged_and_cut(real: Server) -> None:
         scores = page.locator(".column.drr .score").all_inner_texts()
         assert scores == [f"{step['p_now']:.2f}" for step in outcome["steps"]]
         page.locator("#replay-threshold").fill("0.5")
-        page.locator(".column.full .mark", has_text="Replayed").wait_for()
+        page.locator(".column.full .mark:visible", has_text="Replayed").wait_for()
         page.get_by_text("At a risk").click()
         page.locator("#attempts").fill("3")
         page.locator("#question").press("Enter")

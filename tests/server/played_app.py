@@ -179,7 +179,7 @@ async def played_server(
     """A server that was started with these flags; with a judge it thinks by `auto` and a threshold of 0.9."""
     args = _arguments([*flags, *(["--drr-scorer", "confidence"] if judge else [])])
     tokenizer = load_tokenizer(args.model, "--model")
-    chosen = choose_format(tokenizer, None, "")
+    chosen = choose_format(tokenizer, "", "")
     args.structured_outputs_config.reasoning_parser = chosen.parser
     played = Played(tokenizer, ["so: 1+2=3.\n\n</think>"], "\n\nThe answer is 5.")
     engine = _engine(monkeypatch, played)

@@ -22,13 +22,15 @@ from server.canary_counts import Answered, compare
 from server.canary_setup import canaries_of
 from server.engine import ThinkingEngine
 from server.plan import ResponsePlan
-from server.report import choice_reports, short_account
+from server.report import announcement, choice_reports, short_account
 from server.resolve import Asked, resolve
 from server.runtime import DrrRuntime
 from server.schema import DrrRequest
 from server.settings import Defaults, Settings
 from tests.fakes import FakeHead
 from tests.server.test_engine import ANSWER, PROMPT, THOUGHT, TOKENIZER, Requests, engine_with, params_of, run
+from tests.server.test_named_dms import chat
+from tests.server.test_promise import request_of
 from tests.server.test_truth_table import DEFAULTS
 
 LABELS = {"judge": "logprob", "rule": "default"}
@@ -195,6 +197,32 @@ def test_a_share_is_picked_and_a_request_that_always_has_one_answer_always_likew
         assert all(Canaries(1.0).picks(own, seed, temperature) for own in messages[:50])
     assert 320 < sum(canaries.picks(messages[0], None, 0.8) for _ in messages) < 480
     assert sum(canaries.picks(messages[0], seed, 0.8) for seed in range(2000)) not in (0, 2000)
+
+
+@pytest.mark.parametrize(
+    ("share", "drr", "fields", "rule"),
+    [
+        (1.0, None, {}, "default"),
+        (1.0, {"max_steps": 5}, {}, "default"),
+        (1.0, {"mode": "auto"}, {}, None),
+        (1.0, {"mode": "off"}, {}, None),
+        (1.0, {"dm": "small"}, {}, None),
+        (1.0, None, {"n": 2}, None),
+        (1e-12, None, {}, None),
+        (None, None, {}, None),
+    ],
+)
+async def test_a_request_is_planned_as_a_canary_or_not(
+    share: float | None, drr: Any, fields: dict[str, Any], rule: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, handler = chat(monkeypatch)
+    made.runtime.canaries = None if share is None else Canaries(share)
+    await made.create_chat_completion(request_of(drr=drr, **fields))
+    (plan,) = handler.plans
+    assert plan.settings.canary == rule
+    assert plan.settings.loop_settings(made.runtime.defaults, 100, separate_answer=False).policy.stops is (rule is None)
+    assert ("canary=?1" in announcement(plan)) is (rule is not None)
+    assert "canary" not in plan.settings.as_dict(), "it is no setting of the request"
 
 
 # What becomes of them -------------------------------------------------------------------------------------------

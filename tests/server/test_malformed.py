@@ -1,6 +1,7 @@
 """Malformed requests to the server that all tests share; `python -m tests.fuzz` sends ten thousand."""
 
 import asyncio
+import json
 
 import httpx
 import pytest
@@ -29,6 +30,22 @@ async def test_json_that_is_nested_too_deeply_is_a_bad_request(server: Server, p
     body = b'{"model": "' + MODEL.encode() + b'", "messages": ' + b"[" * 90_000 + b"]" * 90_000 + b"}"
     reply = await send(server.url, Malformed(0, "fields", request(path, body)), 60)
     assert (reply.status, reply.wrong) == (400, [])
+
+
+def test_half_a_character_is_a_bad_request_by_name(server: Server) -> None:
+    fields = {"query": "3 + 4 =", "items": ["7"], "label_token_ids": [5, 6], "request_id": "\udc00"}
+    body = json.dumps({"model": MODEL, **fields})
+    response = httpx.post(
+        f"{server.url}/generative_scoring", content=body, headers={"content-type": "application/json"}, timeout=60
+    )
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "request_id")
+
+
+def test_an_endpoint_that_the_model_does_not_have_is_not_found(server: Server) -> None:
+    asked = {"model": MODEL, "state": "It rains.", "questions": {"wet": {"type": "noun", "choices": ["a", "b"]}}}
+    response = httpx.post(f"{server.url}/v1/systemone", json=asked, timeout=60)
+    assert response.status_code in (400, 404)
+    assert response.json()["error"]["message"]
 
 
 def test_a_chat_template_of_the_client_is_refused(server: Server) -> None:

@@ -52,5 +52,5 @@ def test_hundreds_of_requests_do_not_break_the_server(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 async def test_thousands_of_requests_by_seed_leave_nothing_behind(server: Server) -> None:
-    assert run(server.url, 0, 2000) == []
+    assert {label: faults for label, faults in run(server.url, 0, 2000) if faults} == {}
     assert await wait_until_idle(server.url) == []

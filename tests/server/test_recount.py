@@ -22,6 +22,7 @@ from drr.loop.steps import StepRule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from server import metrics
+from server.admission.under_way import Exchange
 from server.engine import ThinkingEngine
 from server.plan import PLAN_KEY, ResponsePlan
 from server.resolve import resolve
@@ -106,7 +107,8 @@ def told() -> float:
 
 
 def responses() -> float:
-    return sum(sample.value for sample in metrics.RESPONSES.collect()[0].samples if sample.name.endswith("_total"))
+    (family,) = metrics.RESPONSES.collect()
+    return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
 
 
 MODES: list[dict[str, Any] | None] = [
@@ -196,6 +198,37 @@ async def test_responses_that_are_cancelled_at_any_moment_lose_no_token(meter: M
     await asyncio.gather(*(one(drr, rng.randrange(2, 120)) for drr in asked))
     assert told() - before == meter.generated > 0
     assert responses() - count == len(asked)
+
+
+@pytest.mark.parametrize("drr", [{"mode": "off"}, None], ids=str)
+async def test_a_response_that_is_cut_off_leaves_one_line(
+    meter: Meter, engine: ThinkingEngine, drr: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the application is gone before the engine has ended its work."""
+    tasks = []
+
+    async def answering() -> None:
+        stream = engine.generate(prompt(), params(engine, drr), "request-9")
+        async with contextlib.aclosing(stream):
+            async for _ in stream:
+                await asyncio.sleep(0.01)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        tasks.append(asyncio.ensure_future(answering()))
+        await asyncio.sleep(0.02)
+        exchange.cut(None, "time")
+
+    async def nothing(*_: Any) -> Any:
+        await asyncio.sleep(60)
+
+    exchange = Exchange(app, {"path": "/", "type": "http"}, nothing, nothing, [], 0.0)
+    with caplog.at_level("INFO", "drr"):
+        await exchange.run()
+        tasks[0].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    assert exchange.makers == 0
+    (line,) = caplog.messages
+    assert line == f"Response request-9 aborted after {meter.generated} tokens: cut off by time"
 
 
 async def test_beams_are_tokens_and_no_responses(meter: Meter, engine: ThinkingEngine) -> None:

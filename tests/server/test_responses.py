@@ -279,9 +279,12 @@ async def test_the_conversation_before_is_seen_by_the_judge(
     served: PlayedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions: list[str] = []
-    monkeypatch.setattr(
-        served.scorer, "session", lambda question, *_, **__: questions.append(question) or served.scorer
-    )
+
+    def session(question: str, *_: Any, **__: Any) -> Any:
+        questions.append(question)
+        return served.scorer
+
+    monkeypatch.setattr(served.scorer, "session", session)
     served.app.state.openai_serving_responses.enable_store = True
     served.play(THOUGHT, scores=[0.95])
     first = await whole(served, store=True)
@@ -388,7 +391,7 @@ async def test_off_is_what_vllm_itself_would_say(
     served.engine.drr = None
     served.play(THOUGHT)
     body = {**ASK, "model": "played"}
-    vllm = await served.events("/v1/responses", body) if stream else await whole(served)
+    vllm: Any = await served.events("/v1/responses", body) if stream else await whole(served)
     if not stream:
         assert plain(ours) == plain(vllm)
         return

@@ -112,7 +112,7 @@ async def test_anthropic_creates_and_streams(served: PlayedServer, asked: dict[s
         whole = await client.messages.create(**MESSAGE, **asked)
         assert whole.usage.output_tokens == served.played.generated
         served.play(THOUGHT, scores=[0.1, 0.95])
-        drr = None
+        drr: Any = None
         async with client.messages.stream(**MESSAGE, **asked) as stream:
             async for event in stream:
                 assert event.type != "ping"

@@ -88,6 +88,7 @@ def _session(console: Console, server: ChatServer, model: str | None, wishes: Wi
     session = Session(console, server, chosen["id"], told is not None, wishes=wishes)
     if told is not None:
         session.step_rule = str(told.get("step_rule"))
+        session.usual = {name: value for name, value in (told.get("settings") or {}).items() if name == "mode"}
     _introduce(session, told)
     return session
 

@@ -64,13 +64,16 @@ def parse_share(text: str) -> float:
 
 @dataclass(slots=True)
 class Session:
-    """Asks `server` for `model`. Without `knows_drr` nothing is asked of DRR, and there are no scores."""
+    """Asks `server` for `model`. Without `knows_drr` nothing is asked of DRR, and there are no scores. `usual` is what
+    the server does unasked: it is asked for all the same, because a server may think in full where nothing is (a
+    canary)."""
 
     console: Console
     server: ChatServer
     model: str
     knows_drr: bool
     step_rule: str = "blank_line"
+    usual: dict[str, Any] = field(default_factory=dict)
     wishes: Wishes = field(default_factory=Wishes)
     said: list[dict[str, str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
@@ -79,12 +82,17 @@ class Session:
     def ask(self, question: str) -> bool:
         """Ask, and show the answer; returns whether there was one to its end."""
         messages = [*self.said, {"role": "user", "content": question}]
-        body = {"model": self.model, "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
         if self.knows_drr:
-            body |= {"seed": random.getrandbits(31), "drr": self.wishes.drr()}
+            body |= {"seed": random.getrandbits(31), "drr": {**self.usual, **self.wishes.drr()}}
         run = Run("drr", body, step_rule=self.step_rule)
         self.runs = [run]
-        complete = self._show(run, acts=self.wishes.mode != "shadow")
+        complete = self._show(run, acts=body.get("drr", {}).get("mode") != "shadow")
         if run.text("content"):
             self.said = [*messages, {"role": "assistant", "content": run.text("content").strip()}]
         return complete

@@ -9,6 +9,7 @@ from server import metrics
 from server.admission.api_keys import ApiKeys, KeyLimits
 from server.admission.middleware import draining
 from server.admission.shares import USING
+from server.admission.under_way import Exchange
 from server.refusals import unavailable
 from tests.server.admission.asgi import Answering, Client, door, guarded, until
 
@@ -334,3 +335,26 @@ async def test_a_socket_needs_a_key_too() -> None:
     await guard({"type": "websocket", "path": "/v1/realtime", "headers": []}, lambda: None, send)  # type: ignore[arg-type,return-value]
     assert [message["type"] for message in sent] == ["websocket.close"]  # type: ignore[index]
     assert app.begun == 0
+
+
+async def test_who_resets_the_connection_while_it_is_answered_is_no_error() -> None:
+    """uvloop knows before uvicorn, and says so by an error that no handler can do anything about."""
+    app = Answering()
+    app.may_end.set()
+    for said, is_error in (("unable to perform operation; the handler is closed", False), ("something else", True)):
+
+        async def closed(message: object, said: str = said) -> None:
+            raise RuntimeError(said)
+
+        async def blocked() -> dict[str, object]:
+            await asyncio.Event().wait()
+            return {}
+
+        scope = {"type": "http", "path": "/v1/chat/completions", "root_path": "", "headers": []}
+        body = {"type": "http.request", "body": b"{}", "more_body": False}
+        exchange = Exchange(app, scope, blocked, closed, [body], 0.0)
+        if is_error:
+            with pytest.raises(RuntimeError, match=said):
+                await exchange.run()
+        else:
+            await exchange.run()
