@@ -36,6 +36,7 @@ ROOT = Path(__file__).parents[2]
 with_tokenizers = pytest.mark.skipif(
     FOLDER is None, reason="no folder shared/tokenizers with real tokenizers was found"
 )
+recorded_once = pytest.mark.skipif(not RECORD.exists(), reason="not recorded: python -m tests.server.compatibility")
 every_case = pytest.mark.parametrize("case", CASES)
 
 DEEPSEEKS_CALL = (
@@ -50,6 +51,13 @@ HARMONYS_CALL = (
 
 OBJECT = {"type": "object", "properties": {"apples": {"type": "integer"}}}
 JSON_ANSWER = '{"apples": 36}'
+
+
+@pytest.fixture(autouse=True)
+def _kind(request: pytest.FixtureRequest, record_property: Any) -> None:
+    """The report of the tests says how a case marks its thinking."""
+    if "case" in request.fixturenames:
+        record_property("kind", request.getfixturevalue("case").form.kind)
 
 
 def thinking_of(case: Case, text: str) -> str:
@@ -149,12 +157,14 @@ async def test_json(case: Case, play: Any) -> None:
     assert script.grammars == [False, True]
 
 
+@recorded_once
 def test_the_page_shows_what_was_recorded() -> None:
     recorded = json.loads(RECORD.read_text())
     assert table(recorded) in (ROOT / PAGE).read_text(), "write it with: python -m tests.server.compatibility --report"
     assert {column for row in recorded["rows"] for column in row["outcomes"]} == set(COLUMNS.values())
 
 
+@recorded_once
 @with_tokenizers
 def test_the_record_is_of_these_parsers() -> None:
     recorded = json.loads(RECORD.read_text())
