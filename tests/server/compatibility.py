@@ -46,6 +46,7 @@ def record() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", str(TESTS), "-q", f"--junitxml={report}"]
+        command += ["-o", "junit_family=xunit1"]  # which takes properties of tests
         ran = subprocess.run(command, check=False)
         if ran.returncode not in (0, 1):  # all passed, some failed
             ran.check_returncode()

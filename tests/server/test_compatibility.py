@@ -54,10 +54,10 @@ JSON_ANSWER = '{"apples": 36}'
 
 
 @pytest.fixture(autouse=True)
-def _kind(request: pytest.FixtureRequest, record_property: Any) -> None:
+def _kind(request: pytest.FixtureRequest) -> None:
     """The report of the tests says how a case marks its thinking."""
     if "case" in request.fixturenames:
-        record_property("kind", request.getfixturevalue("case").form.kind)
+        request.node.user_properties.append(("kind", request.getfixturevalue("case").form.kind))
 
 
 def thinking_of(case: Case, text: str) -> str:
