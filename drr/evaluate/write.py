@@ -55,7 +55,21 @@ def write_report(out: Path, grading: Grading) -> dict[str, Any]:
 def report(results: dict[str, Any]) -> str:
     """Every table, as Markdown, with the pictures beside it."""
     every = [f"### Every strategy: {name}\n\n{every_strategy(rows)}" for name, rows in results["groups"].items()]
-    return "\n\n".join([summary(results, list(results["groups"])), *every, *_over_limits(results)]) + "\n"
+    return (
+        "\n\n".join([summary(results, list(results["groups"])), *every, *_unscored(results), *_over_limits(results)])
+        + "\n"
+    )
+
+
+def _unscored(results: dict[str, Any]) -> list[str]:
+    missing = {row["name"]: row["unscored"] for row in results["groups"][ALL] if row["unscored"]}
+    if not missing:
+        return []
+    listed = "\n".join(f"- {name}: {count}" for name, count in missing.items())
+    return [
+        "### Boundaries without a score\n\nThe judge failed there: thinking went on, or the attempt stood, as if "
+        f"nobody had judged.\n\n{listed}"
+    ]
 
 
 def _over_limits(results: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -31,11 +32,11 @@ from drr.evaluate.report import (
     judged,
     strategy_arrays,
 )
-from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings
+from drr.evaluate.run import Evaluator, Row, StrategyOutcomes, evaluate, read_outcomes, recorded_settings, rows_path
 from drr.evaluate.selective import Judged, areas, confusion, coverage_curve
 from drr.evaluate.strategies import FULL, SAMPLES, Strategy, all_strategies
 from drr.evaluate.tables import every_strategy, verdicts
-from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME
+from drr.evaluate.write import COVERAGE_NAME, PLOT_NAME, REPORT_NAME, RESULTS_NAME, write_report
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.scorer_card import ScorerCard
 from drr.judge.scorers.registry import training_free
@@ -265,6 +266,18 @@ def test_the_report_is_made_of_what_was_recorded(tmp_path: Path, capsys: pytest.
     assert "| confidence | " in text
     assert "### Who confirms what" in text
     assert "Every strategy: all questions" in text
+    assert "Boundaries without a score" not in text
+
+
+def test_boundaries_without_a_score_are_told(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(ASKED))
+    path = rows_path(tmp_path, "confidence, at 0.5")
+    table = pq.read_table(path)
+    unscored = pa.array([2] + [0] * (len(table) - 1))
+    pq.write_table(table.set_column(table.schema.get_field_index("unscored"), "unscored", unscored), path)
+    with Grading("auto") as grading:
+        write_report(tmp_path, grading)
+    assert "- confidence, at 0.5: 2\n" in (tmp_path / REPORT_NAME).read_text()
 
 
 def test_answers_whose_grading_is_given_up_are_wrong_and_named(

@@ -9,7 +9,7 @@ import pytest
 from drr.judge.scorers.entropy import entropy
 from drr.judge.scorers.registry import THRESHOLDS, training_free
 from drr.judge.scorers.self_critique import yes_share
-from drr.loop.formats import MarkerTokens
+from drr.loop.formats import MarkerTokens, PlainChain, ReasoningFormat
 from drr.loop.probing import ProbedToken
 from drr.loop.scoring import Boundary, Scorer, ScorerUnavailableError
 
@@ -24,7 +24,7 @@ def token(text: str, p: float = 1.0, others: dict[str, float] | None = None) -> 
 class FakeProbe:
     """Returns its replies one after the other: critiques for contexts that end in 99, else answers."""
 
-    form = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
+    form: ReasoningFormat = MarkerTokens(open_ids=(1,), close_ids=(2,), close_text="</think>")
 
     def __init__(self, answers: Sequence[list[ProbedToken]], critiques: Sequence[list[ProbedToken]] = ()) -> None:
         self._answers, self._critiques = iter(answers), iter(critiques)
@@ -99,6 +99,17 @@ async def test_a_thought_critique_counts_only_its_verdict() -> None:
     probe = FakeProbe([[token("The answer is 3.")]] * 2, [thought, thought[:1]])
     assert await scores(SCORERS["critique"], probe, 2) == [pytest.approx(0.8), 0.5]
     assert [think for _, think in probe.asked] == [True, True]
+
+
+async def test_a_reasoner_without_thinking_markers_writes_its_critique_down() -> None:
+    reply = [token("Yes", 0.9), token(" but 1 + 2 is not 4."), token(" No", 0.7, {" Yes": 0.3})]
+    probe = FakeProbe([[token("The answer is 3.")]] * 2, [reply, reply[-1:]])
+    probe.form = PlainChain(open_ids=(), close_ids=(2,), close_text="The answer is")
+    assert await scores(SCORERS["critique"], probe) == [pytest.approx(0.3)], "the last word counts"
+    assert await scores(SCORERS["self_critique"], probe) == [pytest.approx(0.3)]
+    written, short = (message for message, _ in probe.asked)
+    assert "step by step" in written
+    assert "step by step" not in short
 
 
 async def test_controls_know_nothing() -> None:

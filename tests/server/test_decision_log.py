@@ -39,7 +39,7 @@ from tests.server.playing import Script, thinking_engine
 from tests.server.running import start, stop
 
 ROOT = Path(__file__).parents[2]
-ASKED = questions(7, Split.TRAIN, 40)
+ASKED = questions(8, Split.TRAIN, 40)
 QUESTION = "What is the secret of Mrs. Ondraschek?"
 THOUGHT = "Mrs. Ondraschek has one.\n\nIt is kept in a jar.\n\nShe said so.\n\n"
 
@@ -320,7 +320,7 @@ def test_from_asking_to_a_retrained_head(tmp_path: Path) -> None:
         boundaries = by_question[rollout.question]["boundaries"]
         assert rollout.step_tokens == [step["tokens"] for step in boundaries], "cut as it was served"
         assert None not in rollout.logprobs, "asked for by the judge, or found afterwards"
-    _drr("train", "--data", str(records), "--reasoner", reasoner, "--out", str(dm), "--kind", "head")
+    _drr("train", "--data", str(records), "--reasoner", reasoner, "--out", str(dm), "--train-share", "0.8")
     card = DmCard.load(dm)
     assert (card.kind, card.reasoner) == ("head", fingerprint(reference.reasoner_folder()))
 

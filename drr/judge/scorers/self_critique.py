@@ -13,15 +13,21 @@ _THOUGHT_TOKENS = 1024
 _YES, _NO = "yes", "no"
 
 
-def critique_question(question: str, proposed: str) -> str:
-    """The message that asks the Reasoner whether `proposed` answers `question`."""
-    return f"{question}\n\nProposed answer: {proposed}\n\nIs this answer right? Answer yes or no."
+def critique_question(question: str, proposed: str, *, written: bool = False) -> str:
+    """The message that asks the Reasoner whether `proposed` answers `question`; with `written`, for its reasons
+    first."""
+    if written:
+        asked = "Is this answer right? Check it step by step, then end with a line that says only yes or no."
+    else:
+        asked = "Is this answer right? Answer yes or no."
+    return f"{question}\n\nProposed answer: {proposed}\n\n{asked}"
 
 
 class SelfCritiqueScorer(ProbingScorer):
     """P(yes) / (P(yes) + P(no)) in the Reasoner's verdict on its forced answer; 0.5 if it says neither.
 
-    With `thinks` the Reasoner thinks before its verdict, which costs as many tokens as thinking does.
+    With `thinks` the Reasoner thinks before its verdict, which costs as many tokens as thinking does. One that has no
+    thinking apart from its answer is asked to write down its reasons.
     """
 
     def __init__(self, *, thinks: bool = False) -> None:
@@ -29,9 +35,9 @@ class SelfCritiqueScorer(ProbingScorer):
 
     async def judge(self, session: ProbingSession, index: int, forced: Sequence[ProbedToken]) -> float:
         probe = session.probe
-        ids = probe.ask(
-            critique_question(session.question, answer_in(await session.answers[index])), think=self._thinks
-        )
+        written = self._thinks and probe.form.turn_holds_answer
+        proposed = answer_in(await session.answers[index])
+        ids = probe.ask(critique_question(session.question, proposed, written=written), think=self._thinks)
         if self._thinks:
             thought = await probe.complete(ids, _THOUGHT_TOKENS, 20)
             return yes_share(_verdict(probe, ids, thought))
