@@ -111,7 +111,7 @@ COLUMNS = (
         "one for every attempt, with its fate; abandoned where the client left",
     ),
     Column("boundaries", pa.list_(_BOUNDARY), "one for every judged boundary, attempt by attempt"),
-    Column("canary", pa.string(), "of a response that thinks in full for comparison: JSON; else null"),
+    Column("canary", pa.string(), "of a response that thought in full as a canary: the rule it stands for, as JSON"),
     Column("text", _TEXT, "question, prompt, and output with its log-probabilities; null unless asked for"),
 )
 

@@ -80,7 +80,7 @@ def row_of(identity: LogIdentity, request: Request, ended: Ended, *, text: bool)
         "adapter": None if adapter is None else adapter.lora_name,
         "step_rule": identity.step_rule,
         "mode": settings.mode,
-        "acts": settings.limited or (settings.judged and settings.mode != "shadow"),
+        "acts": settings.limited or (settings.judged and settings.mode != "shadow" and settings.canary is None),
         "scorer": settings.scorer,
         "judge": plan.scorer_id,
         "settings": json.dumps({k: v for k, v in settings.as_dict().items() if k not in _OWN_TEXTS}),
@@ -114,7 +114,7 @@ def row_of(identity: LogIdentity, request: Request, ended: Ended, *, text: bool)
             for attempt in outcome.attempts or [_only_attempt(ended)]
         ],
         "boundaries": _boundaries(ended.steps),
-        "canary": None,
+        "canary": None if settings.canary is None else json.dumps({"rule": settings.canary}),
         "text": _text(request, ended) if text else None,
     }
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +25,7 @@ from drr.learn.records import Manifest, read_rollouts
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
 from server.arguments import own_parser, parse_args
+from server.canaries import Canaries
 from server.decisions.log import DecisionLog
 from server.decisions.setting_up import KEY_NAME, logging_decisions
 from server.early import check_early
@@ -71,10 +73,13 @@ class Engine:
         assert self.engine.drr is not None
         self.engine.drr.log = log_of(self.rows, **options)
 
-    async def ask(self, drr: dict[str, Any] | None = None, *, outputs: int = 10**6, **sampling: Any) -> list[Row]:
+    async def ask(
+        self, drr: dict[str, Any] | None = None, *, outputs: int = 10**6, canary: str | None = None, **sampling: Any
+    ) -> list[Row]:
         """What the log holds after a request whose client takes so many outputs."""
         assert self.engine.drr is not None
-        plan = ResponsePlan(resolve(DrrRequest.parse(drr or {}), self.engine.drr.defaults), QUESTION, "dm-1")
+        settings = replace(resolve(DrrRequest.parse(drr or {}), self.engine.drr.defaults), canary=canary)
+        plan = ResponsePlan(settings, QUESTION, "dm-1")
         params = SamplingParams(**{"max_tokens": 500, **sampling}, extra_args={PLAN_KEY: plan})
         stream = self.engine.generate({"prompt_token_ids": self.prompt}, params, "chatcmpl-1")
         async for _ in stream:
@@ -104,6 +109,16 @@ async def test_a_row_says_what_was_decided(monkeypatch: pytest.MonkeyPatch) -> N
     assert row["sampling"]["seed"] == 3
     assert row["text"]["answer"].strip() == "In a jar."
     assert row["text"]["question"] == QUESTION
+
+
+async def test_a_canary_is_told_by_its_rule_and_did_not_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(monkeypatch, scores=(0.2, 0.95))
+    assert engine.engine.drr is not None
+    engine.engine.drr.canaries = Canaries(1.0)
+    (row,) = await engine.ask({"threshold": 0.9}, canary="default")
+    one_row(row)
+    assert (row["canary"], row["acts"], row["stop_cause"]) == ('{"rule": "default"}', False, "natural")
+    await engine.engine.drr.canaries.close()
 
 
 async def test_without_being_asked_it_says_no_word_of_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
