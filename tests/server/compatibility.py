@@ -45,7 +45,7 @@ def record() -> dict[str, Any]:
     """Run the tests, in a process of their own. CalledProcessError where they cannot be run at all."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", str(TESTS), "-q", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", str(TESTS), "-q", "-m", "slow", f"--junitxml={report}"]
         command += ["-o", "junit_family=xunit1"]  # which takes properties of tests
         ran = subprocess.run(command, check=False)
         if ran.returncode not in (0, 1):  # all passed, some failed

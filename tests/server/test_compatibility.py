@@ -38,6 +38,7 @@ with_tokenizers = pytest.mark.skipif(
 )
 recorded_once = pytest.mark.skipif(not RECORD.exists(), reason="not recorded: python -m tests.server.compatibility")
 every_case = pytest.mark.parametrize("case", CASES)
+slow = pytest.mark.slow  # there are hundreds; test_real_tokenizers.py tries the same mechanisms in every run
 
 DEEPSEEKS_CALL = (
     "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>count\n```json\n"  # noqa: RUF001
@@ -65,6 +66,7 @@ def thinking_of(case: Case, text: str) -> str:
     return (case.lead if isinstance(case.form, MarkerTokens | TextMarkers) else "") + text
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_stop(case: Case, play: Any) -> None:
@@ -77,6 +79,7 @@ async def test_stop(case: Case, play: Any) -> None:
         assert (shown.reasoning, shown.content) == (thinking_of(case, KEPT), FORCED)
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_budget(case: Case, play: Any) -> None:
@@ -87,6 +90,7 @@ async def test_budget(case: Case, play: Any) -> None:
     assert shown.content.endswith(FORCED)
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_nudge(case: Case, play: Any) -> None:
@@ -108,6 +112,7 @@ async def test_nudge(case: Case, play: Any) -> None:
         assert shown.content == ANSWER
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_tool(case: Case, play: Any) -> None:
@@ -121,6 +126,7 @@ async def test_tool(case: Case, play: Any) -> None:
     assert arguments_of(shown) == CALLED
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_tool_behind_a_stop(case: Case, play: Any) -> None:
@@ -145,6 +151,7 @@ def tool_call_of(case: Case) -> tuple[str, str]:
     return ("deepseek_v3", DEEPSEEKS_CALL) if case.model == "deepseek_v3" else ("hermes", CALL)
 
 
+@slow
 @with_tokenizers
 @every_case
 async def test_json(case: Case, play: Any) -> None:
