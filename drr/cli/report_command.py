@@ -116,15 +116,10 @@ def _canaries(rules: list[RuleReport]) -> Table:
 
 
 def _left_out(rules: list[RuleReport]) -> list[str]:
-    """Canaries that say nothing, or nothing about answers."""
-    left = [(rule, rule.dropped, "dropped") for rule in rules] + [(rule, rule.unread, "unread") for rule in rules]
-    return [
-        f"{rule.judge}, {rule.rule}: {count:,} more were {what}"
-        if what == "dropped"
-        else f"{rule.judge}, {rule.rule}: {count:,} of them are {what}"
-        for rule, count, what in left
-        if count
-    ]
+    """Canaries that say nothing (dropped), or nothing about answers (unread)."""
+    counts = [(rule, f"{rule.dropped:,} dropped") for rule in rules if rule.dropped]
+    counts += [(rule, f"{rule.unread:,} unread") for rule in rules if rule.unread]
+    return [f"{rule.judge}, {rule.rule}: {told}" for rule, told in counts]
 
 
 def _warnings(report: LiveReport) -> list[str]:

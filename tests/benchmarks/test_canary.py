@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.canary import Group, Truth, _report, coverage, precision_table
-from drr.certify.canary import CanarySums
+from benchmarks.canary import OUT, Group, Truth, _read, _report, _sums_of, coverage, precision_table
+from drr.certify.canary import CanarySums, lost_correct, saving
 
 PAGE = Path(__file__).parents[2] / "docs" / "canary.md"
 
@@ -63,3 +63,19 @@ def test_the_report_names_truth_and_coverage() -> None:
 
 def test_the_page_has_the_table() -> None:
     assert precision_table() in PAGE.read_text(), "write it with: python -m benchmarks.canary --precision"
+
+
+def test_the_page_has_what_was_measured() -> None:
+    groups, page = _read(OUT), PAGE.read_text()
+    sums, truth = _sums_of(groups), Truth.of(groups)
+    held = coverage(groups)
+    for name, found, known in (
+        ("right answers lost", lost_correct(sums), truth.lost_correct),
+        ("tokens saved", saving(sums), truth.saving),
+    ):
+        assert found is not None
+        ends = f"{100 * found.low:.1f} to {100 * found.high:.1f} %"
+        assert f"| {name} | {100 * found.estimate:.1f} % | {ends} | {100 * known:.1f} %" in page
+    assert f"| {held['lost_correct']} of 100 |" in page
+    assert f"| {held['saving']} of 100 |" in page
+    assert min(held.values()) >= 95

@@ -20,7 +20,7 @@ from server import metrics
 from tests.local_http import answering
 
 RECORDED = Path(__file__).parent / "metrics.txt"
-"""What a server with two DMs shows of itself (DRR's part of it); the counts are made up."""
+"""Of a server of the reference pair with the same head twice, on which every response could be a canary; DRR's part."""
 
 Served = Callable[[str, int], str]
 
