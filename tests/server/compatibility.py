@@ -85,8 +85,8 @@ def table(recorded: Mapping[str, Any]) -> str:
         tokenizers = ", ".join(f"`{row['tokenizer']}`" for row in rows)
         name = "(none given)" if parser == AUTOMATIC else f"`{parser}`"
         lines.append(f"| {name} | {kind} | {tokenizers} | {' | '.join(cells)} |")
-    told = [f"{number}. {note[0].upper()}{note[1:]}." for number, note in enumerate(notes, 1)]
-    return "\n".join([f"vLLM {recorded['vllm']}.", "", *lines, "", *told])
+    told = [f"{number}. {' '.join(note.split()).rstrip('.')}." for number, note in enumerate(notes, 1)]
+    return "\n".join([f"vLLM {recorded['vllm']}.", "", *lines, "", *told, ""])
 
 
 def _grouped(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
