@@ -302,6 +302,7 @@ async def test_responses_go_on_where_the_log_cannot_be_written(
 # A real server --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_from_asking_to_a_retrained_head(tmp_path: Path) -> None:
     """A server logs, its log becomes records, they train a head."""
