@@ -88,20 +88,22 @@ def planned_chat(
     *,
     drr: Any = None,
     effort: str | None = None,
+    template: Any = None,
 ) -> ResponsePlan:
-    """The plan of a chat completion, put into it. `drr` and `effort` are for requests that have been made of another
-    endpoint's: its `drr` object, and its word for the effort where that is not the template's. DrrError as
+    """The plan of a chat completion, put into it. `drr`, `effort` and `template` are for requests that have been made
+    of another endpoint's: its `drr` object, its word for the effort where that is not the template's, and the template
+    that it brought. DrrError as
     `Planner.plan`."""
     model, alias = planner.take_alias(request.model, raw_request)
     request.model = model or request.model
-    wish = _wish(request, alias, drr, effort)
+    wish = _wish(request, alias, drr, effort, template)
     plan = planner.plan(wish, raw_request)
     planner.read(plan, wish, request, Sampled.of_chat(request))
     request.vllm_xargs = with_plan(request.vllm_xargs, plan)
     return plan
 
 
-def _wish(request: ChatCompletionRequest, alias: Mode | None, drr: Any, effort: str | None) -> Wish:
+def _wish(request: ChatCompletionRequest, alias: Mode | None, drr: Any, effort: str | None, template: Any) -> Wish:
     extra = request.model_extra or {}
     return Wish(
         model=request.model or "",
@@ -117,7 +119,7 @@ def _wish(request: ChatCompletionRequest, alias: Mode | None, drr: Any, effort: 
         tools=_tools(request),
         choices=request.n or 1,
         seed=request.seed,
-        template=request.chat_template,
+        template=request.chat_template if template is None else template,
         template_kwargs=request.chat_template_kwargs,
     )
 

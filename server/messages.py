@@ -73,7 +73,8 @@ class DrrMessages(AnthropicServingMessages):
         disabled = (body.get("thinking") or {}).get("type") == "disabled"
         effort = "none" if disabled and self._disabled_effort == "auto" else None
         try:
-            plan = planned_chat(self._planner, request, raw_request, drr=body.get("drr"), effort=effort)
+            told = {"drr": body.get("drr"), "effort": effort, "template": body.get("chat_template")}
+            plan = planned_chat(self._planner, request, raw_request, **told)
         except DrrError as error:
             return self._planner.refusal(error)
         if raw_request is not None:

@@ -19,8 +19,14 @@ PROMETHEUS_OWN = frozenset({"up"})
 
 BY_PROMETHEUS = frozenset({"instance", "job"})
 
-DOMAINS = {("drr_responses_total", "stop_cause"): frozenset(StopCause)}
-"""Values that a label may have and that a short test does not bring about."""
+DOMAINS: dict[tuple[str, str], frozenset[str]] = {
+    ("drr_responses_total", "stop_cause"): frozenset(StopCause),
+    ("drr_canary_tokens_total", "kind"): frozenset({"full", "would", "probe"}),
+    ("drr_canary_right_total", "kind"): frozenset({"full", "lost", "lost_at_most"}),
+    ("drr_canary_responses_total", "outcome"): frozenset({"whole", "agreed", "changed", "unread", "dropped"}),
+    ("drr_decision_log_rows_total", "outcome"): frozenset({"written", "dropped"}),
+}
+"""Values that a label may have and that a short test, of a server without canaries and log, does not bring about."""
 
 
 def expressions() -> list[tuple[str, str]]:

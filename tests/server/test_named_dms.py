@@ -15,6 +15,7 @@ from drr.loop.response import Finished, Outcome, StepReport
 from drr.loop.rule import Rule
 from server import metrics
 from server.chat import DrrChat
+from server.early_ends import Exit
 from server.keys import KEYS, MODES, Mode, Need
 from server.openapi import with_drr
 from server.plan import PLAN_KEY, ResponsePlan
@@ -283,8 +284,8 @@ def test_the_drift_of_the_first_dm_is_watched_by_its_own_scores(monkeypatch: pyt
     engine.drr.drift = DriftWatch(CALIBRATION.drift)
     for drr, score in (({}, 0.25), ({"dm": "small"}, 0.5), ({"scorer": "logprob"}, 0.75)):
         own = ResponsePlan(settings(drr), "question", "id")
-        engine._note(own, 0, StepReport(0, 3, score, score, Verdict.CONTINUE, 1.0))
-        engine._note(own, 0, Finished(Outcome(), "stop", None))
+        engine._note(own, 0, StepReport(0, 3, score, score, Verdict.CONTINUE, 1.0), Exit("request"))
+        engine._note(own, 0, Finished(Outcome(), "stop", None), Exit("request"))
     assert seen == [0.25]
 
 

@@ -170,7 +170,7 @@ def test_every_line_has_a_time_and_those_about_a_response_its_id(server: Server)
     httpx.post(
         f"{server.url}/v1/chat/completions", json={"model": MODEL, "messages": MESSAGES}, headers=headers, timeout=60
     )
-    serving = server.log.read_text().partition("\ncurl ")[2].splitlines()[1:]
+    serving = server.log.read_text().partition("\nThe playground is at ")[2].splitlines()[1:]
     assert [line for line in serving if line and not line.startswith("{")] == [], "nothing prints beside the log"
     lines = log_lines(server)
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", line["asctime"]) for line in lines)

@@ -79,7 +79,7 @@ def test_clients_mistakes_leave_no_traceback_in_the_log(server: Server) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v1/responses", "/tokenize", "/v1/chat/completions/render"])
 def test_no_template_comes_with_a_request(server: Server, path: str) -> None:
-    asked = {"input": "x"} if path == "/v1/responses" else {"messages": MESSAGES}
+    asked: dict[str, Any] = {"input": "x"} if path == "/v1/responses" else {"messages": MESSAGES, "max_tokens": 9}
     for field, value in (("chat_template", TEMPLATE), ("chat_template_kwargs", {"chat_template": TEMPLATE})):
         response = post(server, path, **asked, **{field: value})
         assert response.status_code == 400

@@ -305,8 +305,6 @@ def test_other_endpoints_refuse_what_they_would_ignore(server: Server) -> None:
         client.completions.create(model=MODEL, prompt="x", extra_body={"drr": {}})
     with pytest.raises(openai.BadRequestError, match="X-DRR"):
         client.completions.create(model=MODEL, prompt="x", extra_headers={"X-DRR": "{}"})
-    with pytest.raises(openai.BadRequestError, match="drr"):
-        client.responses.create(model=MODEL, input="x", extra_body={"drr": {}})
     endless = {"ignore_eos": True}  # three tokens may be the whole answer otherwise
     assert (
         client.completions.create(model=MODEL, prompt="x", max_tokens=3, extra_body=endless).choices[0].finish_reason

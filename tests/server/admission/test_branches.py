@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.admission.branches import BRANCHES, Branches
-from server.vllm_api import AsyncLLM, SamplingParams, VLLMValidationError
+from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams, VLLMValidationError
 from tests.server.admission.asgi import Client, door, guarded
 from tests.server.test_engine import PROMPT, Requests, engine_with, plan, run
 
@@ -62,8 +62,10 @@ async def test_the_engine_refuses_too_many(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_beams_are_asked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token of every beam at a time: what has ended counts no longer."""
 
-    async def one(*_: Any, **__: Any) -> AsyncGenerator[str, None]:
-        yield "token"
+    token_of_a_beam = RequestOutput("beam", None, None, None, [], False)
+
+    async def one(*_: Any, **__: Any) -> AsyncGenerator[RequestOutput, None]:
+        yield token_of_a_beam
 
     engine = engine_with(Requests(), monkeypatch)
     monkeypatch.setattr(AsyncLLM, "generate", one)
@@ -74,7 +76,7 @@ async def test_beams_are_asked_for_again_and_again(monkeypatch: pytest.MonkeyPat
                 engine.generate({"prompt_token_ids": PROMPT}, SamplingParams(max_tokens=1), f"{step}-{beam}")
                 for beam in range(2)
             ]
-            assert [[output async for output in stream] for stream in streams] == [["token"], ["token"]]
+            assert [[output async for output in stream] for stream in streams] == [[token_of_a_beam]] * 2
         held = [engine.generate({"prompt_token_ids": PROMPT}, SamplingParams(max_tokens=1), "a") for _ in range(2)]
         with pytest.raises(VLLMValidationError, match="more prompts"):
             engine.generate({"prompt_token_ids": PROMPT}, SamplingParams(max_tokens=1), "b")
