@@ -115,8 +115,8 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         assert self.drr is not None
         admitted: set[str] = set()
-        canaries, named = self.drr.canaries, plan.settings.canary is not None
-        canary = canaries.begin(plan.settings, self.drr.form) if canaries is not None and named else None
+        canaries = self.drr.canaries if plan.settings.canary is not None else None
+        canary = canaries.begin(plan.settings, self.drr.form) if canaries is not None else None
         ending = Exit(request_id)
         error: BaseException | None = None
         spans: list[ResponseSpans] = []

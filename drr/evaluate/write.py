@@ -1,6 +1,7 @@
 """The report of an evaluation, made from the recorded outcomes only: figures as JSON, tables as Markdown, pictures."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +63,20 @@ def report(results: dict[str, Any]) -> str:
 
 
 def _unscored(results: dict[str, Any]) -> list[str]:
-    missing = {row["name"]: row["unscored"] for row in results["groups"][ALL] if row["unscored"]}
-    if not missing:
-        return []
-    listed = "\n".join(f"- {name}: {count}" for name, count in missing.items())
-    return [
-        "### Boundaries without a score\n\nThe judge failed there: thinking went on, or the attempt stood, as if "
-        f"nobody had judged.\n\n{listed}"
-    ]
+    missing = [f"{row['name']}: {row['unscored']}" for row in results["groups"][ALL] if row["unscored"]]
+    said = "The judge failed there: thinking went on, or the attempt stood, as if nobody had judged."
+    return _listed("Boundaries without a score", said, missing)
 
 
 def _over_limits(results: dict[str, Any]) -> list[str]:
-    cases = results["over_limits"]
-    if not cases:
-        return []
+    said = "It exceeded a limit; the answer counts as wrong."
+    return _listed("Grading that was given up", said, results["over_limits"])
+
+
+def _listed(title: str, said: str, cases: Sequence[str]) -> list[str]:
+    """A section that lists the cases; none without any."""
     listed = "\n".join(f"- {case}" for case in cases)
-    return [f"### Grading that was given up\n\nIt exceeded a limit; the answer counts as wrong.\n\n{listed}"]
+    return [f"### {title}\n\n{said}\n\n{listed}"] if cases else []
 
 
 def summary(results: dict[str, Any], equal_in: list[str], pictures: str = "") -> str:

@@ -159,22 +159,19 @@ class BoundaryModel(nn.Module):
         gradients where there are several."""
         lengths = mask.sum(1).tolist()
         parts = list(portions(lengths, _TOKENS_AT_ONCE))
-        read = [
-            self._read(ids[rows, :longest], mask[rows, :longest], again=len(parts) > 1 and torch.is_grad_enabled())
-            for rows, longest in ((rows, max(lengths[row] for row in rows)) for rows in parts)
-        ]
+        again = len(parts) > 1 and torch.is_grad_enabled()
+        read = []
+        for rows in parts:
+            longest = max(lengths[row] for row in rows)
+            portion = ids[rows, :longest], mask[rows, :longest]
+            read.append(checkpoint(self._read, *portion, use_reentrant=False) if again else self._read(*portion))
         back = torch.tensor([row for rows in parts for row in rows], device=ids.device).argsort()
         return torch.cat(read)[back]
 
-    def _read(self, ids: torch.Tensor, mask: torch.Tensor, *, again: bool) -> torch.Tensor:
-        def logits(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.classifier(input_ids=ids, attention_mask=mask).logits
-            return found
-
-        if not again:
-            return logits(ids, mask)
-        computed: torch.Tensor = checkpoint(logits, ids, mask, use_reentrant=False)
-        return computed
+    def _read(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 2] of whole rows, in one pass."""
+        found: torch.Tensor = self.classifier(input_ids=ids, attention_mask=mask).logits
+        return found
 
 
 def portions(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

@@ -41,6 +41,9 @@ from tests.server.playing import Script
 
 MODEL = "played"
 URL = "http://played/v1"
+THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
+REJECTED = "so: 9.\n\n</think>\n\nThe answer is 9."
+ABSTAIN = {"mode": "rethink", "accept": 0.9, "max_rethinks": 0, "on_exhausted": "abstain", "refusal": "I pass."}
 
 
 @dataclass

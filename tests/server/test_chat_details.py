@@ -4,11 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.played_app import PlayedServer, played_server
+from tests.server.played_app import THOUGHT, PlayedServer, played_server
 
 PATH = "/v1/chat/completions"
-THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
-REJECTED = "so: 9.\n\n</think>\n\nThe answer is 9."
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "2 + 3?"}]}
 STOP = {"threshold": 0.9}
 RETHINK = {"mode": "rethink", "accept": 0.9, "max_rethinks": 2}

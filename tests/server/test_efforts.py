@@ -12,10 +12,9 @@ from server.early import check_early
 from server.efforts import Efforts, markdown_table, read_efforts
 from server.keys import EFFORTS
 from server.schema import DrrError, DrrRequest
-from tests.server.played_app import PlayedServer, played_server
+from tests.server.played_app import THOUGHT, PlayedServer, played_server
 from tests.server.test_truth_table import DEFAULTS, WITHOUT_JUDGE
 
-THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
 MESSAGES = [{"role": "user", "content": "2 + 3?"}]
 UNCALIBRATED = dataclasses.replace(DEFAULTS, calibration=None)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.server.played_app import played_server
+from tests.server.played_app import THOUGHT, played_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "endpoints.md"
-THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
 BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)]
 EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
 

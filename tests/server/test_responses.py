@@ -10,12 +10,9 @@ import pytest
 from server.responses import DrrResponses
 from server.vllm_api import OpenAIServingResponses, ResponsesRequest
 from server.wire import Account, StepChunk
-from tests.server.played_app import PlayedServer, played_server
+from tests.server.played_app import ABSTAIN, REJECTED, THOUGHT, PlayedServer, played_server
 
 ASK = {"input": "2 + 3?"}
-THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
-REJECTED = "so: 9.\n\n</think>\n\nThe answer is 9."
-ABSTAIN = {"mode": "rethink", "accept": 0.9, "max_rethinks": 0, "on_exhausted": "abstain", "refusal": "I pass."}
 
 
 @pytest.fixture

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.server.played_app import MODEL, PlayedServer, played_server
+from tests.server.played_app import MODEL, THOUGHT, PlayedServer, played_server
 
-THOUGHT = "so: 1+2=3.\n\nSo the answer is 5.\n\nLet me check.\n\n</think>\n\nThe answer is 5."
 CALL = '\n\n<tool_call>\n{"name": "add", "arguments": {"a": 2, "b": 3}}\n</tool_call>'
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
 FUNCTION: Any = {"type": "function", "name": "add", "parameters": SCHEMA, "strict": False}
