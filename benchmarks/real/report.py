@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.pages import check_section, link_to, write_section
 from benchmarks.real.attempts import attempts_table, judged_attempts
 from benchmarks.real.sampling import Sampled, read_sampling
-from benchmarks.real.skill_tables import curve_table, parts_table, traces_table, transfer_table
+from benchmarks.real.skill_tables import curve_table, parts_table, remedies_table, traces_table, transfer_table
 from drr.certify.promise import PROMISE_NAME
 from drr.certify.thresholds import questions_needed
 from drr.errors import InputError
@@ -24,7 +24,7 @@ from drr.tasks.grading_pool import Grading
 COMMAND = "python -m benchmarks.real --report"
 SETTINGS_NAME, SAMPLING_NAME, PLAN_NAME = "settings.json", "sampling.json", "plan.json"
 DMS_NAME, OUTCOMES_NAME = "dms.json", "outcomes"
-SKILL_NAME, TRACES_NAME = "skill.json", "traces.json"
+SKILL_NAME, REMEDIES_NAME, TRACES_NAME = "skill.json", "remedies.json", "traces.json"
 
 
 def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
@@ -38,7 +38,7 @@ def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
     if (work / PLAN_NAME).exists():
         settings["sizes"]["train"] = read_json_object(work / PLAN_NAME)["train"]
     write_whole(out / SETTINGS_NAME, json.dumps(settings, indent=1) + "\n")
-    for name in (SAMPLING_NAME, SKILL_NAME, TRACES_NAME):
+    for name in (SAMPLING_NAME, SKILL_NAME, REMEDIES_NAME, TRACES_NAME):
         if (work / name).exists():
             shutil.copyfile(work / name, out / name)
     found = {kind: _figures(folder) for kind, folder in dms.items()}
@@ -196,6 +196,12 @@ def _skill(out: Path, _link: str, _grading: Grading) -> str:
     return "\n\n".join(f"### {title}\n\n{table}" for title, table in parts.items())
 
 
+def _remedies(out: Path, _link: str, _grading: Grading) -> str:
+    if not (out / REMEDIES_NAME).exists():
+        return _NOT_YET
+    return remedies_table(read_json_object(out / REMEDIES_NAME))
+
+
 def _traces(out: Path, _link: str, _grading: Grading) -> str:
     if not (out / TRACES_NAME).exists():
         return _NOT_YET
@@ -209,5 +215,6 @@ SECTIONS: dict[str, Callable[[Path, str, Grading], str]] = {
     "real attempts": _attempts,
     "real promise": _promise,
     "real skill": _skill,
+    "real remedies": _remedies,
     "real traces": _traces,
 }

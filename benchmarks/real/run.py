@@ -10,11 +10,14 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.launch import run_drr
+from benchmarks.real.inner_states import InnerStates, read_inner_states
 from benchmarks.real.plan import plan
 from benchmarks.real.questions import INSTRUCTION, USES, QuestionSet, Use, write_questions
+from benchmarks.real.remedies import remedies
 from benchmarks.real.report import (
     OUTCOMES_NAME,
     PLAN_NAME,
+    REMEDIES_NAME,
     SAMPLING_NAME,
     SETTINGS_NAME,
     SKILL_NAME,
@@ -151,6 +154,7 @@ def run(
         "calibrations": partial(_calibrations, place),
         "outcomes": partial(_outcomes, place),
         "skill": partial(_skill, place),
+        "remedies": partial(_remedies, place),
         "traces": partial(_traces, place, backbone, traces),
         PUBLISH: partial(_publish, place),
     }
@@ -293,6 +297,22 @@ def _skill(place: Place) -> None:
         "curve": learning_curve(train, test),
     }
     write_whole(path, json.dumps(found, indent=1) + "\n")
+
+
+def _remedies(place: Place) -> None:
+    """Measure what other heads would know, on the calibration questions: nothing here was trained on them."""
+    path = place.work / REMEDIES_NAME
+    if path.exists():
+        return
+    train, test = (Attempts.load(place.records(use), place.reasoner) for use in ("train", "calibration"))
+
+    def inner(attempts: Attempts) -> InnerStates:
+        use = "train" if attempts is train else "calibration"
+        return read_inner_states(
+            attempts.rollouts, place.reasoner, place.dtype, place.work / "inner" / f"{use}.safetensors"
+        )
+
+    write_whole(path, json.dumps(remedies(train, test, inner), indent=1) + "\n")
 
 
 def _traces(place: Place, backbone: str | None, sources: Sequence[Path]) -> None:

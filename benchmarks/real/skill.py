@@ -63,7 +63,7 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
+class MadeHead:
     """A DM of kind head, and the boundaries that its fusion was fitted on."""
 
     state: TrainedStateHead
@@ -96,7 +96,7 @@ def parts(
     InputError if a test question was trained on.
     """
     _check_apart(train.rollouts, test.rollouts)
-    head = _learn(train.rollouts, train.states, config)
+    head = learn(train.rollouts, train.states, config)
     tested, seed = head.scored(test.rollouts, test.states).data, config.seed
     fitted = fit_parts(head.fusion, head.fitting, head.questions, head.fitting, seed)
     scores: dict[str, Reals] = {name: found[:, 0] for name, found in part_probabilities(fitted, tested).items()}
@@ -130,8 +130,8 @@ def transfer(train: Attempts, test: Attempts, *, config: StateConfig = _CONFIG) 
         raise InputError("records", "hold one family of questions: there is nothing to transfer from", field="family")
 
     @cache
-    def head(families: frozenset[str]) -> _Head:
-        return _learn([one for one in train.rollouts if one.family in families], train.states, config)
+    def head(families: frozenset[str]) -> MadeHead:
+        return learn([one for one in train.rollouts if one.family in families], train.states, config)
 
     every, found = frozenset(train.families), {}
     for family in test.families:
@@ -169,7 +169,7 @@ def learning_curve(
         runs = []
         for seed in tried:
             settings = replace(config, seed=seed)
-            head = _learn(subset(train.rollouts, size, seed), train.states, settings)
+            head = learn(subset(train.rollouts, size, seed), train.states, settings)
             runs.append({"seed": seed, **figures(head.scored(test.rollouts, test.states))})
         curve.append({"questions": size, "runs": runs, **_over_runs(runs)})
     return curve
@@ -184,13 +184,13 @@ def subset(rollouts: Sequence[Rollout], questions: int, seed: int) -> list[Rollo
     return [rollout for rollout in rollouts if rollout.identity in chosen]
 
 
-def _learn(rollouts: Sequence[Rollout], states: BoundaryStates, config: StateConfig) -> _Head:
+def learn(rollouts: Sequence[Rollout], states: BoundaryStates, config: StateConfig) -> MadeHead:
     """A head made from all of the rollouts. InputError if they are too few for that."""
     if _count(rollouts) < _LEAST_QUESTIONS:
         raise InputError("records", f"hold {_count(rollouts)} questions to train on; {_LEAST_QUESTIONS} are needed")
     state = train_state_head(rollouts, states, config)
     fitting = state.unseen.where(state.unseen.judged)
-    return _Head(state, _fused(fitting, [rollout.question for rollout in rollouts], config.seed), fitting)
+    return MadeHead(state, _fused(fitting, [rollout.question for rollout in rollouts], config.seed), fitting)
 
 
 def _fused(fitting: Boundaries, questions: Sequence[str], seed: int) -> FusionHead:

@@ -49,6 +49,27 @@ def curve_table(curve: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(["training questions", "all boundaries", "end", "within a question, end", "ECE"], rows)
 
 
+def remedies_table(found: Mapping[str, Any]) -> str:
+    """A row for every way to make a head: what it knows at the ends of attempts, and by how much more than the usual
+    head."""
+    families = list(next(iter(found.values()))["families"])
+    rows = []
+    for name, one in found.items():
+        within = one["within_question_last"]
+        by_set = [_auroc(one["families"][family].get("within_question_last")) for family in families]
+        rows.append([name, _auroc(one["last"]), _auroc(within), _difference(one["gained"]), *by_set])
+    head = ["head", "end", "within a question", "gained within a question", *families]
+    return markdown_table(head, rows)
+
+
+def _difference(gained: Mapping[str, Any]) -> str:
+    if "within_question_last" not in gained:
+        return ""
+    found = gained["within_question_last"]
+    low, high = found["interval"]
+    return f"{found['difference']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def traces_table(traces: Sequence[Mapping[str, Any]]) -> str:
     """A row for every file of recorded solutions: how well a text DM knows them, and what an oracle could save."""
     head = [

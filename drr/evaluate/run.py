@@ -33,7 +33,7 @@ from drr.learn.records import question_key
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.reasoner import Phase, Segment, Token, injected, user_prompt
 from drr.loop.response import Emit, Fate, Finished, LoopSettings, Outcome, Transcript
-from drr.loop.rethink import RETHINK_CUE, RethinkLoop
+from drr.loop.rethink import RETHINK_CUE, RethinkLoop, RethinkSettings
 from drr.loop.scoring import Scorer
 from drr.loop.stated import answer_in
 from drr.progress import Progress
@@ -207,7 +207,7 @@ async def evaluate(
         path = rows_path(out, strategy.name)
         definition = json.loads(json.dumps(asdict(strategy), default=str))
         if path.exists():
-            check_same_settings(path, _about(path)["definition"], definition)
+            check_same_settings(path, _completed(_about(path)["definition"]), definition)
             continue
         started, spared = time.monotonic(), evaluator.spared
         evaluator.grading.overruns.clear()
@@ -263,6 +263,17 @@ def recorded_settings(config: EvalConfig) -> dict[str, Any]:
     settings = asdict(config)
     del settings["concurrency"]
     return {**settings, "step_rule": str(config.step_rule), "draws": _DRAWS}
+
+
+def _completed(definition: dict[str, Any]) -> dict[str, Any]:
+    """A strategy's definition as it was recorded, with what has come to be settable since at its default, which
+    changes nothing."""
+    usual: dict[str, Any] = json.loads(json.dumps(asdict(Strategy("", "")), default=str))
+    completed = {**usual, **definition}
+    for name, defaults in (("policy", usual["policy"]), ("rethink", asdict(RethinkSettings()))):
+        if completed[name] is not None:
+            completed[name] = {**defaults, **completed[name]}
+    return completed
 
 
 def _begin(out: Path, settings: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def read_states(records: Path, manifest: Manifest, reasoner: str | None = None) 
             states = kept.pop(path)
             if states is None:
                 assert reasoner is not None
-                model = model or _load(reasoner, manifest.settings.get("dtype"))
+                model = model or load_layers(reasoner, manifest.settings.get("dtype"))
                 states = _states(model, rollouts)
                 _keep(states, folder, path)
                 progress.advance()
@@ -125,7 +125,7 @@ def _by_rollout(states: torch.Tensor, rollouts: Sequence[Rollout]) -> tuple[torc
     return torch.split(states, [len(rollout.steps) for rollout in rollouts])
 
 
-def _load(reasoner: str, dtype: str | None) -> Any:
+def load_layers(reasoner: str, dtype: str | None) -> Any:
     """The Reasoner without its output layer, in the number format in which it made the records; where that was left to
     the engine, float32 on a CPU and its own on a GPU."""
     on_gpu = torch.cuda.is_available()
@@ -141,7 +141,7 @@ def _states(model: Any, rollouts: Sequence[Rollout]) -> torch.Tensor:
     found: list[torch.Tensor] = [torch.zeros(0)] * len(rollouts)
     rows = [[*(rollout.prompt_ids or ()), *(rollout.thought_ids or ())] for rollout in rollouts]
     with torch.inference_mode():
-        for group in _groups(rows):
+        for group in batches(rows):
             longest = len(rows[group[0]])
             ids = torch.zeros((len(group), longest), dtype=torch.long)
             mask = torch.zeros_like(ids)
@@ -157,7 +157,7 @@ def _states(model: Any, rollouts: Sequence[Rollout]) -> torch.Tensor:
     return torch.cat(found) if found else torch.zeros((0, model.config.hidden_size))
 
 
-def _groups(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def batches(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """The numbers of the rows of each batch, longest row first; rows of one batch are of about the same length."""
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
     start = 0

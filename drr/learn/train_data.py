@@ -48,7 +48,7 @@ class RolloutDataset(Dataset[list[dict[str, Any]]]):
         rows = list(stretches(self._tokenizer, shown, self._config.max_tokens, merged))
         if not self._causal:
             rows = self._chosen([row for stretch in rows for row in one_by_one(stretch)])
-        kinds, features = _kinds(rollout), behaviour_features(rollout)
+        kinds, features = boundary_kinds(rollout), behaviour_features(rollout)
         return [
             {
                 "stretch": row,
@@ -78,7 +78,7 @@ def _labels(rollout: Rollout, step: int) -> list[float]:
     return [NO_LABEL if now is None else float(now), float(rollout.later)]
 
 
-def _kinds(rollout: Rollout) -> list[int]:
+def boundary_kinds(rollout: Rollout) -> list[int]:
     """The kind of each boundary. The ranking loss compares boundaries of the kinds FIRST and LAST."""
     counts = answers_stated(rollout)
     kinds = [PLAIN] * len(counts)

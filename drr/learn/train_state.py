@@ -24,17 +24,20 @@ from drr.learn.fusion import rollout_weights
 from drr.learn.records import Rollout
 from drr.learn.state_config import StateConfig
 from drr.learn.states import BoundaryStates, attempt_key
+from drr.learn.train_data import FIRST, LAST, boundary_kinds
 from drr.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
 class _Lessons:
-    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N]."""
+    """N boundaries: states [N, size], normalised; labels and their weights [N, 2]; the number of the question [N], and
+    the kind of boundary [N] (drr.learn.train_data)."""
 
     states: torch.Tensor
     labels: torch.Tensor
     weights: torch.Tensor
     question: NDArray[np.int64]
+    kinds: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,10 @@ def _epochs(
         members.train()
         for rows in _batches(train, rng, config.questions):
             optimizer.zero_grad()
-            loss = _loss(members(train.states[rows]), train, rows, drawn[train.question[rows]])
+            logits, times = members(train.states[rows]), drawn[train.question[rows]]
+            loss = _loss(logits, train, rows, times)
+            if config.ranking:
+                loss = loss + config.ranking * _ranking_loss(logits[..., 0], train, rows, times)
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
@@ -179,6 +185,7 @@ def _lessons(rollouts: Sequence[Rollout], states: BoundaryStates) -> _Lessons:
         torch.tensor(np.stack([data.now, data.later], axis=1), dtype=torch.float32),
         torch.tensor(np.stack([weights * data.known, weights], axis=1), dtype=torch.float32),
         question,
+        np.asarray([kind for rollout in rollouts for kind in boundary_kinds(rollout)], dtype=np.int64),
     )
 
 
@@ -195,6 +202,20 @@ def _loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: 
     weights = data.weights[rows][:, None] * drawn[:, :, None]
     losses = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     return (losses * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def _ranking_loss(logits: torch.Tensor, data: _Lessons, rows: NDArray[np.int64], drawn: torch.Tensor) -> torch.Tensor:
+    """Mean logistic loss of all members, `logits` [N, K] of `now`, over pairs of a right and a wrong boundary of the
+    same kind, FIRST or LAST, in attempts at the same question. Zero if there is no such pair."""
+    loss, weight = logits.sum() * 0.0, logits.new_zeros(())
+    for kind in (FIRST, LAST):
+        mask = torch.from_numpy(data.kinds[rows] == kind) & (data.weights[rows][:, 0] > 0)
+        scores, right, question = logits[mask], data.labels[rows][mask, 0] > 0.5, torch.from_numpy(data.question[rows])
+        alike = question[mask][:, None] == question[mask][None, :]
+        one, other = torch.nonzero(alike & right[:, None] & ~right[None, :], as_tuple=True)
+        loss = loss + (functional.softplus(scores[other] - scores[one]) * drawn[mask][one]).sum()
+        weight = weight + drawn[mask][one].sum()
+    return loss / weight.clamp(min=1e-6)
 
 
 def _unseen_logits(members: _Members, data: _Lessons, drawn: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,20 @@ def test_a_run_goes_on_where_it_was_and_other_settings_are_refused(tmp_path: Pat
         run(tmp_path, again, asked=5)
 
 
+def test_outcomes_of_before_a_setting_was_there_are_continued(tmp_path: Path) -> None:
+    run(tmp_path, FakeEngine(ASKED))
+    for path in tmp_path.glob("*.parquet"):
+        table = pq.read_table(path)
+        about = json.loads(table.schema.metadata[b"drr"])
+        del about["definition"]["policy"]["stops"]
+        if about["definition"]["rethink"]:
+            del about["definition"]["rethink"]["separator"]
+        pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"drr": json.dumps(about)}), path)
+    again = FakeEngine(ASKED)
+    run(tmp_path, again)
+    assert again.requests == 0
+
+
 def test_a_run_that_is_killed_ends_with_the_same_outcomes(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run(whole, FakeEngine(ASKED, skill=0.85))

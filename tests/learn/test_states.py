@@ -56,7 +56,7 @@ def test_states_are_computed_once(made: tuple[Path, Path, Manifest], monkeypatch
     reasoner, records, manifest = made
     first = read_states(records, manifest, str(reasoner))
     assert len(kept_files(records)) == len(shards(records)) == 3
-    monkeypatch.setattr(states_module, "_load", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(states_module, "load_layers", lambda *_: pytest.fail("loaded again"))
     for again in (read_states(records, manifest), read_states(records, manifest, str(reasoner))):
         assert torch.equal(again.of(read_rollouts(records)), first.of(read_rollouts(records)))
 
@@ -65,8 +65,8 @@ def test_states_are_computed_as_the_records_were(
     made: tuple[Path, Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reasoner, records, manifest = made
-    load, loaded = states_module._load, []
-    monkeypatch.setattr(states_module, "_load", lambda *asked: loaded.append(load(*asked).dtype) or load(*asked))
+    load, loaded = states_module.load_layers, []
+    monkeypatch.setattr(states_module, "load_layers", lambda *asked: loaded.append(load(*asked).dtype) or load(*asked))
     for dtype, computed in ((None, torch.float32), ("bfloat16", torch.bfloat16)):
         for kept in kept_files(records):
             kept.unlink()

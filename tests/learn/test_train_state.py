@@ -126,3 +126,48 @@ def test_ungraded_boundaries_teach_nothing_about_now() -> None:
 def test_settings_out_of_range_are_named(option: str, value: float) -> None:
     with pytest.raises(InputError, match=f"--{option.replace('_', '-')}"):
         StateConfig(**{option: value})  # type: ignore[arg-type]
+
+
+def test_ranking_brings_right_above_wrong_attempts_at_one_question() -> None:
+    train, states = ranked(160, 1)
+    lessons_of, rows, drawn = train_state._lessons(train, states), np.arange(160), torch.ones(160, 1)
+    losses = []
+    for weight in (0.0, 8.0):
+        head = train_state_head(train, states, replace(CONFIG, ranking=weight, patience=12)).head
+        logits = torch.tensor(state_logits(head, train, states).logits[:, :1], dtype=torch.float32)
+        losses.append(float(train_state._ranking_loss(logits, lessons_of, rows, drawn)))
+    assert losses[1] < losses[0] - 0.02
+
+
+def ranked(count: int, seed: int) -> tuple[list[Rollout], BoundaryStates]:
+    """Half of the questions are easy, which the states tell loudly; which attempt is right, they tell softly."""
+    rng = np.random.default_rng(seed)
+    rollouts, by_key = [], {}
+    for number in range(count):
+        easy = (number // 4) % 2
+        right = bool(rng.random() < (0.8 if easy else 0.2))
+        rollout = rollout_of(["so the answer is 3."])
+        rollout.question, rollout.later, rollout.now = f"question {seed}/{number // 4}", right, [right]
+        rollout.prompt_ids, rollout.thought_ids = [seed, number], list(range(len(rollout.step_tokens) * 3))
+        state = rng.normal(0, 1.0, (1, SIZE))
+        state[:, 3] = 4 * easy - 2
+        state[:, 7] = 1.0 * right + rng.normal(0, 1.0)
+        by_key[train_state_key(rollout)] = torch.tensor(state, dtype=torch.float32)
+        rollouts.append(rollout)
+    return rollouts, BoundaryStates(by_key)
+
+
+def test_ranking_compares_nothing_across_questions_or_kinds() -> None:
+    train, states = ranked(8, 1)
+    lessons_of = train_state._lessons(train, states)
+    rows = np.arange(8)
+    logits = torch.zeros(8, 1)
+    right = lessons_of.labels[:, 0] > 0.5
+    logits[right] = 3.0
+    drawn = torch.ones(8, 1)
+    ordered = train_state._ranking_loss(logits, lessons_of, rows, drawn)
+    assert ordered == pytest.approx(float(functional.softplus(torch.tensor(-3.0))))
+    shifted = logits + torch.tensor(lessons_of.question)[:, None] * 100.0
+    assert train_state._ranking_loss(shifted, lessons_of, rows, drawn) == pytest.approx(float(ordered))
+    only = drawn * (torch.tensor(lessons_of.question) == -1)[:, None]
+    assert train_state._ranking_loss(logits, lessons_of, rows, only) == 0
