@@ -8,6 +8,7 @@ from fewer attempts. All are measured at the ends of the same attempts at other 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,36 +58,43 @@ def _lessons(
     train: Attempts, test: Attempts, inside: InnerStates, inside_test: InnerStates, config: StateConfig
 ) -> dict[str, _Lesson]:
     """Every remedy by name."""
+
+    def taught(made: Callable[[Attempts, InnerStates], Attempts]) -> _Lesson:
+        """What a head learns from attempts that are made into others."""
+        return _Lesson(made(train, inside), made(test, inside_test), config)
+
     found = {AS_TRAINED: _Lesson(train, test, config)}
     for weight in RANKING:
         found[f"ranks attempts, weight {weight:g}"] = _Lesson(train, test, replace(config, ranking=weight))
     for layer in list(inside.layers)[:-1]:
-        states = (Attempts(one.rollouts, each.layers[layer]) for one, each in ((train, inside), (test, inside_test)))
-        found[f"state of layer {layer}"] = _Lesson(*states, config)
-    beside = (
-        Attempts(one.rollouts, side_by_side(list(each.layers.values())))
-        for one, each in ((train, inside), (test, inside_test))
-    )
-    found["states of all these layers"] = _Lesson(*beside, config)
+        found[f"state of layer {layer}"] = taught(partial(_of_layer, layer))
+    found["states of all these layers"] = taught(_of_layers)
     for attempts in (1, 2):
         fewer = [rollout for rollout in train.rollouts if rollout.sample < attempts]
         found[f"{attempts} of the attempts at a question"] = _Lesson(Attempts(fewer, train.states), test, config)
-    ends, ends_test = at_ends(train), at_ends(test)
-    found["learns at ends only"] = _Lesson(ends, ends_test, config)
-    asked, asked_test = (
-        BoundaryStates({attempt_key(joined(one)): each.asked.by_key[attempt_key(one)] for one in some.rollouts})
-        for some, each in ((train, inside), (test, inside_test))
-    )
-    found["asked whether it is right"] = _Lesson(
-        Attempts(ends.rollouts, asked), Attempts(ends_test.rollouts, asked_test), config
-    )
-    found["end and asked"] = _Lesson(
-        Attempts(ends.rollouts, side_by_side([ends.states, asked])),
-        Attempts(ends_test.rollouts, side_by_side([ends_test.states, asked_test])),
-        config,
-    )
-    found["end beside the other attempts"] = _Lesson(beside_others(ends), beside_others(ends_test), config)
+    found["learns at ends only"] = taught(lambda some, _: at_ends(some))
+    found["asked whether it is right"] = taught(_asked)
+    found["end and asked"] = taught(_end_and_asked)
+    found["end beside the other attempts"] = taught(lambda some, _: beside_others(at_ends(some)))
     return found
+
+
+def _of_layer(layer: int, attempts: Attempts, inside: InnerStates) -> Attempts:
+    return Attempts(attempts.rollouts, inside.layers[layer])
+
+
+def _of_layers(attempts: Attempts, inside: InnerStates) -> Attempts:
+    return Attempts(attempts.rollouts, side_by_side(list(inside.layers.values())))
+
+
+def _asked(attempts: Attempts, inside: InnerStates) -> Attempts:
+    asked = {attempt_key(joined(one)): inside.asked.by_key[attempt_key(one)] for one in attempts.rollouts}
+    return Attempts([joined(rollout) for rollout in attempts.rollouts], BoundaryStates(asked))
+
+
+def _end_and_asked(attempts: Attempts, inside: InnerStates) -> Attempts:
+    ends = at_ends(attempts)
+    return Attempts(ends.rollouts, side_by_side([ends.states, _asked(attempts, inside).states]))
 
 
 def joined(rollout: Rollout) -> Rollout:
