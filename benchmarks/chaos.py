@@ -76,6 +76,8 @@ class Record:
     log_grew: bool = False
     judged_at_end: bool = False
     status: int | None = None
+    start: float = 0.0
+    """Seconds that the server took to start, without anything beside it: a measure of how busy the machine is."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +157,20 @@ class Chaos:
         return 0 if self._disk.folder is None else self._disk.log.stat().st_size
 
     async def _hit(self, http: httpx.AsyncClient) -> None:
-        """Kill the DM's engine again and again; the second time, or the one in the middle, it is only stopped."""
+        """Kill the DM's engine again and again; the one in the middle is only stopped. A blow whose time passes while
+        the DM is still away from the last one is left out."""
         every = self._options.kill_every
         count = int((self._seconds - 1.0) // every)
+        stopped = False
         for number in range(1, count + 1):
+            if self._now() > number * every:
+                continue
             await self._until(number * every)
             if self._clients.stop.is_set():
                 return
-            await self._hit_once(http, "stopped" if number == max(1, (count + 1) // 2) else "killed")
+            stop = not stopped and number >= max(1, (count + 1) // 2)
+            stopped = stopped or stop
+            await self._hit_once(http, "stopped" if stop else "killed")
 
     async def _hit_once(self, http: httpx.AsyncClient, what: str) -> None:
         engine = self._processes.dm_engine()
@@ -224,9 +232,7 @@ def verdicts(record: Record, told: Told, disk: str) -> list[Verdict]:
         Verdict(
             f"the DM is back within {_BACK_WITHIN:.0f} s each time",
             bool(waits) and all(wait is not None and wait <= _BACK_WITHIN for wait in waits) and record.judged_at_end,
-            ", ".join(
-                f"{blow.what}: {'never' if blow.back is None else f'{blow.back:.1f} s'}" for blow in record.blows
-            ),
+            f"{', '.join(map(str, record.blows))}; the server itself took {record.start:.1f} s to start",
         ),
         _memory(record),
         _files(record),
@@ -291,6 +297,7 @@ def as_data(record: Record, told: Told, found: list[Verdict], options: argparse.
         "verdicts": [asdict(verdict) for verdict in found],
         "fates": dict(Counter(f"{answer.fate} ({answer.code})" for _, answer in told.answers)),
         "seconds": {"p50": quantile(seconds, 0.5), "p95": quantile(seconds, 0.95)},
+        "start": record.start,
         "blows": [asdict(blow) for blow in record.blows],
         "rest": [{part: asdict(size) for part, size in sizes.items()} for sizes in record.rest],
         "samples": [
@@ -317,8 +324,10 @@ async def _run(options: argparse.Namespace, flags: list[str]) -> int:
                 raise PermissionError("--full-disk-flag needs the right to mount a tmpfs")
             arguments += [options.full_disk_flag, str(disk.folder / "data")]
         try:
+            begun = time.monotonic()
             async with running(arguments, log=disk.log) as (url, process):
                 chaos = Chaos(url, process, disk, options)
+                chaos.record.start = time.monotonic() - begun
                 await chaos.run()
         finally:
             if disk.folder is not None and disk.log.exists():
