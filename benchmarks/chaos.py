@@ -41,6 +41,9 @@ _BETWEEN_SAMPLES = 10.0
 _WARM_UP = 15.0
 """Seconds of load before the first reading at rest: caches and allocators have then grown to their usual size."""
 
+_REST = 3.0
+"""Seconds in which the connections of clients that have ended are closed."""
+
 _GROWTH = 0.05
 """The share by which memory may grow between the beginning and the end."""
 
@@ -109,7 +112,7 @@ class Chaos:
     async def run(self) -> None:
         """Warm up, let things happen for the time that was asked for, and look at what is left."""
         async with httpx.AsyncClient(timeout=60) as http:
-            await self._warm_up(http)
+            await self._warm_up()
             self.record.rest.append(self._processes.sizes())
             self._clients = Clients(self._url, self._options.seed)
             self._begun = time.monotonic()
@@ -128,14 +131,15 @@ class Chaos:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._clients.stop.wait(), max(0.0, second - self._now()))
 
-    async def _warm_up(self, http: httpx.AsyncClient) -> None:
+    async def _warm_up(self) -> None:
         end = time.monotonic() + _WARM_UP
         number = 0
-        while time.monotonic() < end:
-            asked = [ask(http, self._url, number + each, stream=each % 2 == 0) for each in range(8)]
-            await asyncio.gather(*asked)
-            number += 8
-        await asyncio.sleep(6)  # connections that nobody uses are closed after five seconds
+        async with httpx.AsyncClient(timeout=60) as http:
+            while time.monotonic() < end:
+                asked = [ask(http, self._url, number + each, stream=each % 2 == 0) for each in range(8)]
+                await asyncio.gather(*asked)
+                number += 8
+        await asyncio.sleep(_REST)
 
     async def _sample(self) -> None:
         while not self._clients.stop.is_set():
@@ -208,7 +212,7 @@ class Chaos:
             await asyncio.sleep(1)
         answer = await ask(http, self._url, 1, stream=False)
         self.record.judged_at_end = answer.fate == "complete" and not answer.account.get("judge", {}).get("failed")
-        await asyncio.sleep(6)
+        await asyncio.sleep(_REST)
         self.record.rest.append(self._processes.sizes())
         self._process.terminate()
         with contextlib.suppress(TimeoutError):
