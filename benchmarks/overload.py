@@ -4,7 +4,9 @@
 
 First as many clients as `--drr-max-running` lets in ask without a pause: that is the server's capacity. Then requests
 arrive at random moments (Poisson), `--times` as many a second as were answered then, whatever becomes of those before.
-Then capacity once more: on a machine that others use, too, both are told, and the ratio is to both together. Exit status 1 where those that are let in take more than 1.5 times as long as at capacity (p95), where the others are
+Then capacity once more: on a machine that others use, too, both are told, and the ratio is to both together.
+
+Exit status 1 where those that are let in take more than 1.5 times as long as at capacity (p95), where the others are
 not told 429 within 100 ms (p95), where a request is lost, or where memory grows by more than 5 %.
 """
 
