@@ -41,6 +41,9 @@ _BETWEEN_SAMPLES = 10.0
 _WARM_UP = 15.0
 """Seconds of load before the first reading at rest: caches and allocators have then grown to their usual size."""
 
+_REST = 3.0
+"""Seconds in which the connections of clients that have ended are closed."""
+
 _GROWTH = 0.05
 """The share by which memory may grow between the beginning and the end."""
 
@@ -76,6 +79,8 @@ class Record:
     log_grew: bool = False
     judged_at_end: bool = False
     status: int | None = None
+    start: float = 0.0
+    """Seconds that the server took to start, without anything beside it: a measure of how busy the machine is."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class Chaos:
     async def run(self) -> None:
         """Warm up, let things happen for the time that was asked for, and look at what is left."""
         async with httpx.AsyncClient(timeout=60) as http:
-            await self._warm_up(http)
+            await self._warm_up()
             self.record.rest.append(self._processes.sizes())
             self._clients = Clients(self._url, self._options.seed)
             self._begun = time.monotonic()
@@ -126,14 +131,15 @@ class Chaos:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._clients.stop.wait(), max(0.0, second - self._now()))
 
-    async def _warm_up(self, http: httpx.AsyncClient) -> None:
+    async def _warm_up(self) -> None:
         end = time.monotonic() + _WARM_UP
         number = 0
-        while time.monotonic() < end:
-            asked = [ask(http, self._url, number + each, stream=each % 2 == 0) for each in range(8)]
-            await asyncio.gather(*asked)
-            number += 8
-        await asyncio.sleep(6)  # connections that nobody uses are closed after five seconds
+        async with httpx.AsyncClient(timeout=60) as http:
+            while time.monotonic() < end:
+                asked = [ask(http, self._url, number + each, stream=each % 2 == 0) for each in range(8)]
+                await asyncio.gather(*asked)
+                number += 8
+        await asyncio.sleep(_REST)
 
     async def _sample(self) -> None:
         while not self._clients.stop.is_set():
@@ -155,14 +161,20 @@ class Chaos:
         return 0 if self._disk.folder is None else self._disk.log.stat().st_size
 
     async def _hit(self, http: httpx.AsyncClient) -> None:
-        """Kill the DM's engine again and again; the second time, or the one in the middle, it is only stopped."""
+        """Kill the DM's engine again and again; the one in the middle is only stopped. A blow whose time passes while
+        the DM is still away from the last one is left out."""
         every = self._options.kill_every
         count = int((self._seconds - 1.0) // every)
+        stopped = False
         for number in range(1, count + 1):
+            if self._now() > number * every:
+                continue
             await self._until(number * every)
             if self._clients.stop.is_set():
                 return
-            await self._hit_once(http, "stopped" if number == max(1, (count + 1) // 2) else "killed")
+            stop = not stopped and number >= max(1, (count + 1) // 2)
+            stopped = stopped or stop
+            await self._hit_once(http, "stopped" if stop else "killed")
 
     async def _hit_once(self, http: httpx.AsyncClient, what: str) -> None:
         engine = self._processes.dm_engine()
@@ -200,7 +212,7 @@ class Chaos:
             await asyncio.sleep(1)
         answer = await ask(http, self._url, 1, stream=False)
         self.record.judged_at_end = answer.fate == "complete" and not answer.account.get("judge", {}).get("failed")
-        await asyncio.sleep(6)
+        await asyncio.sleep(_REST)
         self.record.rest.append(self._processes.sizes())
         self._process.terminate()
         with contextlib.suppress(TimeoutError):
@@ -224,9 +236,7 @@ def verdicts(record: Record, told: Told, disk: str) -> list[Verdict]:
         Verdict(
             f"the DM is back within {_BACK_WITHIN:.0f} s each time",
             bool(waits) and all(wait is not None and wait <= _BACK_WITHIN for wait in waits) and record.judged_at_end,
-            ", ".join(
-                f"{blow.what}: {'never' if blow.back is None else f'{blow.back:.1f} s'}" for blow in record.blows
-            ),
+            f"{', '.join(map(str, record.blows))}; the server itself took {record.start:.1f} s to start",
         ),
         _memory(record),
         _files(record),
@@ -291,6 +301,7 @@ def as_data(record: Record, told: Told, found: list[Verdict], options: argparse.
         "verdicts": [asdict(verdict) for verdict in found],
         "fates": dict(Counter(f"{answer.fate} ({answer.code})" for _, answer in told.answers)),
         "seconds": {"p50": quantile(seconds, 0.5), "p95": quantile(seconds, 0.95)},
+        "start": record.start,
         "blows": [asdict(blow) for blow in record.blows],
         "rest": [{part: asdict(size) for part, size in sizes.items()} for sizes in record.rest],
         "samples": [
@@ -317,8 +328,10 @@ async def _run(options: argparse.Namespace, flags: list[str]) -> int:
                 raise PermissionError("--full-disk-flag needs the right to mount a tmpfs")
             arguments += [options.full_disk_flag, str(disk.folder / "data")]
         try:
+            begun = time.monotonic()
             async with running(arguments, log=disk.log) as (url, process):
                 chaos = Chaos(url, process, disk, options)
+                chaos.record.start = time.monotonic() - begun
                 await chaos.run()
         finally:
             if disk.folder is not None and disk.log.exists():

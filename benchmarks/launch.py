@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-_START_SECONDS = 300.0
+_START_SECONDS = 600.0
 _TOLD = 4000
 """Bytes of a failed server's log that are shown."""
 

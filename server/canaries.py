@@ -24,6 +24,7 @@ from server import metrics
 from server.canary_counts import Answered, JudgedStop, count, count_dropped
 from server.schema import DrrRequest
 from server.settings import DmDefaults, Settings
+from server.watchers import Unfinished
 
 logger = logging.getLogger("drr")
 
@@ -112,6 +113,22 @@ class Canary:
         """Nothing is known of it."""
         for name in (self.judge, *(onlooker.name for onlooker in self.watch.onlookers)):
             count_dropped(name, self.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryWatcher:
+    """Tells a canary what its response becomes."""
+
+    canaries: "Canaries"
+    canary: Canary
+
+    def note(self, _: int, event: Event) -> None:
+        """An event of its only choice."""
+        self.canary.note(event)
+
+    def close(self, _: Unfinished | None) -> None:
+        """The client has its response, or has gone."""
+        self.canaries.end(self.canary)
 
 
 def _answered(shown: Transcript, form: ReasoningFormat, end: Finished, tokens: int) -> Answered:

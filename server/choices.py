@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, VllmReasoner, attempt_params
@@ -10,7 +10,7 @@ from drr.judge.scorers.state import StateScorer
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.formats import PlainChain, ReasoningFormat, TurnStart, TurnState
 from drr.loop.onlookers import Watch, WouldStop
-from drr.loop.response import AttemptOutput, Event, LoopSettings, Outcome
+from drr.loop.response import Event, Loop, LoopSettings
 from drr.loop.rethink import RethinkLoop
 from server.plan import ResponsePlan
 from server.runtime import DrrRuntime
@@ -18,20 +18,6 @@ from server.vllm_api import SamplingParams
 
 if TYPE_CHECKING:
     from server.tracing import ResponseSpans
-
-
-class Loop(Protocol):
-    """What makes one choice of a response. `outcome` is its account so far, `outputs` what is kept of each attempt."""
-
-    @property
-    def outcome(self) -> Outcome: ...
-
-    @property
-    def outputs(self) -> list[AttemptOutput]: ...
-
-    def run(self) -> AsyncGenerator[Event, None]:
-        """Its events; Finished is the last."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
-"""Failures that are known before a stream has said anything are HTTP errors, and no error repeats much of a request.
+"""Failures that are known before a stream has said anything are HTTP errors, later ones are its last event; and no
+error repeats much of a request.
 
 vLLM begins a stream with status 200 and only then asks its engine, which may refuse: a grammar that cannot be compiled,
 a token id that the vocabulary does not have. Here the status waits for the first word.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,8 @@ from server.admission.under_way import App, Message, Receive, Send
 from server.endpoints import path_of
 from server.refusals import Refusal, unavailable
 from server.vllm_api import EngineDeadError, create_error_response
+
+logger = logging.getLogger("drr")
 
 _PRELUDE = (b"event: response.created\n", b"event: response.in_progress\n")
 """How events begin that vLLM sends before it has asked its engine."""
@@ -33,7 +37,8 @@ _STATUSES = {"BadRequestError": 400, "invalid_request_error": 400, "NotFoundErro
 
 class EarlyFailures:
     """ASGI middleware. The first event of a stream that tells of a failure, or an exception before the first event,
-    becomes an HTTP error; long errors are shortened; FastAPI's own get the shape of all others."""
+    becomes an HTTP error, a later exception an event; long errors are shortened; FastAPI's own get the shape of all
+    others."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -69,6 +74,7 @@ class _Answer:
                 self._held = [message]
                 return
         if not self._held:
+            self._is_over = message["type"] == "http.response.body" and not message.get("more_body")
             await self._send_on(message)
             return
         self._held.append(message)
@@ -79,15 +85,22 @@ class _Answer:
 
     async def failed(self, error: Exception) -> bool:
         """The application has raised this. Returns whether that could still be told, and was no fault of ours."""
-        if not self._is_stream or not self._held:
+        if not self._is_stream or self._is_over:
             return False
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if isinstance(cause, EngineDeadError):
-            await self._refuse(unavailable("The Reasoner's engine has died; the server is going down."))
-            return True
-        told = create_error_response(cause).error
-        await self._refuse(Refusal(told.code, told.message, kind=told.type, code=told.code, param=told.param))
-        return bool(told.code < 500)
+        refusal, is_ours = _told_of(cause)
+        if self._held:
+            await self._refuse(refusal)
+        else:
+            await self._break_off(refusal)
+        return not is_ours
+
+    async def _break_off(self, refusal: Refusal) -> None:
+        """The stream has begun: its last event says why it ends."""
+        self._is_over = True
+        logger.warning("A stream at %s is broken off: %s", path_of(self._scope), refusal.kind)
+        event = _shortened(refusal).event(path_of(self._scope))
+        await self._send_on({"type": "http.response.body", "body": event, "more_body": False})
 
     async def _begun(self, message: Message) -> None:
         body = message.get("body", b"")
@@ -114,12 +127,21 @@ class _Answer:
 
     async def _let_go(self) -> None:
         held, self._held = self._held, []
+        self._is_over = not held[-1].get("more_body")
         for message in held:
             await self._send_on(message)
 
     async def _refuse(self, refusal: Refusal) -> None:
         self._held, self._is_over = [], True
         await _shortened(refusal).response(path_of(self._scope))(self._scope, self._receive, self._send_on)
+
+
+def _told_of(error: Exception) -> tuple[Refusal, bool]:
+    """What clients are told of an exception, and whether it is a fault of ours."""
+    if isinstance(error, EngineDeadError):
+        return unavailable("The Reasoner's engine has died; the server is going down."), False
+    told = create_error_response(error).error
+    return Refusal(told.code, told.message, kind=told.type, code=told.code, param=told.param), told.code >= 500
 
 
 def _failure_in(event: bytes) -> Refusal | None:

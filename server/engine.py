@@ -7,19 +7,20 @@ stop texts must spare the thinking; all others pass straight to vLLM.
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from drr.engine.vllm_reasoner import Generate
 from drr.loop.policy import StopCause
 from drr.loop.pumps import merged
-from drr.loop.response import Emit, Event, Finished, Outcome, StepReport
+from drr.loop.response import Emit, Event, Finished, Loop, Outcome, StepReport
 from server import grammars, metrics, plain
 from server.admission.branches import BRANCHES
 from server.admission.counting import counted
 from server.admission.shares import USING
 from server.assembler import OutputAssembler
-from server.choices import Choice, ChoiceMaker, Loop
+from server.canaries import CanaryWatcher
+from server.choices import Choice, ChoiceMaker
 from server.early_ends import Exit
 from server.plan import PLAN_KEY, ResponsePlan
 from server.ranks import Ranks
@@ -28,9 +29,10 @@ from server.runtime import DrrRuntime
 from server.schema import DrrRequest
 from server.spared import check_params, shows_spare, without_spare
 from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams
+from server.watchers import Unfinished, Watcher
 
 if TYPE_CHECKING:
-    from server.tracing import ResponseSpans, Tracing
+    from server.tracing import Tracing
 
 
 class ThinkingEngine(AsyncLLM):
@@ -115,19 +117,24 @@ class ThinkingEngine(AsyncLLM):
     ) -> AsyncGenerator[RequestOutput, None]:
         assert self.drr is not None
         admitted: set[str] = set()
-        canaries = self.drr.canaries if plan.settings.canary is not None else None
-        canary = canaries.begin(plan.settings, self.drr.form) if canaries is not None else None
-        ending = Exit(request_id)
-        error: BaseException | None = None
-        spans: list[ResponseSpans] = []
+        watchers = list[Watcher]()
+        canary = None
+        if self.drr.canaries is not None and plan.settings.canary is not None:
+            canary = self.drr.canaries.begin(plan.settings, self.drr.form)
+            watchers.append(CanaryWatcher(self.drr.canaries, canary))
+        spans = None
         if self.tracing is not None:
             spans = self.tracing.begin(plan, params, request_id, len(prompt["prompt_token_ids"]), options)
+            watchers.append(spans)
+        ending = Exit(request_id)
+        error: BaseException | None = None
         try:
             with self._pinned(options) as pinned:
                 generate = self._admitting(admitted)
                 await self._check(generate, params, request_id, pinned)
                 longest = self.model_config.max_model_len
-                maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned, spans)
+                traced = () if spans is None else spans.choices
+                maker = self.maker(self.drr, generate, self.renderer.tokenizer, longest, pinned, traced)
                 if canary is not None:
                     aside = self.maker(self.drr, self._raw, self.renderer.tokenizer, longest, pinned)
                     canary.ask = functools.partial(aside.stopped, plan, prompt, params, f"{request_id}-canary")
@@ -136,9 +143,11 @@ class ThinkingEngine(AsyncLLM):
                 for index in range(params.n):
                     choices.append(maker.choice(plan, prompt, params, request_id, index, watch))
                     await asyncio.sleep(0)  # others are served meanwhile
-                if self.drr.log is not None:
-                    plan.account.logged = self.drr.log.begin(plan, prompt, params, request_id, options, choices)
-                plan.account.running = [functools.partial(_account, choice.loop) for choice in choices]
+                loops = [choice.loop for choice in choices]
+                logged = self.drr.log and self.drr.log.begin(plan, prompt, params, request_id, options, loops)
+                if logged:
+                    watchers.append(logged)
+                plan.account.running = [functools.partial(_account, loop) for loop in loops]
                 assembler = OutputAssembler(
                     request_id,
                     prompt,
@@ -146,13 +155,12 @@ class ThinkingEngine(AsyncLLM):
                     choices[0].first,
                     shows_markers=plan.settings.thinking_in == "content",
                 )
-                async with contextlib.aclosing(merged([choice.loop.run() for choice in choices])) as events:
+                async with contextlib.aclosing(merged([loop.run() for loop in loops])) as events:
                     async for index, event in events:
                         self._note(plan, index, event, ending)
-                        if canary is not None:
-                            canary.note(event)
-                        if spans:
-                            spans[index].note(event)
+                        for watcher in watchers:
+                            watcher.note(index, event)
+                        _forget_what_nobody_reads(plan, event)
                         output = assembler.add(index, event)
                         if output is not None:
                             yield output
@@ -161,11 +169,9 @@ class ThinkingEngine(AsyncLLM):
             raise
         finally:
             self._admitted.difference_update(admitted)
-            if plan.account.logged is not None:
-                plan.account.logged.abort_rest()
-            if canaries is not None and canary is not None:
-                canaries.end(canary)
-            self._note_rest(plan, params.n, ending, error, spans)
+            unfinished = self._note_rest(plan, params.n, ending, error)
+            for watcher in watchers:
+                watcher.close(unfinished)
             ending.close()
 
     async def _check(
@@ -185,37 +191,25 @@ class ThinkingEngine(AsyncLLM):
                     self._watch_drift(event, judged=plan.settings.judge == "dm")
                 plan.account.steps.append((index, event))
             case Finished(outcome):
-                steps = outcome.steps
-                if not plan.settings.judged and plan.settings.report != "steps":
-                    outcome.steps = []
                 if outcome.stop_cause is StopCause.NATURAL and not plan.settings.judged:
                     outcome.stop_cause = plan.settings.unjudged_cause
                 ended = ending.finished(event.finish_reason, outcome.generated_tokens)
                 metrics.observe_outcome(plan.settings.mode, outcome, ended)
                 plan.end(index, outcome, event.finish_reason)
-                if plan.account.logged is not None:
-                    plan.account.logged.end(index, steps, event.finish_reason)
 
     def _note_rest(
-        self,
-        plan: ResponsePlan,
-        choices: int,
-        ending: Exit,
-        error: BaseException | None,
-        spans: "Sequence[ResponseSpans]",
-    ) -> None:
-        """Count the choices that did not come to their end."""
+        self, plan: ResponsePlan, choices: int, ending: Exit, error: BaseException | None
+    ) -> Unfinished | None:
+        """Count the choices that did not come to their end; None where all did."""
         account = plan.account
         missing = [index for index in range(choices) if index not in account.outcomes]
         if not missing:
-            return
+            return None
         outcomes = [account.running[index]() if account.running else Outcome() for index in missing]
         ended = ending.left(error, sum(outcome.generated_tokens for outcome in outcomes))
         for outcome in outcomes:
             metrics.observe_outcome(plan.settings.mode, outcome, ended)
-        for index, outcome in zip(missing, outcomes, strict=True):
-            if spans:
-                spans[index].end(outcome, ended, ending.fault(error))
+        return Unfinished(dict(zip(missing, outcomes, strict=True)), ended, ending.fault(error))
 
     @property
     def _deadline(self) -> float:
@@ -259,6 +253,12 @@ class ThinkingEngine(AsyncLLM):
 
 def _account(loop: Loop) -> Outcome:
     return loop.outcome
+
+
+def _forget_what_nobody_reads(plan: ResponsePlan, event: Event) -> None:
+    """A response that nobody judged tells its steps only where they were asked for."""
+    if isinstance(event, Finished) and not plan.settings.judged and plan.settings.report != "steps":
+        event.outcome.steps = []
 
 
 def _without_plan(params: SamplingParams) -> SamplingParams:

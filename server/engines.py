@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from drr.engine.children import kill_engines
 from drr.engine.devices import engine_on, on_cpu, parse_cpus
 from drr.engine.judging_engine import prepare_to_judge
 from drr.engine.open_prm import start_prm
@@ -102,17 +103,29 @@ def _named(what: str) -> Iterator[None]:
 
 
 async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:
-    """Run all of them at once, each begun when the engine process of the one before is there; the first error is
-    raised when all have ended."""
-    tasks = []
+    """Run all of them at once, each begun when the engine process of the one before is there. Once one has failed, the
+    others are ended and its error is raised: nobody waits for a Reasoner to be told that the DM cannot be started."""
+    tasks = list[asyncio.Task[None]]()
     for start in starts:
         before = len(multiprocessing.active_children())
         tasks.append(asyncio.create_task(asyncio.to_thread(start)))
         while len(multiprocessing.active_children()) == before and not tasks[-1].done():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    for failed in await asyncio.gather(*tasks, return_exceptions=True):
-        if failed is not None:
-            raise failed
+        if _failed(tasks):
+            break
+    ended, going_on = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    first = next(iter(_failed(ended)), None)
+    while going_on:
+        kill_engines()
+        going_on = (await asyncio.wait(going_on, timeout=0.2))[1]
+    if first is not None:
+        _failed(tasks)  # those that were killed have failed, too, and nobody need be told
+        raise first
+
+
+def _failed(tasks: Iterable["asyncio.Task[None]"]) -> list[BaseException]:
+    """The errors of those that have ended with one."""
+    return [error for task in tasks if task.done() and (error := task.exception()) is not None]
 
 
 def _start_reasoner(

@@ -11,10 +11,23 @@ from functools import partial
 from typing import Any
 
 from drr.engine.vllm_reasoner import Generate
-from server.vllm_api import AsyncLLM, RequestOutput, SamplingParams, VLLMValidationError, tokens_input
+from server.vllm_api import (
+    AsyncLLM,
+    RequestOutput,
+    SamplingParams,
+    StructuredOutputsParams,
+    VLLMValidationError,
+    tokens_input,
+)
 
 _COMPILED_LATE = ("outlines", "lm-format-enforcer")
 """Backends that vLLM's check tells little of."""
+
+
+def _is_known_to_compile(outputs: StructuredOutputsParams) -> bool:
+    """Whether what vLLM's check has passed will be compiled. Where it chooses the backend itself (`auto`), the engine
+    keeps to the one that its first such request was given, whatever later ones were checked for."""
+    return outputs._backend not in _COMPILED_LATE and not outputs._backend_was_auto
 
 
 async def check(
@@ -34,7 +47,7 @@ async def check(
         verify()
         return
     await asyncio.to_thread(verify)
-    if whole.structured_outputs._backend not in _COMPILED_LATE:
+    if _is_known_to_compile(whole.structured_outputs):
         return
     one = SamplingParams(max_tokens=1, structured_outputs=whole.structured_outputs, detokenize=False)
     trial = generate(tokens_input([0]), one, f"{request_id}-grammar", **{**options, "reasoning_ended": True})

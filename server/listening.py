@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,12 @@ from server.lifecycle import Lifecycle
 from server.vllm_api import NoSignalServer, SSLCertRefresher, get_uvicorn_log_config
 
 _SECONDS_FOR_HEADERS = 20.0
-"""What a connection may take, from its beginning or since its last response, until a request's headers are there."""
+"""What a connection may take until its first request's headers are there, and a later request from its first byte."""
+
+_SECONDS_BETWEEN_REQUESTS = 75
+"""How long a connection is kept on which no further request comes, unless VLLM_HTTP_TIMEOUT_KEEP_ALIVE says otherwise.
+Longer than clients (httpx: 5 seconds) and most load balancers (60) keep theirs: who gives a connection up first must
+be the one who sends on it, or a request is lost on a connection that is just being closed."""
 
 _MOST_HEADER_BYTES, _MOST_HEADERS = 64 * 1024, 256
 """Of a request, where vLLM's flags do not say."""
@@ -33,6 +39,8 @@ class Connection(HttpToolsProtocol):
     one."""
 
     _patience: asyncio.TimerHandle | None = None
+    _has_begun = False
+    """Whether there is a part of a request whose headers are not complete."""
     _unread = _arrived = 0
     """Bytes of the request line and the headers so far, and all that came since headers are expected."""
 
@@ -46,7 +54,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._unread = 0
+        self._unread, self._has_begun = 0, True
         self._expect_headers()
 
     def on_url(self, url: bytes) -> None:
@@ -60,6 +68,7 @@ class Connection(HttpToolsProtocol):
             self._refuse()
 
     def on_headers_complete(self) -> None:
+        self._has_begun = False
         self._have_headers()
         if self.transport.is_closing():
             return
@@ -77,10 +86,11 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if not self.transport.is_closing():
+        if self._has_begun and not self.transport.is_closing():
             self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
+        self._expect_headers()
         super().data_received(data)
         if self._patience is not None and not self._is_answering:
             self._arrived += len(data)
@@ -193,7 +203,7 @@ def _config(app: FastAPI, args: argparse.Namespace) -> uvicorn.Config:
         port=args.port,
         log_level=args.uvicorn_log_level,
         access_log=not args.disable_uvicorn_access_log,
-        timeout_keep_alive=5,
+        timeout_keep_alive=int(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", _SECONDS_BETWEEN_REQUESTS)),
         ssl_keyfile=args.ssl_keyfile,
         ssl_certfile=args.ssl_certfile,
         ssl_ca_certs=args.ssl_ca_certs,

@@ -2,15 +2,12 @@
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from drr.loop.formats import Part
 from drr.loop.policy import StopCause
 from drr.loop.response import Emit, Outcome, StepReport
 from server.settings import Settings
-
-if TYPE_CHECKING:
-    from server.decisions.log import LoggedResponse
 
 PLAN_KEY = "drr"
 """Where a request's plan travels: `vllm_xargs[PLAN_KEY]`, then `SamplingParams.extra_args[PLAN_KEY]`."""
@@ -44,8 +41,7 @@ class ResponseAccount:
 
     `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
     next. `steps` wait to be shown. `cut` are the choices that a limit cut off. `running` gives every choice's account
-    so far. `stream` is the engine's generator, to be closed with the response. `logged` takes what is decided into the
-    log.
+    so far. `stream` is the engine's generator, to be closed with the response.
     """
 
     current: Part = Part.ANSWER
@@ -58,7 +54,6 @@ class ResponseAccount:
     told: dict[int, Told] = field(default_factory=dict)
     parsed: int = 0
     stream: AsyncGenerator[Any, None] | None = None
-    logged: "LoggedResponse | None" = None
 
     def of(self, choice: int) -> Told:
         """What has been handed on of this choice."""

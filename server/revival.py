@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -45,17 +46,19 @@ class Reviver:
         """Until cancelled."""
         while True:
             begun = asyncio.get_running_loop().time()
-            pulse = self._pulses["dm"]
-            beating = asyncio.create_task(pulse.beat())
-            try:
-                while not self._dm.dead and pulse.state == "ok":  # noqa: ASYNC110  # nobody is told
-                    await asyncio.sleep(_BETWEEN_LOOKS)
-            finally:
-                beating.cancel()
+            await self._until_it_fails()
             if asyncio.get_running_loop().time() - begun > _LASTS:
                 self._wait = _FIRST_WAIT
             await self._revive()
-            self._take_pulse()
+
+    async def _until_it_fails(self) -> None:
+        pulse = self._pulses["dm"]
+        beating = asyncio.create_task(pulse.beat())
+        try:
+            while not self._dm.dead and pulse.state == "ok":  # noqa: ASYNC110  # nobody is told
+                await asyncio.sleep(_BETWEEN_LOOKS)
+        finally:
+            beating.cancel()
 
     async def _revive(self) -> None:
         metrics.DM_UP.set(0)
@@ -71,6 +74,7 @@ class Reviver:
                 logger.warning("The DM's engine could not be started: %r", error)
                 continue
             self._runtime.scorers["dm"] = self._dm.scorer
+            self._forget_the_old_one()
             metrics.DM_RESTARTS.labels("started").inc()
             metrics.DM_UP.set(1)
             logger.warning("The DM's engine is back.")
@@ -87,6 +91,13 @@ class Reviver:
         finally:
             if self.starting.done():
                 self.starting = None
+
+    def _forget_the_old_one(self) -> None:
+        """Have the old engine's sockets and threads go at once. The errors that it ended requests with refer to it in
+        circles, which Python would not look for soon. A look takes milliseconds: vLLM has frozen what was there when
+        the server began."""
+        self._take_pulse()
+        gc.collect()
 
     async def _end(self) -> None:
         """End what is left of the old engine, a hanging process included."""

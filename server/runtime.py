@@ -1,7 +1,6 @@
 """What the loop needs of a server beside a request."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from drr.engine.state_ids import StateIds
 from drr.judge.drift import DriftWatch
@@ -9,11 +8,9 @@ from drr.loop.formats import ReasoningFormat
 from drr.loop.scoring import Scorer
 from drr.loop.steps import StepRule
 from server.canaries import Canaries
+from server.decisions.log import DecisionLog
 from server.promise import Surroundings
 from server.settings import Defaults
-
-if TYPE_CHECKING:
-    from server.decisions.log import DecisionLog
 
 
 @dataclass(slots=True)
@@ -30,6 +27,6 @@ class DrrRuntime:
     tool_texts: tuple[str, ...] = ()
     around: Surroundings = field(default_factory=lambda: Surroundings({}))
     state_ids: StateIds | None = None
-    log: "DecisionLog | None" = None
+    log: DecisionLog | None = None
     canaries: Canaries | None = None
     """None where no share of the responses thinks in full."""

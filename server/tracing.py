@@ -9,6 +9,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from opentelemetry import trace
@@ -25,6 +26,7 @@ from server.early_ends import broken_off
 from server.metrics import Ended
 from server.plan import ResponsePlan
 from server.vllm_api import RequestOutput, SamplingParams
+from server.watchers import Unfinished
 
 _MOST_PROBES = 32
 """Probes of an attempt that have spans of their own; some scorers ask at every boundary."""
@@ -55,7 +57,7 @@ class Tracing:
         request_id: str,
         prompt_tokens: int,
         options: Mapping[str, Any],
-    ) -> list["ResponseSpans"]:
+    ) -> "RequestSpans":
         """Begin the spans of a request's responses, one for each of its choices; `options` are those of
         AsyncLLM.generate."""
         adapter = options.get("lora_request")
@@ -80,7 +82,24 @@ class Tracing:
             span = self._tracer.start_span(f"chat {model}", parent, SpanKind.SERVER, own)
             return ResponseSpans(self._tracer, span)
 
-        return [response(index) for index in range(params.n)]
+        return RequestSpans([response(index) for index in range(params.n)])
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpans:
+    """The spans of a request's responses, by choice."""
+
+    choices: "list[ResponseSpans]"
+
+    def note(self, index: int, event: Event) -> None:
+        """An event of choice `index`."""
+        self.choices[index].note(event)
+
+    def close(self, unfinished: Unfinished | None) -> None:
+        """The request is over."""
+        if unfinished is not None:
+            for index, outcome in unfinished.outcomes.items():
+                self.choices[index].end(outcome, unfinished.ended, unfinished.fault)
 
 
 class ResponseSpans:

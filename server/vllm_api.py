@@ -28,7 +28,7 @@ from vllm.logger import configure_logging_from_args
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.parser.abstract_parser import Parser
 from vllm.parser.parser_manager import ParserManager
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -69,6 +69,7 @@ __all__ = [
     "ResponsesResponse",
     "SSLCertRefresher",
     "SamplingParams",
+    "StructuredOutputsParams",
     "UsageContext",
     "UsageInfo",
     "VLLMClientError",

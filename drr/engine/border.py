@@ -65,6 +65,7 @@ TOUCHED: tuple[Touch, ...] = (
     Touch("vllm.envs:VLLM_USE_EXPERIMENTAL_PARSER_CONTEXT", "an environment variable: vLLM then parses turns itself"),
     Touch("vllm.sampling_params:SamplingParams.verify", "called before the thinking"),
     Touch("vllm.sampling_params:StructuredOutputsParams._backend", "which backend will compile a grammar"),
+    Touch("vllm.sampling_params:StructuredOutputsParams._backend_was_auto", "whether vLLM chose it by itself"),
     # Engines
     Touch(
         f"{_ENGINE}.generate(prompt, sampling_params, request_id, /, data_parallel_rank, reasoning_ended,"

@@ -1,7 +1,9 @@
 """The data of one response: what governs it, what happens in it, what it amounts to."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 from drr.loop.formats import Part, ReasoningFormat
 from drr.loop.policy import PolicySettings, Score, StopCause, Verdict
@@ -230,3 +232,17 @@ class Finished:
 
 
 Event = Emit | StepReport | Accepted | Rejected | Finished
+
+
+class Loop(Protocol):
+    """What makes one choice of a response. `outcome` is its account so far, `outputs` what is kept of each attempt."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    @property
+    def outputs(self) -> list[AttemptOutput]: ...
+
+    def run(self) -> AsyncGenerator[Event, None]:
+        """Its events; Finished is the last."""
+        ...

@@ -25,6 +25,9 @@ ABORT = "drr.abort"
 _CLOSED = "the handler is closed"
 """uvloop's word of a connection that its client has just reset, before uvicorn knows."""
 
+_SECONDS_TO_KNOW = 1.0
+"""What uvicorn may take to hear of that."""
+
 _SECONDS_TO_END = 5.0
 """What an application that was told that its client left may take before it is cancelled."""
 
@@ -127,9 +130,18 @@ class Exchange:
         except RuntimeError as error:
             if _CLOSED not in str(error):
                 raise
+            await self._gone()
         finally:
             self.sending_since = None
         self._complete = self._complete or is_last
+
+    async def _gone(self) -> None:
+        """Wait until uvicorn knows, too, that the client has gone: it logs a response as never completed that ends
+        before."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SECONDS_TO_KNOW):
+                while (await self._receive_more())["type"] != "http.disconnect":
+                    pass
 
     async def _end(self) -> None:
         """Say why the response ends here, where that can still be said; else drop the connection."""

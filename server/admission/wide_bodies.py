@@ -1,7 +1,9 @@
 """Bodies that hold more than any request needs of something that costs the server time for each: messages, parts of
-their content, tools, stop texts. Such a list of a megabyte would keep the event loop busy for a minute."""
+their content, tools, stop texts. Such a list of a megabyte would keep the event loop busy for a minute. And stop texts
+with half of a surrogate pair, which no engine can compare with anything: vLLM answers them with HTTP 500."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,9 @@ _SMALL = 16 << 10
 
 _MOST_STOPS = 1_000
 """Texts that every token's text is compared with."""
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How JSON says one; whole pairs are found, too."""
 
 _STOPS = ("stop", "stop_sequences", "bad_words")
 _CONVERSATIONS = ("messages", "input")
@@ -48,7 +53,7 @@ class WideBodies:
         await self._app(scope, replayed, send)
 
     def _refusal(self, body: bytes) -> Refusal | None:
-        if len(body) < _SMALL:
+        if len(body) < _SMALL and _SURROGATE.search(body) is None:
             return None
         try:
             parsed = json.loads(body)
@@ -60,7 +65,14 @@ class WideBodies:
             most = _MOST_STOPS if field in _STOPS else self._most
             if isinstance(value, list) and _entries(field, value) > most:
                 return bad_request(field[:_SMALL], f"has more than {most:,} entries")
+            if field in _STOPS and _has_half_a_character(value):
+                return bad_request(field, "must be Unicode, without lone surrogates")
         return None
+
+
+def _has_half_a_character(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return any("\ud800" <= character <= "\udfff" for text in texts if isinstance(text, str) for character in text)
 
 
 def _entries(field: str, values: list[Any]) -> int:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-from drr.loop.response import StepReport
-from server.choices import Choice
+from drr.loop.response import Event, Finished, Loop
 from server.decisions.rows import Ended, LogIdentity, Request, Row, row_of
 from server.plan import ResponsePlan
 from server.vllm_api import SamplingParams
+from server.watchers import Unfinished
 
 _STEP_BYTES, _TOKEN_BYTES, _PROMPT_TOKEN_BYTES = 512, 256, 40
 """About what a boundary, a token and a token of the prompt take in memory."""
@@ -42,13 +42,13 @@ class DecisionLog:
         params: SamplingParams,
         request_id: str,
         options: Mapping[str, Any],
-        choices: Sequence[Choice],
+        loops: Sequence[Loop],
     ) -> "LoggedResponse | None":
         """A response that will be logged; None for one that will not. One draw decides about all choices of a request,
-        and no client has a say in it."""
+        and no client has a say in it. `loops` make its choices."""
         if not plan.question or random.random() >= self.share:
             return None
-        return LoggedResponse(self, Request(request_id, plan, prompt, params, options), choices)
+        return LoggedResponse(self, Request(request_id, plan, prompt, params, options), loops)
 
 
 @dataclass(slots=True)
@@ -57,21 +57,26 @@ class LoggedResponse:
 
     log: DecisionLog
     request: Request
-    choices: Sequence[Choice]
+    loops: Sequence[Loop]
     _ended: set[int] = field(default_factory=set)
 
-    def end(self, index: int, steps: Sequence[StepReport], finish_reason: str | None) -> None:
+    def note(self, index: int, event: Event) -> None:
+        """An event of a choice."""
+        if isinstance(event, Finished):
+            self._end(index, event.finish_reason)
+
+    def close(self, unfinished: Unfinished | None) -> None:
+        """What has not ended by now was aborted."""
+        for index in range(len(self.loops)):
+            if index not in self._ended:
+                self._end(index, None)
+
+    def _end(self, index: int, finish_reason: str | None) -> None:
         """A choice is complete, or was aborted (no `finish_reason`). What will be written is what it is now."""
         self._ended.add(index)
-        log, loop = self.log, self.choices[index].loop
-        outputs = loop.outputs if log.text else []
-        ended = Ended(index, time.time(), loop.outcome, tuple(steps), finish_reason, outputs)
+        log, loop = self.log, self.loops[index]
+        outputs, steps = loop.outputs if log.text else [], tuple(loop.outcome.steps)
+        ended = Ended(index, time.time(), loop.outcome, steps, finish_reason, outputs)
         size = _STEP_BYTES * len(steps) + _TOKEN_BYTES * ended.outcome.generated_tokens
         size += _PROMPT_TOKEN_BYTES * len(self.request.prompt_ids)
         log.writer.submit(partial(row_of, log.identity, self.request, ended, text=log.text), size)
-
-    def abort_rest(self) -> None:
-        """What has not ended by now never will."""
-        for index, choice in enumerate(self.choices):
-            if index not in self._ended:
-                self.end(index, choice.loop.outcome.steps, None)

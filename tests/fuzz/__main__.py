@@ -63,11 +63,10 @@ class Findings:
         replies = [reply for chunk in self.chunks.values() for reply in chunk]
         statuses = Counter(reply.status for reply in replies)
         wrong = [reply for reply in replies if reply.wrong]
-        late = sum(reply.late > 0 for reply in replies)
         faults = [text for run in self.documents.values() for own in run.values() for text in own]
         lines = [
             f"{len(replies)} malformed requests: {dict(Counter(reply.kind for reply in replies).most_common())}",
-            f"statuses (0: none): {dict(sorted(statuses.items()))}; {late} refused only inside a stream",
+            f"statuses (0: none): {dict(sorted(statuses.items()))}",
             f"longest: {max((reply.seconds for reply in replies), default=0.0):.1f} s",
             f"malformed requests answered wrongly: {len(wrong)}",
             f"seeds of the document: {len(self.documents)}; its requests answered wrongly: {len(faults)}",

@@ -19,14 +19,12 @@ _PATIENCE = 1.0
 
 @dataclass
 class Reply:
-    """What came back. `status` is 0 where nothing did; `late` tells of an error that came inside a stream, after 200.
-    `wrong` is what must not be, one sentence each."""
+    """What came back. `status` is 0 where nothing did. `wrong` is what must not be, one sentence each."""
 
     number: int
     kind: str
     status: int = 0
     seconds: float = 0.0
-    late: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -120,6 +118,7 @@ def _judge_json(reply: Reply, body: bytes) -> None:
 
 
 def _judge_stream(reply: Reply, body: bytes) -> None:
+    """A server that lives has no error to tell of inside a stream: what is wrong with a request is known before 200."""
     for line in re.findall(rb"^data: (.*)$", body, re.MULTILINE):
         if line.strip() == b"[DONE]":
             continue
@@ -128,25 +127,15 @@ def _judge_stream(reply: Reply, body: bytes) -> None:
         except ValueError as error:
             reply.wrong.append(f"an event that is not JSON ({error}): {line[:200]!r}")
             return
-        code = _error_code(event)
-        if code is None:
-            continue
-        reply.late = code
-        if code >= 500 or code < 400:
+        if _is_error(event):
             reply.wrong.append(f"an error in a stream: {line[:300]!r}")
 
 
-def _error_code(event: Any) -> int | None:
-    """The status of an error that an event tells of, as far as it has one (0 where not); None where there is none."""
+def _is_error(event: Any) -> bool:
+    """Whether an event tells of an error: OpenAI's shapes (chunks and the events of Responses), or Anthropic's."""
     if not isinstance(event, dict):
-        return None
-    error = event.get("error") or (event if event.get("type") == "error" else None)
-    if not error:
-        return None
-    code = error.get("code") if isinstance(error, dict) else None
-    if isinstance(error, dict) and error.get("type") == "invalid_request_error":
-        return 400
-    return int(code) if isinstance(code, int) or str(code).isdecimal() else 0
+        return False
+    return bool(event.get("error")) or event.get("type") in ("error", "response.failed")
 
 
 def _says_why(told: Any) -> bool:

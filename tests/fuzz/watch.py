@@ -18,6 +18,7 @@ _VLLMS_OWN = {
     r"Error in create_messages|Error during generation|Error in completion stream generator": (
         "vLLM logs a client's 400 with its traceback"
     ),
+    r"Failed to compile grammar": "vLLM's engine logs a client's bad grammar with its traceback",
     r"Grammar error": "vLLM logs the refusal of a stream's grammar with its traceback, on /v1/completions as well",
 }
 """What vLLM logs as an error without one, by its words."""

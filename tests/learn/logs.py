@@ -9,7 +9,7 @@ from vllm.sampling_params import SamplingParams
 from drr.decisions.files import write_file
 from drr.decisions.schema import Row, one_row
 from drr.loop.reasoner import user_prompt
-from drr.loop.response import Emit, Finished
+from drr.loop.response import Emit
 from drr.loop.rule import Rule
 from drr.loop.steps import StepRule
 from server.choices import ChoiceMaker
@@ -64,7 +64,7 @@ async def served(
     prompt = {"prompt_token_ids": user_prompt(TOKENIZER, question)}
     maker = ChoiceMaker(runtime, engine.generate, TOKENIZER, MAX_MODEL_LEN, {})
     choice = maker.choice(plan, prompt, params, f"chatcmpl-{number}", 0)
-    logged = log.begin(plan, prompt, params, f"chatcmpl-{number}", {}, [choice])
+    logged = log.begin(plan, prompt, params, f"chatcmpl-{number}", {}, [choice.loop])
     assert logged is not None
     events, seen = choice.loop.run(), 0
     try:
@@ -72,13 +72,12 @@ async def served(
             seen += 1
             if isinstance(event, Emit):
                 plan.tell(0, event)
-            if isinstance(event, Finished):
-                logged.end(0, event.outcome.steps, event.finish_reason)
+            logged.note(0, event)
             if cut_after is not None and seen >= cut_after:
                 break
     finally:
         await events.aclose()
-        logged.abort_rest()
+        logged.close(None)
     (row,) = rows.rows
     return row
 

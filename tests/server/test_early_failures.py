@@ -74,8 +74,44 @@ async def test_what_has_begun_goes_on() -> None:
     assert client.status == 200
     assert client.text == words + data(ERROR) + "data: [DONE]\n\n"
     assert (await answer(app_of())).status == 200
-    with pytest.raises(RuntimeError):
-        await answer(app_of(words, VLLMValidationError("late")))
+
+
+@pytest.mark.parametrize(
+    ("path", "ends"),
+    [("/v1/chat/completions", "data: [DONE]\n\n"), ("/v1/messages", "}\n\n"), ("/v1/responses", "}\n\n")],
+)
+async def test_a_stream_that_fails_later_says_so_and_ends(path: str, ends: str) -> None:
+    words = data({"choices": [{"delta": {"content": "a"}}]})
+    for error, said in ((VLLMValidationError("too late"), "too late"), (EngineDeadError(), "has died")):
+        client = await answer(app_of(words, error), path)
+        assert (client.status, client.complete) == (200, True)
+        event = client.text.removeprefix(words)
+        assert '"error"' in event
+        assert said in event
+        assert event.endswith(ends)
+    client = Client(app_of(words, KeyError("ours")), path=path)
+    with pytest.raises(KeyError):
+        await client.done()
+    assert client.complete
+    assert client.text.endswith(ends)
+
+
+async def test_a_stream_that_has_ended_says_no_more() -> None:
+    class EndsThenFails:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            await self.app(scope, receive, send)
+            raise VLLMValidationError("behind the end")
+
+    for events in ((), (data({}), data({}))):
+        app = app_of(*events)
+        app.user_middleware.append(Middleware(EndsThenFails))
+        client = Client(app, path="/v1/chat/completions")
+        with pytest.raises(VLLMValidationError):
+            await client.done()
+        assert client.text == "".join(events)
 
 
 async def test_an_engine_that_is_gone_is_503_and_a_fault_of_ours_is_told_to_the_log() -> None:

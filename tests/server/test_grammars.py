@@ -32,7 +32,9 @@ class Compiling(Requests):
             yield output
 
 
-def engine_that(compiles: bool, backend: str, monkeypatch: pytest.MonkeyPatch) -> tuple[ThinkingEngine, Compiling]:
+def engine_that(
+    compiles: bool, backend: str, monkeypatch: pytest.MonkeyPatch, *, auto: bool = False
+) -> tuple[ThinkingEngine, Compiling]:
     requests = Compiling(compiles=compiles)
     engine = engine_with(requests, monkeypatch)
     monkeypatch.setattr(BareEngine, "_check", ThinkingEngine._check)
@@ -46,7 +48,7 @@ def engine_that(compiles: bool, backend: str, monkeypatch: pytest.MonkeyPatch) -
         if self.temperature == 2.0:
             raise VLLMValidationError("too hot", parameter="temperature")
         if self.structured_outputs is not None:
-            self.structured_outputs._backend = backend
+            self.structured_outputs._backend, self.structured_outputs._backend_was_auto = backend, auto
 
     monkeypatch.setattr(SamplingParams, "verify", verify)
     return engine, requests
@@ -67,11 +69,20 @@ async def test_what_the_engine_cannot_compile_is_refused_before_the_thinking(mon
     assert engine._admitted == set()
 
 
-@pytest.mark.parametrize(("backend", "trials"), [("outlines", 1), ("lm-format-enforcer", 1), ("xgrammar", 0)])
+@pytest.mark.parametrize(
+    ("backend", "auto", "trials"),
+    [
+        ("outlines", False, 1),
+        ("lm-format-enforcer", False, 1),
+        ("xgrammar", False, 0),
+        ("guidance", True, 1),
+        ("xgrammar", True, 1),
+    ],
+)
 async def test_the_engine_is_asked_where_nothing_else_can_tell(
-    backend: str, trials: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, auto: bool, trials: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, requests = engine_that(True, backend, monkeypatch)
+    engine, requests = engine_that(True, backend, monkeypatch, auto=auto)
     assert await answered(engine, structured_outputs=StructuredOutputsParams(regex="a"))
     asked = [request_id for _, _, request_id in requests.seen]
     assert len([request_id for request_id in asked if request_id.endswith("-grammar")]) == trials

@@ -227,6 +227,36 @@ async def test_a_connection_that_says_nothing_after_its_response_is_dropped(monk
         writer.close()
 
 
+async def test_a_connection_waits_longer_for_its_next_request_than_for_headers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_FOR_HEADERS", 0.1)
+    async with running() as server:
+        server.may_end.set()
+        reader, writer = await asyncio.open_connection(*server.address)
+        for _ in range(2):
+            writer.write(REQUEST)
+            await reader.readuntil(b"done")
+            await asyncio.sleep(0.5)
+        writer.write(REQUEST[:9])
+        assert await read_all(reader) == b"", "half a request is not waited for so long"
+        writer.close()
+
+
+@pytest.mark.parametrize(("usual", "named"), [(1, None), (75, "1")])
+async def test_a_connection_without_a_next_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch, usual: int, named: str | None
+) -> None:
+    monkeypatch.setattr(listening, "_SECONDS_BETWEEN_REQUESTS", usual)
+    if named is not None:
+        monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", named)
+    async with running() as server:
+        server.may_end.set()
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST)
+        await reader.readuntil(b"done")
+        assert await read_all(reader) == b""
+        writer.close()
+
+
 async def test_the_beginning_of_a_next_request_ends_no_response(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listening, "_SECONDS_FOR_HEADERS", 0.2)
     async with running() as server:

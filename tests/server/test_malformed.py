@@ -41,6 +41,29 @@ def test_half_a_character_is_a_bad_request_by_name(server: Server) -> None:
     assert (response.status_code, response.json()["error"]["param"]) == (400, "request_id")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_text_with_half_a_character_is_a_bad_request(server: Server, stream: bool) -> None:
+    for path, field in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
+        body = json.dumps({"model": MODEL, field: MESSAGES, "stream": stream, "stop": "\ud800"})
+        response = httpx.post(
+            f"{server.url}{path}", content=body, headers={"content-type": "application/json"}, timeout=60
+        )
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "stop")
+
+
+@pytest.mark.parametrize("regex", ["\\", "a{2,1}", "(?=a)b"])
+async def test_an_expression_that_the_engine_cannot_compile_breaks_no_stream(server: Server, regex: str) -> None:
+    """vLLM checks it for another backend than the one that its engine has begun with, and will use."""
+    fields = {"model": MODEL, "messages": MESSAGES, "structured_outputs": {"regex": "a"}, "max_tokens": 60}
+    async with httpx.AsyncClient(timeout=60) as http:
+        assert (await http.post(f"{server.url}/v1/chat/completions", json=fields)).status_code == 200
+    for path, field in (("/v1/chat/completions", "messages"), ("/v1/responses", "input")):
+        body = {"model": MODEL, field: MESSAGES, "stream": True, "structured_outputs": {"regex": regex}}
+        reply = await send(server.url, Malformed(0, "fields", request(path, json.dumps(body).encode())), 60)
+        assert reply.wrong == []
+        assert reply.status in (200, 400)
+
+
 def test_an_endpoint_that_the_model_does_not_have_is_not_found(server: Server) -> None:
     asked = {"model": MODEL, "state": "It rains.", "questions": {"wet": {"type": "noun", "choices": ["a", "b"]}}}
     response = httpx.post(f"{server.url}/v1/systemone", json=asked, timeout=60)

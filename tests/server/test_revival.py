@@ -1,7 +1,9 @@
 """How long a DM's engine that dies is waited for: longer each time, unless it has run for a while."""
 
 import asyncio
+import gc
 import time
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,3 +78,26 @@ async def test_an_engine_that_dies_again_and_again_is_waited_for_longer(monkeypa
 async def test_one_that_has_run_for_a_while_is_started_as_soon_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     _, second, after_long = await waits(monkeypatch, [0.01, 0.01, 0.3])
     assert after_long < second
+
+
+async def test_nothing_is_left_of_an_engine_once_another_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revival, "_BETWEEN_LOOKS", 0.005)
+    monkeypatch.setattr(revival, "_FIRST_WAIT", 0.01)
+    dm, pulses = Dm(), dict[str, Any]()
+    assert dm.engine is not None
+    refused: Any = RuntimeError("the engine is gone")
+    refused.engine, refused.itself = dm.engine, refused  # as errors do, by their tracebacks
+    old = weakref.ref(dm.engine)
+    dm.engine.errored = True
+    reviver = Reviver(dm, SimpleNamespace(scorers={}), pulses)  # type: ignore[arg-type]
+    del refused
+    gc.disable()
+    try:
+        watching = asyncio.create_task(reviver.watch())
+        async with asyncio.timeout(10):
+            while not reviver._runtime.scorers or old() is not None:  # noqa: ASYNC110  # nobody is told
+                await asyncio.sleep(0.005)
+    finally:
+        gc.enable()
+        watching.cancel()
+    assert pulses["dm"].state == "ok"

@@ -342,19 +342,25 @@ async def test_who_resets_the_connection_while_it_is_answered_is_no_error() -> N
     app = Answering()
     app.may_end.set()
     for said, is_error in (("unable to perform operation; the handler is closed", False), ("something else", True)):
+        gone = asyncio.Event()
+        told = list[str]()
 
-        async def closed(message: object, said: str = said) -> None:
+        async def closed(message: object, said: str = said, gone: asyncio.Event = gone) -> None:
+            gone.set()
             raise RuntimeError(said)
 
-        async def blocked() -> dict[str, object]:
-            await asyncio.Event().wait()
-            return {}
+        async def leaves(gone: asyncio.Event = gone, told: list[str] = told) -> dict[str, object]:
+            await gone.wait()
+            await asyncio.sleep(0.05)
+            told.append("left")
+            return {"type": "http.disconnect"}
 
         scope = {"type": "http", "path": "/v1/chat/completions", "root_path": "", "headers": []}
         body = {"type": "http.request", "body": b"{}", "more_body": False}
-        exchange = Exchange(app, scope, blocked, closed, [body], 0.0)
+        exchange = Exchange(app, scope, leaves, closed, [body], 0.0)
         if is_error:
             with pytest.raises(RuntimeError, match=said):
                 await exchange.run()
         else:
             await exchange.run()
+            assert told, "uvicorn, which calls it an error where a response ends before, has heard of it"

@@ -68,3 +68,24 @@ async def test_what_is_no_json_is_left_to_others() -> None:
     for body in (b"x" * 20_000, b"[" * 20_000):
         assert (await Client(WideBodies(app, 1), chunks=[body[:9], body[9:]]).done()).status == 200
     assert app.bodies == [b"x" * 20_000, b"[" * 20_000]
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"stop": "\ud800"}, "stop"),
+        ({"messages": [MESSAGE], "stop": ["a", "b\udfff"]}, "stop"),
+        ({"stop_sequences": ["\udc00\ud800"]}, "stop_sequences"),
+        ({"bad_words": ["\ud83d"]}, "bad_words"),
+    ],
+)
+async def test_stop_texts_with_half_a_character_are_refused(body: Any, param: str) -> None:
+    client, app = await sent(body)
+    assert (client.status, client.error["param"], app.begun) == (400, param, 0)
+    assert "surrogates" in client.error["message"]
+
+
+async def test_whole_characters_pass() -> None:
+    for stop in ("\N{PILE OF POO}", ["a", "é"], [7, None], None):
+        _, app = await sent({"messages": [{"role": "user", "content": "\ud800"}], "stop": stop})
+        assert app.begun == 1
