@@ -35,8 +35,8 @@ class Shape:
 
 
 POISSON = Shape()
-CONVERSATION = Shape(gap_cv=1.03, minute_cv=0.22, persistence=0.83)
-CODING = Shape(gap_cv=7.23, minute_cv=1.04, persistence=0.15)
+CONVERSATION = Shape(gap_cv=1.03, minute_cv=0.21, persistence=0.85)
+CODING = Shape(gap_cv=7.3, minute_cv=1.04, persistence=0.16)
 
 SHAPES = {"poisson": POISSON, "conversation": CONVERSATION, "coding": CODING}
 

@@ -18,8 +18,8 @@ from benchmarks.fleet.work import Request
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a replica takes: sequences at once, requests that wait (None: any number; more are refused, HTTP 429), tokens
-    of KV cache (None: no limit), and conversations whose prefix it keeps.
+    """What a replica takes: sequences at once, requests that wait (more are refused, HTTP 429; None: any number),
+    tokens of KV cache (None: no limit), and conversations whose prefix it keeps.
 
     A sequence reserves its cache for its whole length when it is admitted; vLLM reserves as it goes and sets sequences
     aside where that fails, so this is the careful side."""
