@@ -69,7 +69,7 @@ def at_rate(times: ServiceTimes, lengths: Lengths, rate: float, running: int) ->
     without end.
 
     A sequence finds those that are there in the mean and is one more itself: its steps have a batch of one more than
-    the mean over time.
+    the mean over time. The p95 is still that of the lengths: that batches vary comes on top.
     """
     if carried(times, lengths, running).requests_per_second < rate:
         return None

@@ -58,4 +58,5 @@ def test_the_simulation_agrees_where_nothing_queues(share: float) -> None:
     found = figures(made, fleet, seconds, Goal())
     assert found.present + rate * times.request == pytest.approx(predicted.batch, rel=0.12)
     assert found.e2e_mean == pytest.approx(predicted.e2e_mean, rel=0.12)
-    assert found.e2e_p95 == pytest.approx(predicted.e2e_p95, rel=0.15)
+    # The model's p95 is that of the lengths alone; that batches vary comes on top.
+    assert predicted.e2e_p95 < found.e2e_p95 < 1.3 * predicted.e2e_p95
