@@ -46,9 +46,11 @@ async def measure(options: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
     flags = ["--drr-max-running", str(limits.running), "--drr-max-waiting", str(limits.waiting)]
     async with running(["--disable-uvicorn-access-log", *flags]) as (url, process):
         bench = Bench(url, reference.MODEL_NAME, process.pid, questions, limits, options.seconds)
+        tell = partial(Console(stderr=True, highlight=False).log, log_locals=False)
+        tell("warm-up")
         await drive(bench.target("auto"), bench.prompts(900_000, _WARM_UP), Load(clients=4, seconds=60))
         for number in range(options.rounds):
-            yield await one_round(bench, number + options.first)
+            yield await one_round(bench, number + options.first, tell)
 
 
 async def _record(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.routing import round_robin
 from benchmarks.fleet.service import ServiceTimes
 from benchmarks.fleet.simulation import Goal, figures, simulate
-from benchmarks.fleet.work import Request, Work
+from benchmarks.fleet.work import STOPPED, Request, Work
 from benchmarks.load_client import Load, Run, Sample, Target, drive, stolen_share
 from benchmarks.server_processes import metric
 
@@ -33,7 +33,10 @@ HELD_OUT_CLIENTS = 8
 RATES = (0.4, 0.8, 1.4)
 """The held-out rates, as shares of what the constants say that the server carries."""
 
-_EQUAL, _PROMPT_PROBES, _STOPS = 48, 8, 10
+_EQUAL, _PROMPT_PROBES, _STOPS = 48, 6, 10
+_LONGEST = 384
+"""Tokens that a held-out answer may have: the few longest of all would take as long as the rest of the run."""
+
 _GOOD_QUANTILE, _TTFT_SHARE = 80, 0.25
 _DRAWS = 20
 _WHOLE = 3600.0
@@ -63,21 +66,26 @@ class Bench:
         ]
 
 
-async def one_round(bench: Bench, number: int) -> dict[str, Any]:
-    """Everything that is measured and predicted in one round, as plain data."""
+async def one_round(bench: Bench, number: int, told: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that is measured and predicted in one round, as plain data. `told` hears what is begun."""
     begin = number * 100_000
     watch = Watch(bench.pid)
     async with httpx.AsyncClient(base_url=bench.url, timeout=300) as http:
+        told("prompts")
         prefill, prompt = await _prefill(http, bench, begin)
+        told("equal lengths")
         request_runs = {name: await _equal(bench, name, begin) for name in ("full", "judged")}
+        told("stops")
         stopped = await _stops(http, bench, begin + 20_000)
         times = {name: _times(runs, prefill, prompt) for name, runs in request_runs.items()}
         restart = _restart(stopped, times["judged"])
         times["judged"] = ServiceTimes(times["judged"].steps, prefill, times["judged"].request, restart)
-        share = sum(cause == "dm_stop" for cause, _ in stopped) / len(stopped)
+        share = sum(cause in STOPPED for cause, _ in stopped) / len(stopped)
+        told("held out: clients")
         closed = [await _closed(http, bench, name, begin + 30_000, times, prompt, share) for name in ("full", "DRR")]
         pool = [int(tokens) for each in closed if each["name"] == "DRR" for tokens in each.pop("tokens")]
         closed[0].pop("tokens", None)
+        told("held out: rates")
         open_runs = [
             await _open(bench, place, begin + 50_000 + 10_000 * place, times["judged"], prompt, pool, share)
             for place in range(len(RATES))
@@ -193,7 +201,7 @@ async def _stops(http: httpx.AsyncClient, bench: Bench, begin: int) -> list[tupl
 
 def _restart(stopped: Sequence[tuple[str, float]], times: ServiceTimes) -> float:
     """Decode steps that a stop costs beside the tokens: the answer's first token would have taken one step."""
-    gaps = [gap for cause, gap in stopped if cause == "dm_stop"]
+    gaps = [gap for cause, gap in stopped if cause in STOPPED]
     return max(0.0, float(np.median(gaps)) / times.step(1) - 1) if gaps else 0.0
 
 
@@ -203,7 +211,9 @@ async def _closed(
 ) -> dict[str, Any]:  # fmt: skip
     """The held-out number of clients with questions at their natural length, measured and predicted."""
     load = Load(clients=HELD_OUT_CLIENTS, seconds=bench.seconds)
-    run, cache = await _with_cache(http, drive(bench.target(MODES[name]), bench.prompts(begin, 2000), load))
+    run, cache = await _with_cache(
+        http, drive(bench.target(MODES[name]), bench.prompts(begin, 2000, max_tokens=_LONGEST), load)
+    )
     samples = [sample for sample in _good(run) if sample.end is not None]
     rng = random.Random(begin)
     restarts = share if name == "DRR" else 0.0
@@ -270,7 +280,7 @@ async def _open(
     e2e = times.request + float(np.percentile(pool, _GOOD_QUANTILE)) * times.step(bench.limits.running)
     goal = Goal(ttft=_TTFT_SHARE * e2e, e2e=e2e)
     load = Load(rate=rate, seconds=bench.seconds, seed=begin)
-    run = await drive(bench.target(MODES["DRR"]), bench.prompts(begin, 5000), load)
+    run = await drive(bench.target(MODES["DRR"]), bench.prompts(begin, 5000, max_tokens=_LONGEST), load)
     simulated = [_replayed(run, bench.limits, times, prompt, pool, share, goal, seed) for seed in range(_DRAWS)]
     good = _good(run)
     whole = [sample.end - sample.due for sample in good if sample.end is not None]

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 
 from drr.errors import InputError
 
-_STOPPED = "dm_stop"
+STOPPED = frozenset(("sure", "hopeless", "no_gain", "dm_stop"))
+"""Causes that are a stop by the judge; older records say `dm_stop` for each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def recorded(path: Path) -> list[Work]:
     return [
         Work(
             max(1, int(row["tokens"])),
-            int(row["attempts"]) - 1 + (row["stop_cause"] == _STOPPED),
+            int(row["attempts"]) - 1 + (row["stop_cause"] in STOPPED),
             bool(row["right"]),
         )
         for row in rows

@@ -67,10 +67,10 @@ def test_lengths_come_from_a_record(tmp_path: Path) -> None:
     rows = [
         {"tokens": 300, "stop_cause": "natural", "attempts": 1, "right": True},
         {"tokens": 90, "stop_cause": "dm_stop", "attempts": 1, "right": False},
-        {"tokens": 0, "stop_cause": "rethink_limit", "attempts": 3, "right": True},
+        {"tokens": 0, "stop_cause": "sure", "attempts": 3, "right": True},
     ]
     pq.write_table(pa.Table.from_pylist(rows), path)
-    assert recorded(path) == [Work(300, 0, True), Work(90, 1, False), Work(1, 2, True)]
+    assert recorded(path) == [Work(300, 0, True), Work(90, 1, False), Work(1, 3, True)]
     pq.write_table(pa.Table.from_pylist(rows).slice(0, 0), path)
     with pytest.raises(InputError, match="holds no responses"):
         recorded(path)
