@@ -111,7 +111,7 @@ class Watch:
     def _used(self) -> float:
         processes = [process for root in self._own for process in (root, *root.children(recursive=True))]
         return sum(
-            times.user + times.system
+            float(times.user + times.system)
             for process in {each.pid: each for each in processes}.values()
             for times in [process.cpu_times()]
         )

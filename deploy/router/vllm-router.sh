@@ -1,6 +1,7 @@
 #!/bin/sh
 # vLLM's router (pip install vllm-router) before several DRR servers. Affinity is by the header X-Session-ID, for the
-# prefix cache between the turns of a conversation. Give it an API key's worth of trust: it passes Authorization on.
+# prefix cache between the turns of a conversation. Have every client send one: all requests without it go to the same
+# server. The router passes 429 on to the client, whose library obeys Retry-After.
 exec vllm-router --host 0.0.0.0 --port 8080 \
   --worker-urls http://drr-0:8000 http://drr-1:8000 \
   --policy consistent_hash \
