@@ -92,7 +92,8 @@ def shape_of(moments: Sequence[float]) -> Shape:
     # What counts vary by beyond what chance alone gives equal minutes.
     variance = max(0.0, float(counts.var() - counts.mean())) / float(counts.mean()) ** 2
     persistence = float(np.corrcoef(counts[:-1], counts[1:])[0, 1]) if counts.var() else 0.0
-    return Shape(float(relative.std()), math.sqrt(variance), min(max(persistence, 0.0), 0.99))
+    # Gaps that are all equal have no gamma distribution.
+    return Shape(max(float(relative.std()), 0.01), math.sqrt(variance), min(max(persistence, 0.0), 0.99))
 
 
 def read_trace(path: Path) -> list[float]:
