@@ -3,12 +3,11 @@
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server.running import Server, start
+from tests.server.running import Server, start, stop
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -21,8 +20,7 @@ def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # as many engines as one likes on two cores
     server = start(tmp_path_factory.mktemp("server") / "log", "--data-parallel-size", "2")
     yield server
-    server.process.terminate()
-    server.process.wait(60)
+    stop(server)
     monkeypatch.undo()
 
 
