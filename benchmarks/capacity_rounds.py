@@ -39,6 +39,9 @@ _LONGEST = 384
 
 _GOOD_QUANTILE, _TTFT_SHARE = 80, 0.25
 _DRAWS = 20
+_GRACE = 120.0
+"""Seconds for the answers that are under way at the end: those that are cut off would be the longest ones."""
+
 _WHOLE = 3600.0
 
 
@@ -153,7 +156,9 @@ async def _equal(bench: Bench, name: str, begin: int) -> dict[int, list[Sample]]
     found = {}
     for clients in CLIENTS:
         prompts = bench.prompts(begin + 1000 * clients, 2000, max_tokens=_EQUAL, ignore_eos=True)
-        run = await drive(bench.target(MODES[name]), prompts, Load(clients=clients, seconds=bench.seconds / 2))
+        run = await drive(
+            bench.target(MODES[name]), prompts, Load(clients=clients, seconds=bench.seconds / 2, grace=_GRACE)
+        )
         found[clients] = [
             sample for sample in _good(run) if sample.end is not None and sample.end <= bench.seconds / 2
         ] or _good(run)
@@ -210,7 +215,7 @@ async def _closed(
     share: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The held-out number of clients with questions at their natural length, measured and predicted."""
-    load = Load(clients=HELD_OUT_CLIENTS, seconds=bench.seconds)
+    load = Load(clients=HELD_OUT_CLIENTS, seconds=bench.seconds, grace=_GRACE)
     run, cache = await _with_cache(
         http, drive(bench.target(MODES[name]), bench.prompts(begin, 2000, max_tokens=_LONGEST), load)
     )
@@ -279,7 +284,7 @@ async def _open(
     rate = RATES[place] * carried(times, lengths, bench.limits.running).requests_per_second
     e2e = times.request + float(np.percentile(pool, _GOOD_QUANTILE)) * times.step(bench.limits.running)
     goal = Goal(ttft=_TTFT_SHARE * e2e, e2e=e2e)
-    load = Load(rate=rate, seconds=bench.seconds, seed=begin)
+    load = Load(rate=rate, seconds=bench.seconds, seed=begin, grace=_GRACE)
     run = await drive(bench.target(MODES["DRR"]), bench.prompts(begin, 5000, max_tokens=_LONGEST), load)
     simulated = [_replayed(run, bench.limits, times, prompt, pool, share, goal, seed) for seed in range(_DRAWS)]
     good = _good(run)
