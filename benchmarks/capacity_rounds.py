@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -22,6 +22,9 @@ from benchmarks.fleet.simulation import Goal, figures, simulate
 from benchmarks.fleet.work import STOPPED, Request, Work
 from benchmarks.load_client import Load, Run, Sample, Target, drive, stolen_share
 from benchmarks.server_processes import metric
+from benchmarks.waiting import between, threads_of
+
+T = TypeVar("T")
 
 MODES = {"full": "off", "judged": "shadow", "DRR": "auto"}
 """What the runs are called, and the mode that they ask the server for."""
@@ -69,19 +72,29 @@ class Bench:
         ]
 
 
+async def timed(bench: Bench, work: Awaitable[T]) -> tuple[T, float]:
+    """What the work gives, and how many times as slow as on a machine of its own it was, of all the server's and the
+    client's threads."""
+    roots = (bench.pid, os.getpid())
+    before = threads_of(roots)
+    found = await work
+    return found, between(before, threads_of(roots)).slowdown
+
+
 async def one_round(bench: Bench, number: int, told: Callable[[str], None]) -> dict[str, Any]:
     """Everything that is measured and predicted in one round, as plain data. `told` hears what is begun."""
     begin = number * 100_000
     watch = Watch(bench.pid)
     async with httpx.AsyncClient(base_url=bench.url, timeout=300) as http:
         told("prompts")
-        prefill, prompt = await _prefill(http, bench, begin)
+        (prefill, prompt), slow = await timed(bench, _prefill(http, bench, begin))
+        prefill /= slow
         told("equal lengths")
         request_runs = {name: await _equal(bench, name, begin) for name in ("full", "judged")}
         told("stops")
-        stopped = await _stops(http, bench, begin + 20_000)
+        stopped, slow = await timed(bench, _stops(http, bench, begin + 20_000))
         times = {name: _times(runs, prefill, prompt) for name, runs in request_runs.items()}
-        restart = _restart(stopped, times["judged"])
+        restart = _restart(stopped, times["judged"].slower(slow))
         times["judged"] = ServiceTimes(times["judged"].steps, prefill, times["judged"].request, restart)
         share = sum(cause in STOPPED for cause, _ in stopped) / len(stopped)
         told("held out: clients")
@@ -89,10 +102,11 @@ async def one_round(bench: Bench, number: int, told: Callable[[str], None]) -> d
         pool = [int(tokens) for each in closed if each["name"] == "DRR" for tokens in each.pop("tokens")]
         closed[0].pop("tokens", None)
         told("held out: rates")
-        open_runs = [
-            await _open(bench, place, begin + 50_000 + 10_000 * place, times["judged"], prompt, pool, share)
-            for place in range(len(RATES))
-        ]
+        slow, open_runs = closed[-1]["slowdown"], list[dict[str, Any]]()
+        for place in range(len(RATES)):
+            first = begin + 50_000 + 10_000 * place
+            open_runs.append(await _open(bench, place, first, times["judged"], slow, prompt, pool, share))
+            slow = open_runs[-1]["slowdown"]
     return {
         "constants": {name: found.plain() for name, found in times.items()},
         "prompt": prompt,
@@ -151,17 +165,19 @@ async def _timed(http: httpx.AsyncClient, bench: Bench, text: str, seed: int) ->
     return time.perf_counter() - begun, int(answer["usage"]["prompt_tokens"])
 
 
-async def _equal(bench: Bench, name: str, begin: int) -> dict[int, list[Sample]]:
+Equal = dict[int, tuple[list[Sample], float]]
+"""By the number of clients, answers of equal length and how slow the machine was."""
+
+
+async def _equal(bench: Bench, name: str, begin: int) -> Equal:
     """Answers of equal length, by the number of clients; those that were complete while all clients were there."""
-    found = {}
+    found: Equal = {}
     for clients in CLIENTS:
         prompts = bench.prompts(begin + 1000 * clients, 2000, max_tokens=_EQUAL, ignore_eos=True)
-        run = await drive(
-            bench.target(MODES[name]), prompts, Load(clients=clients, seconds=bench.seconds / 2, grace=_GRACE)
-        )
-        found[clients] = [
-            sample for sample in _good(run) if sample.end is not None and sample.end <= bench.seconds / 2
-        ] or _good(run)
+        load = Load(clients=clients, seconds=bench.seconds / 2, grace=_GRACE)
+        run, slow = await timed(bench, drive(bench.target(MODES[name]), prompts, load))
+        inside = [sample for sample in _good(run) if sample.end is not None and sample.end <= load.seconds]
+        found[clients] = (inside or _good(run), slow)
     return found
 
 
@@ -169,13 +185,16 @@ def _good(run: Run) -> list[Sample]:
     return [sample for sample in run.samples if sample.error is None]
 
 
-def _times(runs: dict[int, list[Sample]], prefill: float, prompt: float) -> ServiceTimes:
+def _times(runs: Equal, prefill: float, prompt: float) -> ServiceTimes:
+    """The constants on a machine of the server's own."""
     steps = []
-    for clients, samples in runs.items():
+    for clients, (samples, slow) in runs.items():
         between = [(sample.end - sample.first) / (sample.tokens - 1) for sample in samples
                    if sample.end is not None and sample.first is not None and sample.tokens > 1]  # fmt: skip
-        steps.append((clients, float(np.mean(between)) - prefill * prompt * (clients - 1) / _EQUAL))
-    first = float(np.mean([sample.first - sample.due for sample in runs[1] if sample.first is not None]))
+        prompts = prefill * prompt * (clients - 1) / _EQUAL
+        steps.append((clients, max(0.0, float(np.mean(between)) / slow - prompts)))
+    alone, slow = runs[1]
+    first = float(np.mean([sample.first - sample.due for sample in alone if sample.first is not None])) / slow
     return ServiceTimes(tuple(steps), prefill, max(0.0, first - steps[0][1] - prefill * prompt))
 
 
@@ -216,14 +235,13 @@ async def _closed(
 ) -> dict[str, Any]:  # fmt: skip
     """The held-out number of clients with questions at their natural length, measured and predicted."""
     load = Load(clients=HELD_OUT_CLIENTS, seconds=bench.seconds, grace=_GRACE)
-    run, cache = await _with_cache(
-        http, drive(bench.target(MODES[name]), bench.prompts(begin, 2000, max_tokens=_LONGEST), load)
-    )
+    driving = drive(bench.target(MODES[name]), bench.prompts(begin, 2000, max_tokens=_LONGEST), load)
+    (run, cache), slow = await timed(bench, _with_cache(http, driving, bench.seconds))
     samples = [sample for sample in _good(run) if sample.end is not None]
     rng = random.Random(begin)
     restarts = share if name == "DRR" else 0.0
     work = [Work(sample.tokens, int(rng.random() < restarts)) for sample in samples]
-    constants = times["judged" if name == "DRR" else "full"]
+    constants = times["judged" if name == "DRR" else "full"].slower(slow)
     predicted = carried(constants, Lengths.of(work, prompt, constants), HELD_OUT_CLIENTS)
     # The model counts steps; clients see tokens.
     visible = float(np.mean([each.tokens for each in work])) * predicted.requests_per_second
@@ -231,6 +249,7 @@ async def _closed(
     return {
         "name": name,
         "clients": HELD_OUT_CLIENTS,
+        "slowdown": slow,
         "requests": len(samples),
         "tokens": [sample.tokens for sample in samples],
         "measured": {
@@ -254,12 +273,12 @@ def _rate(samples: Sequence[Sample], seconds: float) -> float:
     return tokens / seconds
 
 
-async def _with_cache(http: httpx.AsyncClient, driving: Awaitable[Run]) -> tuple[Run, float]:
-    """The run, and the tokens of KV cache that were in use in the mean meanwhile."""
+async def _with_cache(http: httpx.AsyncClient, driving: Awaitable[Run], seconds: float) -> tuple[Run, float]:
+    """The run, and the tokens of KV cache that were in use in the mean of its first seconds."""
     used: list[float] = []
 
     async def look() -> None:
-        while True:
+        for _ in range(int(seconds / 0.5)):
             await asyncio.sleep(0.5)
             used.append(metric((await http.get("/metrics")).text, "vllm:kv_cache_usage_perc"))
 
@@ -275,18 +294,23 @@ async def _with_cache(http: httpx.AsyncClient, driving: Awaitable[Run]) -> tuple
 
 
 async def _open(
-    bench: Bench, place: int, begin: int, times: ServiceTimes, prompt: float, pool: Sequence[int], share: float
-) -> dict[str, Any]:
+    bench: Bench, place: int, begin: int, alone: ServiceTimes, slow: float, prompt: float, pool: Sequence[int],
+    share: float,
+) -> dict[str, Any]:  # fmt: skip
     """One held-out rate with DRR, measured and simulated. The goal is a time in which, at the server's limit, 80 of 100
-    answers would be complete."""
+    answers would be complete. Rate and goal are those of a machine that is `slow` times as slow as one of its own."""
+    times = alone.slower(slow)
     work = [Work(tokens, int(number < share * len(pool))) for number, tokens in enumerate(pool)]
     lengths = Lengths.of(work, prompt, times)
     rate = RATES[place] * carried(times, lengths, bench.limits.running).requests_per_second
     e2e = times.request + float(np.percentile(pool, _GOOD_QUANTILE)) * times.step(bench.limits.running)
     goal = Goal(ttft=_TTFT_SHARE * e2e, e2e=e2e)
     load = Load(rate=rate, seconds=bench.seconds, seed=begin, grace=_GRACE)
-    run = await drive(bench.target(MODES["DRR"]), bench.prompts(begin, 5000, max_tokens=_LONGEST), load)
-    simulated = [_replayed(run, bench.limits, times, prompt, pool, share, goal, seed) for seed in range(_DRAWS)]
+    driving = drive(bench.target(MODES["DRR"]), bench.prompts(begin, 5000, max_tokens=_LONGEST), load)
+    run, slow = await timed(bench, driving)
+    simulated = [
+        _replayed(run, bench.limits, alone.slower(slow), prompt, pool, share, goal, seed) for seed in range(_DRAWS)
+    ]
     good = _good(run)
     whole = [sample.end - sample.due for sample in good if sample.end is not None]
     kept = sum(
@@ -297,6 +321,7 @@ async def _open(
     return {
         "share": RATES[place],
         "rate": rate,
+        "slowdown": slow,
         "goal": asdict(goal),
         "measured": {
             "requests": len(run.samples),

@@ -37,6 +37,11 @@ class ServiceTimes:
         (low, fast), (high, slow) = points[after - 1], points[after]
         return fast + (slow - fast) * (batch - low) / (high - low)
 
+    def slower(self, factor: float) -> "ServiceTimes":
+        """The times of the same replica on a machine that is this many times as slow."""
+        steps = tuple((batch, factor * seconds) for batch, seconds in self.steps)
+        return ServiceTimes(steps, factor * self.prefill, factor * self.request, self.restart)
+
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "ServiceTimes":
         """From the plain data that `plain` makes."""

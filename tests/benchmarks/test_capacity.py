@@ -21,13 +21,22 @@ def sample(due: float, tokens: int, *, step: float = STEP, first: float = 0.05) 
 
 
 def test_steps_and_what_is_outside_the_engine() -> None:
-    runs = {1: [sample(0, 48), sample(2, 48)], 4: [sample(0, 48, step=0.03)] * 3}
+    runs = {1: ([sample(0, 48), sample(2, 48)], 1.0), 4: ([sample(0, 48, step=0.03)] * 3, 1.0)}
     found = _times(runs, 0.0, 20)
     assert found.steps == ((1, pytest.approx(STEP)), (4, pytest.approx(0.03)))
     assert found.request == pytest.approx(0.05 - STEP)
     with_prompts = _times(runs, 1e-4, 20)
     assert with_prompts.step(4) == pytest.approx(0.03 - 1e-4 * 20 * 3 / 48)
     assert with_prompts.request == pytest.approx(0.05 - STEP - 1e-4 * 20)
+
+
+def test_constants_are_those_of_a_machine_of_ones_own() -> None:
+    runs = {1: ([sample(0, 48)], 2.0), 4: ([sample(0, 48, step=0.03)], 3.0)}
+    found = _times(runs, 0.0, 20)
+    assert [seconds for _, seconds in found.steps] == pytest.approx([STEP / 2, 0.01])
+    assert found.request == pytest.approx((0.05 - STEP) / 2)
+    assert found.slower(3.0).step(4) == pytest.approx(0.03)
+    assert found.slower(3.0).restart == found.restart
 
 
 def test_a_stop_costs_what_its_gap_is_longer_than_a_step() -> None:
@@ -65,11 +74,11 @@ def record() -> dict[str, object]:
             "constants": {"full": plain, "judged": slower},
             "own": 0.4, "others": 0.5, "stolen": 0.0,
             "closed": [
-                {"name": "DRR", "clients": 8, "requests": 30, "measured": figures,
+                {"name": "DRR", "clients": 8, "requests": 30, "slowdown": 1.0, "measured": figures,
                  "predicted": {key: factor * value for key, value in figures.items()}}
             ],
             "open": [
-                {"share": 0.4, "measured": {**under, "requests": 20, "refused": 1},
+                {"share": 0.4, "slowdown": 2.0, "measured": {**under, "requests": 20, "refused": 1},
                  "simulated": {**{key: factor * value for key, value in under.items()}, "refused": 1.4}}
             ],
         }  # fmt: skip
@@ -84,6 +93,7 @@ def test_the_section_tells_what_was_predicted_and_how_often_it_holds() -> None:
     assert ratios(rounds, "open", 0, "goodput") == pytest.approx([1.1, 0.8])
     text = section(found)
     assert "2 rounds" in text
+    assert "took 1.5 (1 to 2) times as long" in text
     assert "other processes 50 % (50 to 50)" in text
     assert "| decode step of 16, ms | 20 (20 to 20) | 22 (22 to 22) |" in text
     assert "A judged step takes 1.1 (1.1 to 1.1) times" in text
