@@ -5,15 +5,14 @@
     python -m benchmarks.fleet plan --record full=FILE.parquet --record mine=OTHER.parquet --page none
     python -m benchmarks.fleet shape TRACE.csv          the shape of a recorded trace (column TIMESTAMP)
 
-Service times are those that `python -m benchmarks.capacity measure` recorded, lengths those of recorded evaluations:
-the first `--record` is thinking in full, without a judge; the others are judged. Arrivals have the shape of a public
-trace. Every strategy gets the same arrivals and questions.
+Service times are those that `python -m benchmarks.capacity measure` or `benchmarks.wall_clock` recorded, lengths those
+of recorded evaluations: the first `--record` is thinking in full, without a judge; the others are judged. Arrivals have
+the shape of a public trace. Every strategy gets the same arrivals and questions.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,12 +23,11 @@ from rich.console import Console
 
 from benchmarks.capacity_model import Lengths, carried
 from benchmarks.fleet.arrivals import SHAPES, read_trace, shape_of
+from benchmarks.fleet.constants import read_constants
 from benchmarks.fleet.drawing import draw_check, draw_plan
 from benchmarks.fleet.planning import Strategy, Traffic, plan, played, replicas_needed
-from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.reporting import section
 from benchmarks.fleet.routing import ROUTERS
-from benchmarks.fleet.service import ServiceTimes
 from benchmarks.fleet.simulation import Goal
 from benchmarks.fleet.work import recorded
 from benchmarks.pages import SCALING_PAGE, check_section, write_section
@@ -56,36 +54,15 @@ _SIZES = (0.25, 0.5, 1.0, 2.0)
 _TURNS, _ROUTED = 4.0, "conversation"
 
 
-def constants(path: Path) -> tuple[dict[str, ServiceTimes], dict[str, Any]]:
-    """The service times of a server that thinks in full (`full`) and that judges (`judged`): medians over the rounds of
-    the record; and the record. InputError where there is none."""
-    if not path.exists():
-        raise InputError(str(path), "is not there: python -m benchmarks.capacity measure makes it")
-    record = read_json_object(path)
-    return {
-        name: _median([each["constants"][name] for each in record["rounds"]]) for name in ("full", "judged")
-    }, record
-
-
-def _median(each: Sequence[Mapping[str, Any]]) -> ServiceTimes:
-    batches = [batch for batch, _ in each[0]["steps"]]
-    steps = tuple(
-        (batch, float(np.median([one["steps"][place][1] for one in each]))) for place, batch in enumerate(batches)
-    )
-    rest = {name: float(np.median([one[name] for one in each])) for name in ("prefill", "request", "restart")}
-    return ServiceTimes(steps, **rest)
-
-
 def simulate_all(options: argparse.Namespace) -> dict[str, Any]:
     """Everything that the section tells, as plain data."""
-    times, measured = constants(options.constants)
+    measured = read_constants(options.constants)
     named = [text.partition("=") for text in options.record or _RECORDS]
     strategies = [
-        Strategy(name, recorded(Path(path)), times["judged" if place else "full"])
+        Strategy(name, recorded(Path(path)), measured.judged if place else measured.full)
         for place, (name, _, path) in enumerate(named)
     ]
-    prompt = round(float(np.median([each["prompt"] for each in measured["rounds"]])))
-    limits, full = Limits(measured["running"], measured["waiting"]), strategies[0]
+    prompt, limits, full = measured.prompt, measured.limits, strategies[0]
     lengths = Lengths.of(full.work, prompt, full.times)
     alone = carried(full.times, lengths, 1)
     goals = [Goal(ttft=_FIRST_TOKEN * full.times.step(1), e2e=slower * alone.e2e_p95) for slower in _SLOWER]
@@ -119,6 +96,8 @@ def simulate_all(options: argparse.Namespace) -> dict[str, Any]:
         ]  # fmt: skip
         progress.advance()
     return {
+        "source": measured.source,
+        "constants": {"full": measured.full.plain(), "judged": measured.judged.plain()},
         "replicas": options.replicas,
         "seconds": options.seconds,
         "rate": whole_rate,
@@ -158,7 +137,8 @@ def _plan(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     write_whole(options.out / "fleet.json", json.dumps(found, indent=1) + "\n")
     draw_plan(found["loads"], found["sizes"], options.out / "plan.png")
-    draw_check(read_json_object(options.constants)["rounds"], options.out / "check.png")
+    if rounds := read_constants(options.constants).rounds:
+        draw_check(rounds, options.out / "check.png")
     _report(options)
 
 

@@ -18,7 +18,12 @@ def section(found: Mapping[str, Any]) -> str:
 def _setting(found: Mapping[str, Any]) -> list[str]:
     goals, limits = found["goals"], found["limits"]
     whole = " or ".join(f"{goal['e2e']:.3g} s ({goal['slower']:g} times)" for goal in goals)
+    steps = ", ".join(f"{1000 * seconds:.3g} ms with {batch}" for batch, seconds in found["constants"]["full"]["steps"])
+    judged = ", ".join(f"{1000 * seconds:.3g}" for _, seconds in found["constants"]["judged"]["steps"])
     return [
+        f"Constants from {found['source']}: a decode step takes {steps} sequences in it, where boundaries are judged "
+        f"{judged} ms.",
+        "",
         f"Simulated: {found['seconds'] / 60:.0f} minutes of arrivals, {found['rate']:.3g} requests a second on "
         f"average: what {found['replicas']} replicas carry of full thinking with {limits['running']} requests at once "
         f"each ({limits['waiting']} more wait, others are told 429). A request is good if its first token is there "

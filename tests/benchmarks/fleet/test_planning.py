@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,12 +10,14 @@ import pytest
 
 from benchmarks.fleet import __main__ as command
 from benchmarks.fleet.arrivals import POISSON
+from benchmarks.fleet.constants import read_constants
 from benchmarks.fleet.planning import Strategy, Traffic, played, replicas_needed
 from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.service import ServiceTimes
 from benchmarks.fleet.simulation import Goal
 from benchmarks.fleet.work import Work
 from benchmarks.pages import SCALING_PAGE
+from drr.errors import InputError
 
 TIMES = ServiceTimes(((1, 0.01), (16, 0.02)))
 FULL, HALF = Strategy("full", [Work(400)], TIMES), Strategy("half", [Work(200)], TIMES)
@@ -77,17 +80,34 @@ def test_a_plan_is_recorded_drawn_and_told(files: Path, monkeypatch: pytest.Monk
     assert (files / "out" / "plan.png").stat().st_size > 10_000
     assert (files / "out" / "check.png").stat().st_size > 10_000
     page = (files / "page.md").read_text()
-    assert page.startswith(
-        "Before.\n<!-- fleet: written by python -m benchmarks.fleet report -->\nSimulated: 3 minutes"
-    )
+    assert page.startswith("Before.\n<!-- fleet: written by python -m benchmarks.fleet report -->\nConstants from ")
+    assert "\n\nSimulated: 3 minutes" in page
     assert page.endswith("<!-- end of fleet -->\nAfter.\n")
     assert f"| Poisson | short | 110 (-48 %) | {needed['poisson', 'short']} (" in page
 
 
 def test_constants_are_the_medians_of_the_rounds(files: Path) -> None:
-    times, record = command.constants(files / "capacity.json")
-    assert [seconds for _, seconds in times["full"].steps] == pytest.approx([0.015, 0.025])
-    assert (times["judged"].restart, record["running"]) == (2.0, 8)
+    found = read_constants(files / "capacity.json")
+    assert [seconds for _, seconds in found.full.steps] == pytest.approx([0.015, 0.025])
+    assert (found.judged.restart, found.limits) == (2.0, Limits(8, 2))
+    assert len(found.rounds) == 2
+
+
+def test_constants_of_the_wall_clock_are_clients_by_tokens_a_second(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+
+    def load(clients: int, raw: float, shadow: float | None) -> dict[str, Any]:
+        judged = {} if shadow is None else {"DRR, shadow": [{"tokens_per_second": shadow}]}
+        return {"clients": clients, "runs": {"raw vLLM": [{"tokens_per_second": raw}], **judged}}
+
+    path.write_text(json.dumps({"measured": [load(48, 1600, 1200), load(48, 9999, None), load(1, 200, 100)]}))
+    found = read_constants(path)
+    assert found.full.steps == ((1, 0.005), (48, 0.03))
+    assert found.judged.steps == ((1, 0.01), (48, 0.04))
+    assert found.limits == Limits(48, 12)
+    path.write_text(json.dumps({"measured": [load(48, 9999, None)]}))
+    with pytest.raises(InputError, match="no constants"):
+        read_constants(path)
 
 
 @pytest.mark.parametrize(
