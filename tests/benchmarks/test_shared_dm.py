@@ -1,11 +1,16 @@
 """What the trial of a shared DM asks for."""
 
+import asyncio
+import contextlib
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from benchmarks.answers import Answer
-from benchmarks.shared_dm import Phase, faults
+from benchmarks.shared_dm import Clients, Phase, Place, faults
+from tests.local_http import served
 
 
 def answer(decisions: int, failed: int, tokens: int, cause: str) -> Answer:
@@ -55,3 +60,46 @@ def test_all_is_well() -> None:
 def test_faults_are_told(found: dict[str, Any], said: str) -> None:
     (told,) = faults(found)
     assert said in told
+
+
+def played() -> FastAPI:
+    app = FastAPI()
+    app.state.asked = 0
+
+    @app.post("/v1/chat/completions")
+    async def chat() -> dict[str, Any]:
+        app.state.asked += 1
+        await asyncio.sleep(0.01)
+        account = {"judge": {"decisions": 2, "failed": 0}, "thinking_tokens": 7, "stop_cause": "sure"}
+        return {"choices": [{"finish_reason": "stop", "message": {"content": "4"}}], "drr": account}
+
+    return app
+
+
+async def test_clients_turn_to_the_other_server_where_one_is_gone() -> None:
+    first, second = played(), played()
+    async with contextlib.AsyncExitStack() as stack:
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=10))
+        url = await stack.enter_async_context(served(second))
+        async with served(first) as gone:
+            places = [
+                Place(name, (), (), port=int(where.rsplit(":", 1)[1])) for name, where in (("a", gone), ("b", url))
+            ]
+            clients = Clients(http, places, 3)
+            stack.push_async_callback(clients.leave)
+            await asyncio.sleep(0.5)
+            both = clients.phase("both").figures()
+        await asyncio.sleep(0.5)
+        one = clients.phase("one").figures()
+        clients.here = places[1:]
+        await asyncio.sleep(0.3)
+        clients.phase("on the way")
+        await asyncio.sleep(0.3)
+        told = clients.phase("told").figures()
+    assert first.state.asked > 3
+    assert both["complete"] == both["answers"] > 6
+    assert both["answered_by_the_other"] == 0
+    assert one["complete"] == one["answers"] > 3
+    assert one["answered_by_the_other"] > 0
+    assert told["answered_by_the_other"] == 0
+    assert told["causes"] == {"sure": told["complete"]}
