@@ -35,15 +35,24 @@ async def served(arguments: Sequence[str] = (), command: Sequence[str] = DRR_SER
         yield url
 
 
-@contextlib.asynccontextmanager
-async def running(
-    arguments: Sequence[str], command: Sequence[str] = DRR_SERVE, log: Path | None = None, path: str = "/health"
-) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
-    """Like `served`, but yields the base URL and the process, once `path` answers 200. What the server says goes to the
-    file `log`, where one is named, and to stderr where it fails."""
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def running(
+    arguments: Sequence[str],
+    command: Sequence[str] = DRR_SERVE,
+    log: Path | None = None,
+    path: str = "/health",
+    port: int | None = None,
+) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """Like `served`, but yields the base URL and the process, once `path` answers 200; on this `port`, where one is
+    given. What the server says goes to the file `log`, where one is named, and to stderr where it fails."""
+    port = free_port() if port is None else port
     whole = [sys.executable, "-m", *command, "--host", "127.0.0.1", "--port", str(port), *arguments]
     with tempfile.TemporaryFile() if log is None else log.open("w+b") as out:
         process = await asyncio.create_subprocess_exec(*whole, stdout=out, stderr=asyncio.subprocess.STDOUT)

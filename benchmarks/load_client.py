@@ -39,7 +39,7 @@ class Load:
     way.
 
     Clients begin one after the other, `ramp` seconds apart. After `seconds` no request is begun; those under way then
-    get the same time again to finish.
+    get `grace` seconds to finish, the same time again where it is None.
     """
 
     clients: int | None = None
@@ -47,6 +47,7 @@ class Load:
     ramp: float = 0.0
     seconds: float = 600.0
     seed: int = 0
+    grace: float | None = None
 
     @property
     def name(self) -> str:
@@ -120,7 +121,7 @@ async def drive(
 
         work = _closed(prompts, load, started, one) if load.rate is None else _open(prompts, load, started, one)
         try:
-            await asyncio.wait_for(work, 2 * load.seconds)
+            await asyncio.wait_for(work, load.seconds + (load.seconds if load.grace is None else load.grace))
         except TimeoutError:
             for sample in samples:
                 if sample.end is None and sample.error is None:

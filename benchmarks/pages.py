@@ -6,6 +6,7 @@ from pathlib import Path
 EVIDENCE_PAGE = Path("docs/evidence.md")
 REFERENCE_PAGE = Path("docs/evidence-reference.md")
 PERFORMANCE_PAGE = Path("docs/performance.md")
+SCALING_PAGE = Path("docs/scaling.md")
 
 
 def link_to(folder: Path, page: Path) -> str:

@@ -112,6 +112,13 @@ async def test_time_bounds_a_run_and_what_was_not_finished_has_failed() -> None:
     assert {sample.error for sample in run.samples} == {"unfinished when the time was over"}
 
 
+async def test_what_is_under_way_may_be_given_more_time() -> None:
+    async with served(fake_server()) as url:
+        load = Load(clients=2, seconds=0.1, grace=30.0)
+        run = await drive(Target("a", url, "tiny"), prompts(50, gap=0.1), load)
+    assert [sample.error for sample in run.samples] == [None, None]
+
+
 async def test_a_refusal_is_a_failed_request_with_its_reason() -> None:
     async with served(fake_server()) as url:
         run = await drive(Target("a", url, "tiny", {"seed": 666}), prompts(2), Load(clients=1))
