@@ -136,12 +136,14 @@ def main() -> int:
     if marker.exists() and marker.read_text() == want:
         return 0
     print(f"Setting up {environment} for {'CUDA' if cuda else 'CPU'}. {EXPECTED[cuda]} Once.", flush=True)
+    begun = time.monotonic()
     try:
         install(environment, cuda)
     except subprocess.CalledProcessError as error:
         print(f"drr: installation failed: {' '.join(error.cmd)}", file=sys.stderr)
         return 1
     marker.write_text(want)
+    print(f"Set up in {time.monotonic() - begun:.0f} s. Later starts install nothing.", flush=True)
     return 0
 
 
