@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.local_http import served
 from tests.playground.browsing import ARGUMENTS, chromium, first_paint, working
+from tests.playground.figures import LOOKS, faults, load
 from tests.playground.scripted import KEY, examples, make_app
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -143,7 +144,22 @@ async def test_it_is_painted_at_once(browser: Any) -> None:
         assert min(own) < max(500, 3 * min(bare)), f"first paint after {own} ms, of a bare page after {bare} ms"
         async with working(page.page) as worked:
             await page.load()
-        assert worked.seconds < 1, "of the processor, whoever else uses it"
+        assert worked.seconds < 0.6, "of the processor, whoever else uses it"
+
+
+async def test_it_is_light_and_asks_nobody_else(browser: Any) -> None:
+    async with served(make_app()) as url:
+        seen = await load(browser, url)
+    assert (seen.elsewhere, seen.said) == ([], [])
+    assert sum(seen.sizes) < 200_000
+    assert seen.shifted < 0.1, "what is on the screen stays where it is"
+
+
+@pytest.mark.parametrize("look", LOOKS, ids=lambda look: f"{look['viewport']['width']}-{look['color_scheme']}")
+async def test_axe_finds_nothing_that_keeps_people_out(browser: Any, look: dict[str, Any]) -> None:
+    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
+    async with served(make_app()) as url:
+        assert await faults(browser, url, **look) == []
 
 
 async def test_it_works_without_the_api(browser: Any) -> None:
