@@ -15,6 +15,7 @@ install: ## Make the virtual environment (does nothing when it is there)
 	@$(PYTHON) scripts/install.py $(VENV)
 
 serve: install ## Serve the reference models on port 8000; ARGS="--model ... --dm ..." for others
+	@echo "Starting the server. It takes about a minute on two cores, and ends with the address of its page."
 	@$(BIN)/drr serve $(ARGS)
 
 test: install check ## Lint, type-check and run the tests, WORKERS files at a time (each may start an engine or two)

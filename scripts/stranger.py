@@ -48,6 +48,7 @@ class Walk:
     commands: int = 0
     clicks: int = 0
     keys: int = 0
+    load: float = 0.0
     headline: str = ""
     told: str = ""
 
@@ -122,7 +123,7 @@ def _address(walk: Walk, lines: "queue.Queue[str | None]", begun: float) -> str:
         walk.said.append(f"{seconds:6.0f} s  {line}")
         print(walk.said[-1], flush=True)
         if line.startswith(_SET_UP):
-            installed = seconds
+            installed, walk.load = seconds, os.getloadavg()[2]
         found = _ADDRESS.match(line)
         if found is not None:
             walk.seconds |= {"`make serve`, the set-up": installed, "`make serve`, the start": seconds - installed}
@@ -166,6 +167,7 @@ def _answered(page: Any) -> None:
 def _take(page: Any, picture: Path) -> None:
     from PIL import Image
 
+    page.mouse.move(0, 0)
     page.locator("#result").scroll_into_view_if_needed()
     page.wait_for_timeout(800)  # until nothing moves any more
     picture.parent.mkdir(parents=True, exist_ok=True)
@@ -185,6 +187,7 @@ def report(walk: Walk) -> str:
     whole = sum(walk.seconds.values())
     rows = [f"| {name} | {_spoken(seconds)} |" for name, seconds in walk.seconds.items()]
     done = f"{walk.commands} commands, {walk.clicks} click, a question typed, {walk.keys} key (Enter)"
+    machine = f"a machine of {os.cpu_count()} cores with a load average of {walk.load:.0f} during the set-up"
     return "\n".join(
         [
             "| what | time |",
@@ -192,7 +195,7 @@ def report(walk: Walk) -> str:
             *rows,
             f"| in all | {_spoken(whole)} |",
             "",
-            f"That took {done}. The page then said: “{walk.headline} {walk.told}”",
+            f"On {machine}. It took {done}. The page then said: “{walk.headline} {walk.told}”",
         ]
     )
 
