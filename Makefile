@@ -15,6 +15,7 @@ install: ## Make the virtual environment (does nothing when it is there)
 	@$(PYTHON) scripts/install.py $(VENV)
 
 serve: install ## Serve the reference models on port 8000; ARGS="--model ... --dm ..." for others
+	@echo "Starting the server. It takes about a minute on two cores, and ends with the address of its page."
 	@$(BIN)/drr serve $(ARGS)
 
 test: install check ## Lint, type-check and run the tests, WORKERS files at a time (each may start an engine or two)
@@ -26,7 +27,7 @@ check: install check-vllm audit ## Lint and type-check, look up what is used of 
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/check_vllm.py
 	$(BIN)/mypy scripts/audit.py scripts/sbom.py
-	$(BIN)/mypy scripts/docs_site.py scripts/module_map.py
+	$(BIN)/mypy scripts/docs_site.py scripts/module_map.py scripts/install.py scripts/notebook.py scripts/stranger.py
 	$(BIN)/codespell
 	$(BIN)/pymarkdown scan README.md docs
 

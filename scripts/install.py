@@ -8,13 +8,15 @@ Does nothing if the environment is already what this file and pyproject.toml ask
 import hashlib
 import os
 import platform
+import queue
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import venv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +87,7 @@ def pip(environment: Path, *arguments: str, check: bool = True) -> int:
     unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace", env=unbuffered) as process:
         assert process.stdout is not None
-        follow(process.stdout)
+        follow(process.stdout, lambda: sum(1 for _ in environment.glob("lib/python3*/site-packages/*.dist-info")))
     if check and process.returncode != 0:
         raise subprocess.CalledProcessError(process.returncode, command)
     return process.returncode
@@ -99,30 +101,60 @@ _PACKAGE = re.compile(
 
 _BYTES = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_OF_SILENCE = 5.0
+"""pip says nothing while it unpacks; after so long the packages that are there are counted."""
 
 
-def follow(output: Iterable[str]) -> None:
-    """Make of pip's output one line that changes on a terminal, and a line now and then elsewhere."""
+def follow(output: Iterable[str], unpacked: Callable[[], int] = lambda: 0) -> None:
+    """Make of pip's output one line that changes on a terminal, and a line now and then elsewhere. `unpacked` counts
+    the packages that are in the environment."""
     live = sys.stdout.isatty()
     begun = last = time.monotonic()
     packages, size, doing = 0, 0.0, ""
-    for line in output:
-        found = _PACKAGE.match(line.rstrip())
-        if found is not None:
+    before, wanted = 0, 0
+    for line in _with_pauses(output):
+        now = time.monotonic()
+        due = live or now - last > _SECONDS_BETWEEN_LINES
+        if line is None:
+            if not wanted:
+                continue
+            doing = f"unpacked {unpacked() - before} of {wanted}"
+        elif (found := _PACKAGE.match(line.rstrip())) is not None:
             packages += 1
             size += float(found["size"]) * _BYTES[found["unit"]] if found["size"] else 0.0
             doing = found["name"].partition("-")[0]
         elif line.startswith("Installing collected packages"):
-            doing = "unpacking, the longest part"
+            before, wanted = unpacked(), line.count(",") + 1
+            doing, due = "unpacking, the longest part", True
         else:
             continue
-        now = time.monotonic()
-        if live or now - last > _SECONDS_BETWEEN_LINES or doing.startswith("unpacking"):
+        if due:
             last = now
             told = f"  {packages} packages, {size / 1e9:.2f} GB, {now - begun:.0f} s: {doing}"
             print(f"\r\x1b[K{told}" if live else told, end="" if live else "\n", flush=True)
     if live:
         print("\r\x1b[K", end="", flush=True)
+
+
+def _with_pauses(output: Iterable[str]) -> Iterator[str | None]:
+    """The lines, and None whenever none has come for a while."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        for line in output:
+            lines.put(line)
+        lines.put("")  # the end; every line has at least its line break
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_SECONDS_OF_SILENCE)
+        except queue.Empty:
+            yield None
+            continue
+        if not line:
+            return
+        yield line
 
 
 def main() -> int:
@@ -136,12 +168,14 @@ def main() -> int:
     if marker.exists() and marker.read_text() == want:
         return 0
     print(f"Setting up {environment} for {'CUDA' if cuda else 'CPU'}. {EXPECTED[cuda]} Once.", flush=True)
+    begun = time.monotonic()
     try:
         install(environment, cuda)
     except subprocess.CalledProcessError as error:
         print(f"drr: installation failed: {' '.join(error.cmd)}", file=sys.stderr)
         return 1
     marker.write_text(want)
+    print(f"Set up in {time.monotonic() - begun:.0f} s. Later starts install nothing.", flush=True)
     return 0
 
 

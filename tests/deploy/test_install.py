@@ -4,6 +4,7 @@ import importlib
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,28 @@ def test_progress_is_a_line_now_and_then(
 def test_progress_is_seldom_where_nobody_looks(install: Any, capsys: pytest.CaptureFixture[str]) -> None:
     install.follow(io.StringIO(PIP))
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_what_is_unpacked_is_counted_while_pip_says_nothing(
+    install: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(install, "_SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(install, "_SECONDS_OF_SILENCE", 0.05)
+    counted, told = [40, 41], threading.Event()
+
+    def pip() -> Iterator[str]:
+        yield from PIP.splitlines(keepends=True)[:-1]
+        assert told.wait(10)
+        yield "Successfully installed torch fastapi\n"
+
+    def unpacked() -> int:
+        if len(counted) == 1:
+            told.set()
+            return counted[0]
+        return counted.pop(0)
+
+    install.follow(pip(), unpacked)
+    assert "unpacked 1 of 2" in capsys.readouterr().out
 
 
 def test_pip_that_fails_is_told(install: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

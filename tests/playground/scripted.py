@@ -14,7 +14,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from server.playground.files import playground_routes
 
@@ -23,7 +23,12 @@ EXAMPLES = Path(__file__).parents[2] / "server" / "playground" / "static" / "exa
 RISKS = [0.005, 0.01, 0.02, 0.05, 0.1]
 _BASE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1795799323, "model": MODEL}
 _FASTER = 20
-"""How many times as fast as recorded the examples are played, unless the question is an `unhurried` one."""
+"""How many times as fast as recorded the examples are played."""
+
+_BARE = "<!doctype html><title>bare</title><link rel=icon href='data:,'><p>Nothing but this."
+
+_HELD = 7
+"""How many events of a held answer come before it waits: two steps, and the beginning of the third."""
 
 Events = list[list[Any]]
 
@@ -73,16 +78,22 @@ def long_trace(steps: int = 400, tokens: int = 10) -> Events:
 
 
 def make_app(*, needs_key: bool = False, judged: bool = True, knows_drr: bool = True) -> FastAPI:
-    """The app; `asked` in its state holds the bodies that came."""
+    """The app. In its state `asked` holds the bodies that came, `left` is set when a client goes in the middle of an
+    answer, and `resumed` lets an answer go on that is held back."""
     app = FastAPI()
     app.router.routes[:0] = playground_routes()
     app.state.asked = asked = []
     app.state.left = left = asyncio.Event()
+    app.state.resumed = resumed = asyncio.Event()
 
     def refused(request: Request) -> Response | None:
         if not needs_key or request.headers.get("authorization") == f"Bearer {KEY}":
             return None
         return _error(401, "A key that this server knows is needed: Authorization: Bearer KEY.", "invalid_api_key")
+
+    @app.get("/bare")
+    async def bare() -> Response:
+        return HTMLResponse(_BARE)
 
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
@@ -104,7 +115,7 @@ def make_app(*, needs_key: bool = False, judged: bool = True, knows_drr: bool = 
         if scenario == "busy":
             told = "The server has as many requests as it can serve and keep waiting."
             return _error(429, told, "rate_limit_exceeded", {"retry-after": "7"})
-        return StreamingResponse(_played(scenario, name, left), media_type="text/event-stream")
+        return StreamingResponse(_played(scenario, name, left, resumed), media_type="text/event-stream")
 
     return app
 
@@ -121,7 +132,7 @@ def abilities(judged: bool) -> dict[str, Any]:
     return {**judge, "settings": auto, "auto": auto, "thinking_again": {**auto, "accept": 0.5}}
 
 
-async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterator[str]:
+async def _played(scenario: str, name: str, left: asyncio.Event, resumed: asyncio.Event) -> AsyncIterator[str]:
     try:
         match scenario:
             case "slow":
@@ -130,6 +141,14 @@ async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterato
             case "cut":
                 for _, kind, value in recorded(0, name)[:12]:
                     yield chunk(kind, value)
+            case "held":
+                events = recorded(0, name)
+                for _, kind, value in events[:_HELD]:
+                    yield chunk(kind, value)
+                await resumed.wait()
+                for _, kind, value in events[_HELD:]:
+                    yield chunk(kind, value)
+                yield "data: [DONE]\n\n"
             case "failing":
                 yield chunk("reasoning", "So far so good.")
                 yield f"data: {json.dumps({'error': {'message': 'The response took longer than 5 seconds.'}})}\n\n"
@@ -148,8 +167,7 @@ async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterato
                     yield chunk(kind, value)
                 yield "data: [DONE]\n\n"
             case _:
-                speed = 0.5 if scenario == "unhurried" else _FASTER
-                async for event in _paced(recorded(1 if scenario == "rethink" else 0, name), speed):
+                async for event in _paced(recorded(1 if scenario == "rethink" else 0, name)):
                     yield event
                 yield "data: [DONE]\n\n"
     except asyncio.CancelledError:
@@ -157,10 +175,10 @@ async def _played(scenario: str, name: str, left: asyncio.Event) -> AsyncIterato
         raise
 
 
-async def _paced(events: Events, speed: float) -> AsyncIterator[str]:
+async def _paced(events: Events) -> AsyncIterator[str]:
     before = 0
     for ms, kind, value in events:
-        await asyncio.sleep((ms - before) / 1000 / speed)
+        await asyncio.sleep((ms - before) / 1000 / _FASTER)
         before = ms
         yield chunk(kind, value)
 

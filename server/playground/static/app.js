@@ -125,6 +125,7 @@ function open(next) {
   stage.clear();
   for (const card of document.querySelectorAll(".examples button")) card.setAttribute("aria-pressed", String(card.dataset.title === next.title));
   byId("asked").textContent = next.question;
+  byId("result").setAttribute("aria-busy", "true"); // until it is drawn
   show(byId("result"), true);
   redraw();
 }

@@ -133,6 +133,7 @@ export class Columns {
     }
     this.container.style.setProperty("--count", wanted.length);
     this.container.classList.toggle("many", wanted.length > 2);
+    this.container.tabIndex = wanted.length > 2 ? 0 : -1; // so many may have to be scrolled, by the keyboard too
     this.container.parentElement.classList.toggle("wide", wanted.length > 2);
   }
 
