@@ -37,7 +37,8 @@ class Refusal:
 
     def response(self, path: str) -> JSONResponse:
         """The whole response."""
-        return JSONResponse(self._body(path), status_code=self.status, headers=dict(self.headers))
+        sayable = replace(self, message=_sayable(self.message), param=self.param and _sayable(self.param))
+        return JSONResponse(sayable._body(path), status_code=self.status, headers=dict(self.headers))
 
     def closing(self) -> "Refusal":
         """The same, after which the connection is closed."""
@@ -58,6 +59,11 @@ class Refusal:
             named = {} if self.param is None else {"param": self.param}
             return {"type": "error", "error": {**error, **named}}
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def _sayable(text: str) -> str:
+    """A text with halves of characters, which a client has sent and no response can hold, written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def bad_request(param: str, why: str) -> Refusal:

@@ -49,7 +49,7 @@ def test_all_holds_of_a_good_run() -> None:
     assert failing(record, told) == []
     told_of = {verdict.asked: verdict.figures for verdict in verdicts(record, told, "tmpfs")}
     assert any(figures.startswith("300 of 300; 7 clients left") for figures in told_of.values())
-    assert "killed: 20.0 s, stopped: 30.0 s" in told_of.values()
+    assert any(told.startswith("killed: 20.0 s, stopped: 30.0 s; ") for told in told_of.values())
 
 
 @pytest.mark.parametrize(

@@ -44,5 +44,10 @@ async def test_nothing_more_is_started_once_one_has_failed() -> None:
 
 async def test_all_are_waited_for_where_none_fails() -> None:
     done: list[str] = []
-    await _side_by_side([lambda: (time.sleep(0.2), done.append("the DM"))[1], lambda: done.append("the Reasoner")])
+
+    def slow() -> None:
+        time.sleep(0.2)
+        done.append("the DM")
+
+    await _side_by_side([slow, lambda: done.append("the Reasoner")])
     assert sorted(done) == ["the DM", "the Reasoner"]

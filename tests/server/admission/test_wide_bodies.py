@@ -85,6 +85,11 @@ async def test_stop_texts_with_half_a_character_are_refused(body: Any, param: st
     assert "surrogates" in client.error["message"]
 
 
+async def test_a_field_that_is_half_a_character_can_be_named() -> None:
+    client, _ = await sent({"\ud800": ["x"] * 2000})
+    assert (client.status, client.error["param"]) == (400, "\\ud800")
+
+
 async def test_whole_characters_pass() -> None:
     for stop in ("\N{PILE OF POO}", ["a", "é"], [7, None], None):
         _, app = await sent({"messages": [{"role": "user", "content": "\ud800"}], "stop": stop})
