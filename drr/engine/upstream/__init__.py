@@ -1,0 +1,1 @@
+"""Reasoners that other servers run."""
