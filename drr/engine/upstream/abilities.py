@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Tier = Literal["completions", "prefix", "opaque"]
-"""How much of the loop an upstream allows. `completions`: it goes on from any prompt. `prefix`: it goes on from a partial
-message of the assistant's. `opaque`: it gives whole answers only."""
+"""How much of the loop an upstream allows. `completions`: it goes on from any prompt. `prefix`: it goes on from a
+partial message of the assistant's. `opaque`: it gives whole answers only."""
 
 IdsFrom = Literal["token_ids", "logprobs", "text"]
 """Where the ids of generated tokens come from: sent with each chunk, sent beside log-probabilities, or made here of
