@@ -47,7 +47,7 @@ _FRONT_END = {
     *("disable_log_stats", "stream_interval", "max_num_queued_reqs", "max_num_queued_tokens", "reasoning_parser"),
     *("structured_outputs_config", "enable_prompt_embeds", "otlp_traces_endpoint", "collect_detailed_traces"),
     *("allowed_local_media_path", "allowed_media_domains", "seed", "renderer_num_workers", "logprobs_mode"),
-    *("reasoning_parser_plugin", "shutdown_timeout"),
+    *("reasoning_parser_plugin", "shutdown_timeout", "logging_config"),
 }
 """vLLM's engine arguments that mean something without an engine; all others are about one that is not here."""
 

@@ -1,4 +1,4 @@
-"""The core of an engine whose model runs elsewhere: what vLLM's AsyncLLM sends its engine's process goes to an upstream.
+"""The core of an engine whose model runs elsewhere: what AsyncLLM sends its engine's process goes to an upstream.
 
 AsyncLLM keeps everything in front of a core as it is: rendering, validation, stop texts, detokenization, choices side
 by side, metrics. A request that is added becomes one streamed completion; one that is aborted closes its stream, so

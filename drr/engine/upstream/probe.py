@@ -14,6 +14,8 @@ from drr.errors import InputError
 
 _TEXT = "One, two, three, four,"
 _TOKENS = 4
+_UNLIKELY = "9"
+"""What nothing but a grammar makes of that text."""
 _LIKELIEST = (20, 5, 1)
 """How many of the likeliest tokens are asked for, the most first: vLLM's own limit, OpenAI's, the least."""
 
@@ -98,8 +100,8 @@ async def completions(
     found = replace(found, usage=await _has_usage(client, card))
     if await _is_vllm(client, card, ids):
         found = replace(found, engine="vllm", token_prompts=True, ids_from="token_ids")
-        grammar = await _asked(client, card, _TEXT, {"structured_outputs": {"choice": ["zebra"]}})
-        found = replace(found, structured_outputs=grammar is not None and "zebra" in grammar.text)
+        grammar = await _asked(client, card, _TEXT, {"structured_outputs": {"choice": [_UNLIKELY]}})
+        found = replace(found, structured_outputs=grammar is not None and grammar.text.strip() == _UNLIKELY)
     else:
         engine = "" if found.engine == "vllm" else found.engine  # its name, but not its ways
         found = replace(found, engine=engine, token_prompts=await _takes_ids(client, card, ids, plain, found.usage))
