@@ -254,8 +254,7 @@ class Vendor:
         yield b": keep-alive\n\n"
         yield _event({**head, "choices": [_delta({"role": "assistant", "content": ""})]})
         parts = [(self.shows_thinking, word) for word in thinking] + [("content", word) for word in answer]
-        shown = 0
-        for name, word in parts:
+        for shown, (name, word) in enumerate(parts):
             if shown == fault.after:
                 if fault.cut:
                     raise CutError
@@ -264,7 +263,6 @@ class Vendor:
                 if fault.error:
                     yield _event(_error("the server had an error", None, "server_error"))
                     return
-            shown += 1
             self.words_sent += 1
             if name is not None:
                 yield _event({**head, "choices": [_delta({name: word})]})
@@ -489,6 +487,9 @@ def in_turn(*said: Said) -> Callable[[Body, int], Said]:
 
     def script(body: Body, number: int) -> Said:
         asked = text_of([message for message in body["messages"] if message["role"] == "user"][-1])
+        if "Answer with its name only" in asked:
+            thought = re.search(r"think of is (\w+)", text_of(body["messages"][-1]))
+            return Said("A stone. Granite will do.", f"{thought[1] if thought else 'granite'}.")
         if "Proposed answer:" in asked:
             proposed = asked.split("Proposed answer:")[1]
             return Said("Let me check.", "Yes." if said[-1].answer.strip(" .") in proposed else "No.")
