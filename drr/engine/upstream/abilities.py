@@ -6,8 +6,8 @@ from typing import Any, Literal
 from drr.engine.upstream.chat import ChatAbilities
 
 Tier = Literal["completions", "prefix", "opaque"]
-"""How much of the loop an upstream allows. `completions`: it goes on from any prompt. `prefix`: it goes on from a partial
-message of the assistant's. `opaque`: it gives whole answers only."""
+"""How much of the loop an upstream allows. `completions`: it goes on from any prompt. `prefix`: it goes on from a
+partial message of the assistant's. `opaque`: it gives whole answers only."""
 
 IdsFrom = Literal["token_ids", "logprobs", "text"]
 """Where the ids of generated tokens come from: sent with each chunk, sent beside log-probabilities, or made here of

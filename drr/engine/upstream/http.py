@@ -54,7 +54,8 @@ class UpstreamClient:
         self.open = 0
         """Requests that are under way."""
         self.note = note
-        self._retries, self._patience, self._timeout = retries, patience, timeout
+        self._retries, self._timeout = retries, timeout
+        self.patience = patience
         self._key = key
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
@@ -146,7 +147,7 @@ class UpstreamClient:
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float | None
     ) -> AsyncIterator[httpx.Response]:
         """The response to a request that the upstream accepts, its body unread."""
-        response = await self._tried(method, path, body, self._patience if patience is None else patience)
+        response = await self._tried(method, path, body, self.patience if patience is None else patience)
         try:
             yield response
         finally:

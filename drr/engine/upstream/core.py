@@ -1,0 +1,202 @@
+"""The core of an engine whose model runs elsewhere: what AsyncLLM sends its engine's process goes to an upstream.
+
+AsyncLLM keeps everything in front of a core as it is: rendering, validation, stop texts, detokenization, choices side
+by side, metrics. A request that is added becomes one streamed completion; one that is aborted closes its stream, so
+that the upstream gives up, too.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
+from vllm.v1.engine.core_client import EngineCoreClient
+from vllm.v1.metrics.stats import PrefillStats
+from vllm.v1.outputs import LogprobsLists
+
+from drr.engine.upstream.abilities import UpstreamAbilities
+from drr.engine.upstream.completions import Chunk, body_of, read_chunk
+from drr.engine.upstream.cost import Usage
+from drr.engine.upstream.errors import UpstreamError
+from drr.engine.upstream.http import UpstreamClient
+
+_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "repetition": FinishReason.REPETITION}
+
+Billed = Callable[[str, Usage, bool], None]
+"""Takes the id of a request, as AsyncLLM.generate was given it, its tokens, and whether they are estimated."""
+
+
+class UpstreamCore(EngineCoreClient):
+    """Stands where AsyncLLM's client of its engine process stands.
+
+    `failed` is told which request failed at the upstream, and how: it has to end it. `billed` is told of every request
+    that reached the upstream. `stop_ids` end a turn; the first stands for the end where the upstream does not send it.
+    """
+
+    def __init__(
+        self, client: UpstreamClient, abilities: UpstreamAbilities, tokenizer: Any, stop_ids: list[int]
+    ) -> None:
+        self.client, self.abilities, self.tokenizer = client, abilities, tokenizer
+        self.failed: Callable[[str, UpstreamError], None] = lambda request_id, error: None
+        self.billed: Billed = lambda request_id, usage, estimated: None
+        self.engine_ranks_managed = [0]
+        self.resources = SimpleNamespace(engine_dead=False, engine_manager=None)
+        self.stop_ids = stop_ids
+        self._outputs: asyncio.Queue[EngineCoreOutput] = asyncio.Queue()
+        self._streams: dict[str, asyncio.Task[None]] = {}
+
+    async def add_request_async(self, request: EngineCoreRequest) -> None:
+        task = asyncio.create_task(self._stream(request))
+        self._streams[request.request_id] = task
+        task.add_done_callback(lambda _: self._streams.pop(request.request_id, None))
+
+    async def abort_requests_async(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            task = self._streams.get(request_id)
+            if task is not None:
+                task.cancel()
+
+    async def get_output_async(self) -> EngineCoreOutputs:
+        """What has come since this was asked last."""
+        found = [await self._outputs.get()]
+        while not self._outputs.empty():
+            found.append(self._outputs.get_nowait())
+        return EngineCoreOutputs(outputs=found)
+
+    async def get_supported_tasks_async(self) -> tuple[Any, ...]:
+        return ("generate",)
+
+    async def is_sleeping_async(self) -> bool:
+        return False
+
+    async def is_scheduler_paused_async(self) -> bool:
+        return False
+
+    async def reset_mm_cache_async(self) -> None:
+        """There is none."""
+
+    async def reset_encoder_cache_async(self) -> None:
+        """There is none."""
+
+    def dp_engines_running(self) -> bool:
+        return bool(self._streams)
+
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Ends every stream. The client is its owner's to close."""
+        for task in list(self._streams.values()):
+            with contextlib.suppress(RuntimeError):  # the event loop is gone, and the streams with it
+                task.cancel()
+
+    async def _stream(self, request: EngineCoreRequest) -> None:
+        params, prompt_ids = request.sampling_params, request.prompt_token_ids
+        assert params is not None
+        assert prompt_ids is not None
+        told, generated = None, 0
+        ended, reached = False, False
+        prompt = prompt_ids if self.abilities.token_prompts else self._text(prompt_ids)
+        body = body_of(params, prompt, self.abilities, cache_salt=request.cache_salt)
+        try:
+            async with contextlib.aclosing(self.client.events("completions", body)) as events:
+                async for event in events:
+                    reached = True
+                    chunk = read_chunk(event, self.abilities, self.tokenizer)
+                    told = chunk.usage or told
+                    if chunk.ids or chunk.finish_reason:
+                        stats = None if generated else _prefilled(len(prompt_ids), chunk.usage)
+                        output = self._output(request, chunk, params.num_logprobs, stats)
+                        generated += len(output.new_token_ids)
+                        ended = ended or output.finish_reason is not None
+                        self._outputs.put_nowait(output)
+            if not ended:
+                raise UpstreamError("cut", "the upstream's answer has no end")
+        except UpstreamError as error:
+            if not ended:
+                self.failed(request.request_id, error)
+        finally:
+            if reached:
+                usage = told or Usage(len(prompt_ids), generated)
+                self.billed(request.external_req_id or request.request_id, usage, told is None)
+
+    def _text(self, ids: list[int]) -> str:
+        """A prompt as text. Servers that take text put the token of a text's beginning before it themselves."""
+        begin = self.tokenizer.bos_token_id
+        behind = ids[1:] if begin is not None and ids[:1] == [begin] and _adds_begin(self.tokenizer) else ids
+        return str(self.tokenizer.decode(behind, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def _output(
+        self, request: EngineCoreRequest, chunk: Chunk, logprobs: int | None, stats: PrefillStats | None
+    ) -> EngineCoreOutput:
+        ids, likely, reason = chunk.ids, chunk.likely, None
+        stop = chunk.stop_reason if isinstance(chunk.stop_reason, int) else None
+        if chunk.finish_reason is not None:
+            reason = _REASONS.get(chunk.finish_reason)
+            if reason is None:
+                raise UpstreamError("cut", f"the upstream gave up: {chunk.finish_reason[:40]}")
+        if reason is FinishReason.STOP and not self._is_stop(ids, request, stop):
+            ids = [*ids, self.stop_ids[0]]
+            likely = None if likely is None and chunk.ids else [*(likely or ()), (0.0, {})]
+        told = None
+        if logprobs is not None and ids:
+            if likely is None:
+                raise UpstreamError("malformed", "the upstream left out the log-probabilities that were asked for")
+            told = as_lists(ids, likely)
+        return EngineCoreOutput(
+            request_id=request.request_id,
+            new_token_ids=ids,
+            new_logprobs=told,
+            finish_reason=reason,
+            stop_reason=stop,
+            prefill_stats=stats,
+        )
+
+    def _is_stop(self, ids: list[int], request: EngineCoreRequest, stop: int | None) -> bool:
+        """Whether the last of these ids is what ended the turn."""
+        own = request.sampling_params.stop_token_ids if request.sampling_params is not None else None
+        return bool(ids) and (ids[-1] == stop or ids[-1] in self.stop_ids or ids[-1] in (own or ()))
+
+
+def as_lists(ids: list[int], likely: list[tuple[float, dict[int, float]]]) -> LogprobsLists:
+    """Rows of the sampled token and the likeliest ones, as vLLM's engine gives them, all of one length. A sampled token
+    that is not among the likeliest has the rank behind them: what rank it has nobody told."""
+    rows, ranks = list[tuple[list[int], list[float]]](), list[int]()
+    width = max((len(top) for _, top in likely), default=0)
+    for token, (value, top) in zip(ids, likely, strict=True):
+        ranked = sorted(top.items(), key=lambda item: -item[1])
+        places = {other: place for place, (other, _) in enumerate(ranked, 1)}
+        ranks.append(places.get(token, len(ranked) + 1))
+        others = [*ranked, *([(token, value)] * (width - len(ranked)))]
+        rows.append(([token, *(other for other, _ in others)], [value, *(one for _, one in others)]))
+    return LogprobsLists(
+        np.array([row[0] for row in rows], dtype=np.int64),
+        np.array([row[1] for row in rows], dtype=np.float32),
+        np.array(ranks, dtype=np.int64),
+    )
+
+
+def _prefilled(prompt_tokens: int, usage: Usage | None) -> PrefillStats:
+    cached = (usage.cached or 0) if usage is not None else 0
+    return PrefillStats(
+        num_prompt_tokens=prompt_tokens,
+        num_computed_tokens=prompt_tokens - cached,
+        num_cached_tokens=cached,
+        num_local_cached_tokens=cached,
+    )
+
+
+def _adds_begin(tokenizer: Any) -> bool:
+    return list(tokenizer.encode("a"))[:1] == [tokenizer.bos_token_id]
+
+
+@contextlib.contextmanager
+def cores_made_by(make: Callable[[Mapping[str, Any]], EngineCoreClient]) -> Iterator[None]:
+    """An AsyncLLM that is made in this block gets its core from `make`, and starts no process. No other engine may be
+    made meanwhile, in any thread."""
+    own = EngineCoreClient.make_async_mp_client
+    EngineCoreClient.make_async_mp_client = staticmethod(lambda *args, **options: make(options))  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        EngineCoreClient.make_async_mp_client = own  # type: ignore[method-assign]
