@@ -1,9 +1,8 @@
 """The app: chat completions, the models, how the server is, and the playground."""
 
 import time
-from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -23,37 +22,21 @@ from server.schema import DrrError, DrrRequest
 from server.settings import Settings
 from server.upstream_chat.handler import ChatServer
 
-_FAILURES = 3
-_FORGOTTEN = 15.0
-"""An upstream counts as away after so many failures without a success, for so many seconds: then it is tried again."""
 
-
-class UpstreamHealth:
-    """Whether the upstream answers, as far as requests have shown; to be told how each one ended."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._failed: deque[float] = deque(maxlen=_FAILURES)
-
-    def note(self, outcome: str) -> None:
-        """A request has ended like this (`UpstreamClient.note`)."""
-        if outcome in ("unavailable", "timeout"):
-            self._failed.append(self._clock())
-        elif outcome in ("ok", "refused", "busy"):
-            self._failed.clear()
+class Pulse(Protocol):
+    """Whether the upstream answers."""
 
     @property
     def state(self) -> str:
         """`ok`, or `away`."""
-        newest = self._failed[-1] if len(self._failed) == _FAILURES else None
-        return "away" if newest is not None and self._clock() - newest < _FORGOTTEN else "ok"
+        ...
 
 
 def make_app(
     server: ChatServer,
     abilities: UpstreamAbilities,
     lifecycle: Lifecycle,
-    health: UpstreamHealth,
+    pulse: Pulse,
     *,
     dm_alive: Callable[[], bool] | None = None,
     playground: bool = True,
@@ -67,7 +50,7 @@ def make_app(
         middleware=[Middleware(Admission, door=lifecycle.door)],
     )
     app.router.routes += [
-        *_health_routes(lifecycle, health, dm_alive),
+        *_health_routes(lifecycle, pulse, dm_alive),
         *_model_routes(server, abilities),
         *(playground_routes() if playground else ()),
         Route("/metrics", _metrics, methods=["GET"]),
@@ -104,18 +87,18 @@ def _settings(request: DrrRequest, server: ChatServer) -> Settings | None:
         return None
 
 
-def _health_routes(
-    lifecycle: Lifecycle, upstream: UpstreamHealth, dm_alive: Callable[[], bool] | None
-) -> list[BaseRoute]:
+def _health_routes(lifecycle: Lifecycle, upstream: Pulse, dm_alive: Callable[[], bool] | None) -> list[BaseRoute]:
     def states() -> dict[str, str]:
         dm = "none" if dm_alive is None else "ok" if dm_alive() else "dead"
         return {"reasoner": upstream.state, "dm": dm}
 
     async def health(request: Request) -> JSONResponse:
-        """200 while the server works; `degraded` where the upstream does not answer, or the DM is gone."""
+        """200 while answers can be given; `away` tells that the upstream does not answer, `degraded` that the DM is
+        gone."""
         found = states()
-        status = "ok" if set(found.values()) <= {"ok", "none"} else "degraded"
-        return JSONResponse({"status": status, **found})
+        away = found["reasoner"] == "away"
+        status = "away" if away else "degraded" if found["dm"] == "dead" else "ok"
+        return JSONResponse({"status": status, **found}, status_code=503 if away else 200)
 
     async def live(request: Request) -> JSONResponse:
         """200: what is wrong elsewhere no new server mends."""

@@ -19,6 +19,7 @@ from drr.loop.chat.said import Shown
 from drr.loop.response import Outcome, StepReport
 from drr.loop.scoring import Scorer, ScoringSession
 from server import metrics
+from server.admission.branches import BRANCHES, FLAG
 from server.endpoints import CHAT_PATH, HEADER, OUTCOME_HEADER
 from server.plan import ResponsePlan
 from server.refusals import Refusal, bad_request
@@ -54,6 +55,7 @@ class ChatServer:
             return bad_request("body", f"is not JSON: {error}").response(CHAT_PATH)
         try:
             asking = read_asking(body, request.headers.getlist(HEADER), self.upstream)
+            _check_branches(asking)
         except DrrError as error:
             return bad_request(error.param, error.why).response(CHAT_PATH)
         except NoModelError as error:
@@ -63,6 +65,13 @@ class ChatServer:
         if asking.streams:
             return await _unless_gone(request, made.streamed())
         return await _unless_gone(request, made.whole())
+
+
+def _check_branches(asking: Asking) -> None:
+    """DrrError where the request may have more attempts made than one request may."""
+    branches, attempts = BRANCHES.get(), 1 + asking.loop.max_rethinks
+    if branches is not None and attempts > branches.most:
+        raise DrrError("drr.max_rethinks", f"at most {branches.most} attempts may be made for one request ({FLAG})")
 
 
 class _Made:
@@ -186,6 +195,9 @@ class _Made:
             self._counted = True
             found = outcome or self._outcome(self._response.outcome)
             metrics.observe_outcome(self._asking.settings.mode, found, ended)
+            cost = self._chat.cost
+            cached = cost.cached_prompt_tokens or 0
+            metrics.observe_upstream_tokens(cost.prompt_tokens_sent, cached, cost.completion_tokens)
 
 
 class ClosedStream(StreamingResponse):

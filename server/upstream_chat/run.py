@@ -1,16 +1,20 @@
 """Serves a Reasoner of which only chat completions are served elsewhere: the judge, the app, and their end."""
 
 import argparse
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from drr.engine.upstream.abilities import UpstreamAbilities
+from drr.engine.upstream.chat import ChatAbilities
 from drr.engine.upstream.chat_probe import probe_chat
 from drr.engine.upstream.cost import Prices
+from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
 from drr.errors import InputError
 from drr.judge.scorers.registry import training_free
@@ -25,12 +29,14 @@ from server.admission.setting_up import api_keys
 from server.admission.under_way import UnderWay
 from server.arguments import given_flags
 from server.dm_flags import DmFolder, dm_folders
+from server.errors import StartupError
 from server.judges import Dm, check_remote, start_judge, warm_up
 from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.playground.files import playground_paths
 from server.settings import Defaults, DmDefaults
-from server.upstream_chat.app import UpstreamHealth, make_app
+from server.upstream import UpstreamPulse
+from server.upstream_chat.app import make_app
 from server.upstream_chat.asking import Upstream
 from server.upstream_chat.handler import ChatServer
 from server.upstream_chat.tiers import SCORERS
@@ -44,9 +50,18 @@ _RUNNING = 256
 _BODY_BYTES, _BODY_SECONDS, _MEMORY = 4 << 20, 60.0, 256 << 20
 
 
-async def run(args: argparse.Namespace, client: UpstreamClient, abilities: UpstreamAbilities) -> None:
-    """Serve until SIGINT or SIGTERM. InputError for flags that make no sense in front of such an upstream."""
-    chat = abilities.chat or await probe_chat(client, abilities.model, _tier(abilities))
+async def run(
+    args: argparse.Namespace,
+    client: UpstreamClient,
+    abilities: UpstreamAbilities,
+    prices: Prices | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; the client is the caller's to close, and `say` tells the operator. InputError for
+    flags that make no sense in front of such an upstream."""
+    chat = await _chat_abilities(client, abilities)
+    abilities = replace(abilities, tier=chat.tier, chat=chat)
+    say("\n".join(abilities.lines()))
     rule = StepRule.parse(args.drr_step_rule)
     folder = _dm(args)
     if args.drr_scorer is not None and args.drr_scorer not in SCORERS[chat.tier]:
@@ -54,37 +69,48 @@ async def run(args: argparse.Namespace, client: UpstreamClient, abilities: Upstr
         raise InputError("--drr-scorer", f"{args.drr_scorer} cannot judge at this upstream (tier {chat.tier}); {known}")
     keys = api_keys(args)
     address, sock = setup_server(args, reuse_port=False)
-    health = UpstreamHealth()
-    client.note = _both(client.note, health.note)
+    pulse = UpstreamPulse(client)
     try:
         async with _judge(args, folder) as dm:
             upstream = Upstream(chat, abilities.model, _names(args, abilities), _defaults(args, dm, chat.tier), rule)
             scorers: dict[str, Scorer] = {**training_free(), **({} if dm is None else {"dm": dm.scorer})}
-            prices = Prices.parse(getattr(args, "upstream_price", None))
             server = ChatServer(client, upstream, scorers, prices, args.drr_reasoning_key)
             lifecycle = Lifecycle(_door(args, keys), args.drr_shutdown_lead, args.shutdown_timeout)
             alive = None if dm is None else partial(_alive, dm)
             playground = not args.drr_no_playground
-            app = make_app(server, abilities, lifecycle, health, dm_alive=alive, playground=playground)
+            app = make_app(server, abilities, lifecycle, pulse, dm_alive=alive, playground=playground)
             if dm is not None:
                 metrics.DM_UP.set(1)
             told = f"\nServing {upstream.names[0]} of {client.url} (tier {chat.tier}) at {address}/v1."
-            await listen(app, args, sock, lifecycle, lambda: False, partial(print, told, flush=True))
+            async with _looking(pulse):
+                await listen(app, args, sock, lifecycle, lambda: False, partial(say, told))
     finally:
         sock.close()
-        await client.aclose()
 
 
-def _tier(abilities: UpstreamAbilities) -> Any:
-    return abilities.tier if abilities.forced else None
+async def _chat_abilities(client: UpstreamClient, abilities: UpstreamAbilities) -> ChatAbilities:
+    """What the upstream's chat completions allow. InputError where it has not the tier that it was said to have."""
+    if abilities.chat is not None:
+        return abilities.chat
+    forced = abilities.tier if abilities.forced and abilities.tier != "completions" else None
+    try:
+        found = await probe_chat(client, abilities.model, forced)
+        return found if forced is None else found.forced(forced)
+    except ValueError as error:
+        raise InputError("--upstream-tier", f"{forced}: {error}") from error
+    except UpstreamError as error:
+        raise StartupError(f"--upstream: {client.url}: {error}") from error
 
 
-def _both(one: Any, other: Any) -> Any:
-    def note(outcome: str) -> None:
-        one(outcome)
-        other(outcome)
-
-    return note
+@contextlib.asynccontextmanager
+async def _looking(pulse: UpstreamPulse) -> AsyncIterator[None]:
+    """The upstream is asked again and again whether it is there, while the block runs."""
+    task = asyncio.create_task(pulse.beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _names(args: argparse.Namespace, abilities: UpstreamAbilities) -> Sequence[str]:

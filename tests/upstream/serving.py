@@ -25,7 +25,7 @@ from server.admission.middleware import Door
 from server.admission.under_way import UnderWay
 from server.lifecycle import Lifecycle
 from server.settings import Defaults
-from server.upstream_chat.app import UpstreamHealth, make_app
+from server.upstream_chat.app import make_app
 from server.upstream_chat.asking import Upstream
 from server.upstream_chat.handler import ChatServer
 from tests.upstream.vendors import MODEL, Vendor, listening
@@ -54,6 +54,13 @@ class WordDm:
 
 
 @dataclass
+class SaidPulse:
+    """Whether the upstream answers, as the test says."""
+
+    state: str = "ok"
+
+
+@dataclass
 class Served:
     """What tests talk to."""
 
@@ -62,7 +69,7 @@ class Served:
     server: ChatServer
     http: httpx.AsyncClient
     url: str
-    health: UpstreamHealth
+    pulse: SaidPulse
 
     async def ask(self, **fields: Any) -> httpx.Response:
         """A chat completion."""
@@ -80,14 +87,14 @@ async def serving(
     keys: tuple[str, ...] = (),
     running: int = 1000,
     retries: int = 2,
-    timeout: float = 20.0,
+    silence: float = 20.0,
 ) -> AsyncIterator[Served]:
     """A server in front of `vendor`, probed at start unless its abilities are given."""
     async with contextlib.AsyncExitStack() as stack:
         address = await stack.enter_async_context(listening(vendor))
         root = address + vendor.path.removesuffix("/chat/completions")
-        health = UpstreamHealth()
-        client = UpstreamClient(root, key="sk-upstream", retries=retries, timeout=timeout, note=health.note)
+        pulse = SaidPulse()
+        client = UpstreamClient(root, key="sk-upstream", retries=retries, timeout=silence)
         stack.push_async_callback(client.aclose)
         chat = abilities or await probe_chat(client, MODEL)
         scorers: dict[str, Scorer] = {**training_free(), **({} if dm is None else {"dm": cast(Scorer, dm)})}
@@ -108,9 +115,9 @@ async def serving(
         )
         lifecycle = Lifecycle(door, 0.0, 1.0, ready=True)
         told = UpstreamAbilities(chat.tier, MODEL, chat=chat)
-        app = make_app(server, told, lifecycle, health)
+        app = make_app(server, told, lifecycle, pulse)
         url = await stack.enter_async_context(listening(app))
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30.0))
         vendor.bodies.clear()
         vendor.statuses.clear()
-        yield Served(vendor, client, server, http, url, health)
+        yield Served(vendor, client, server, http, url, pulse)

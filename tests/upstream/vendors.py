@@ -492,7 +492,7 @@ def in_turn(*said: Said) -> Callable[[Body, int], Said]:
             return Said("A stone. Granite will do.", f"{thought[1] if thought else 'granite'}.")
         if "Proposed answer:" in asked:
             proposed = asked.split("Proposed answer:")[1]
-            return Said("Let me check.", "Yes." if said[-1].answer.strip(" .") in proposed else "No.")
+            return Said("Let me check.", "Yes." if said[-1].answer.split()[-1].strip(".") in proposed else "No.")
         return said[min(number, len(said) - 1)]
 
     return script
