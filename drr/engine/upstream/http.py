@@ -23,6 +23,7 @@ RETRIED = (429, 502, 503, 529)
 """Statuses after which the same request may succeed."""
 
 _CONNECT_SECONDS = 5.0
+_SECONDS_TO_END = 1.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
 _LONGEST_ERROR = 64 << 10
 _LONGEST_LINE = 16 << 20
@@ -92,6 +93,7 @@ class UpstreamClient:
                 async with contextlib.aclosing(_data(response)) as lines:
                     async for line in lines:
                         if line == b"[DONE]":
+                            await _drained(lines)
                             return
                         event = _event(line)
                         finished = finished or _finishes(event)
@@ -259,6 +261,14 @@ async def _data(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         parts.append(rest[5:].strip())
     if parts:
         yield b"\n".join(parts)
+
+
+async def _drained(lines: AsyncGenerator[bytes, None]) -> None:
+    """Read what is left of a response that has been told to be over: its connection can then be used again."""
+    with contextlib.suppress(TimeoutError, httpx.HTTPError):
+        async with asyncio.timeout(_SECONDS_TO_END):
+            async for _ in lines:
+                pass
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -100,8 +100,7 @@ async def completions(
     found = replace(found, usage=await _has_usage(client, card))
     if await _is_vllm(client, card, ids):
         found = replace(found, engine="vllm", token_prompts=True, ids_from="token_ids")
-        grammar = await _asked(client, card, _TEXT, {"structured_outputs": {"choice": [_UNLIKELY]}})
-        found = replace(found, structured_outputs=grammar is not None and grammar.text.strip() == _UNLIKELY)
+        found = replace(found, structured_outputs=await _follows_grammars(client, card))
     else:
         engine = "" if found.engine == "vllm" else found.engine  # its name, but not its ways
         found = replace(found, engine=engine, token_prompts=await _takes_ids(client, card, ids, plain, found.usage))
@@ -153,6 +152,15 @@ async def _is_vllm(client: UpstreamClient, card: Mapping[str, Any], ids: list[in
         return False
     tokens = [token for found in answer.logprobs() for token in found.get("tokens") or ()]
     return bool(tokens) and all(token.startswith("token_id:") for token in tokens)
+
+
+async def _follows_grammars(client: UpstreamClient, card: Mapping[str, Any]) -> bool:
+    """Whether a grammar holds: from the first token on, or, where it is told of thinking, behind that."""
+    for prompt in (_TEXT, f"{_TEXT}\n</think>\n\n"):
+        answer = await _asked(client, card, prompt, {"structured_outputs": {"choice": [_UNLIKELY]}})
+        if answer is not None and answer.text.strip() == _UNLIKELY:
+            return True
+    return False
 
 
 async def _takes_ids(

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,20 @@ import httpx
 from drr.engine.upstream.http import UpstreamClient
 
 Dialect = Literal["vllm", "llamacpp", "openai"]
+
+
+class _Stream(httpx.AsyncByteStream):
+    """A response's body that ends when it is closed, as a connection does."""
+
+    def __init__(self, parts: AsyncGenerator[bytes, None]) -> None:
+        self._parts = parts
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._parts:
+            yield part
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()
 
 
 @dataclass
@@ -43,7 +57,7 @@ class PlayedUpstream:
         refusal = self._refusal(body)
         if refusal is not None:
             return httpx.Response(400, json={"error": {"message": refusal, "param": refusal.split()[0]}})
-        return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=self._stream(body))
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=_Stream(self._stream(body)))
 
     def _refusal(self, body: dict[str, Any]) -> str | None:
         own = ("return_token_ids", "return_tokens_as_token_ids", "structured_outputs", "top_k")
@@ -53,7 +67,7 @@ class PlayedUpstream:
             return next((f"{name} is unknown" for name in own if name in body), None)
         return None
 
-    async def _stream(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
+    async def _stream(self, body: dict[str, Any]) -> AsyncGenerator[bytes, None]:
         self.open += 1
         try:
             async for event in self._events(body):
@@ -95,5 +109,5 @@ class PlayedUpstream:
             return {"content": [{"id": token, "logprob": -0.5, "top_logprobs": likely[: body["logprobs"]]}]}
         as_ids = body.get("return_tokens_as_token_ids")
         name, beside = (f"token_id:{one}" if as_ids else self._text(one) for one in (token, other))
-        tops = {name: -0.5, **({beside: -1.5} if body["logprobs"] else {})}
+        tops = {name: -0.5, **({beside: -1.5} if body["logprobs"] > 1 else {})}
         return {"tokens": [name], "token_logprobs": [-0.5], "top_logprobs": [tops]}
