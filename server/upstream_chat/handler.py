@@ -85,7 +85,7 @@ class _Made:
         self._scorer = None if scorer is None or scorer in FOLLOWING_UP else server.scorers[asking.settings.judge or ""]
         scorer_id = None if scorer is None else scorer if self._scorer is None else self._scorer.id
         self._account = Account(asking, scorer_id, self._chat.cost, server.prices, server.upstream.abilities.tier)
-        self._response = ChatResponse(self._chat, self._session, str(scorer_id), asking.loop, (UpstreamError,))
+        self._response = ChatResponse(self._chat, self._session, str(scorer_id), asking.loop, (UpstreamError,), _passes)
         self._events = self._response.run()
         self._head = Head(asking.name)
         self._counted = False
@@ -261,6 +261,11 @@ async def _unless_gone(request: Request, making: Awaitable[Response]) -> Respons
 async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the same request may succeed. What the client itself tries again is not among it."""
+    return isinstance(error, UpstreamError) and error.kind in ("cut", "malformed")
 
 
 def _outcome_header(account: str) -> dict[str, str]:

@@ -96,11 +96,13 @@ _NOTES = (
 def markdown_table() -> str:
     """Which key each tier takes."""
     notes = {note.key: note for note in _NOTES}
+    tiers: tuple[Tier, ...] = ("opaque", "prefix")
     rows = ["| key | `opaque` | `prefix` |", "| --- | --- | --- |"]
     for key in KEYS:
         cells = []
-        for tier in ("opaque", "prefix"):
+        for tier in tiers:
             told = getattr(notes[key.name], tier) if key.name in notes else ""
-            cells.append("refused" if key.name in REFUSED[tier] else f"yes: {told}" if told else "yes")  # type: ignore[index]
+            refused = key.name in REFUSED[tier]
+            cells.append("refused" if refused else f"yes: {told}" if told else "yes")
         rows.append(f"| `{key.name}` | {cells[0]} | {cells[1]} |")
     return "\n".join(rows)

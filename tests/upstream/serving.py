@@ -70,6 +70,7 @@ class Served:
     http: httpx.AsyncClient
     url: str
     pulse: SaidPulse
+    gate: Gate
 
     async def ask(self, **fields: Any) -> httpx.Response:
         """A chat completion."""
@@ -120,4 +121,4 @@ async def serving(
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30.0))
         vendor.bodies.clear()
         vendor.statuses.clear()
-        yield Served(vendor, client, server, http, url, pulse)
+        yield Served(vendor, client, server, http, url, pulse, door.gate)

@@ -127,7 +127,7 @@ async def test_the_reasoner_itself_can_be_asked(scorer: str) -> None:
         assert [step["p_now"] for step in reply["drr"]["steps"]] == [0.0, 1.0]
         assert reply["drr"]["judge"]["id"] == scorer
         assert len(vendor.bodies) == 4
-        assert reply["drr"]["probe_tokens"] == 2 * len(pieces("Let me check.Yes."))
+        assert reply["drr"]["probe_tokens"] == 2 * len(pieces("Let me check. Yes."))
         efforts = [body.get("reasoning_effort") for body in vendor.bodies]
         assert efforts == ([None, "low"] * 2 if scorer == "self_critique" else [None] * 4)
 

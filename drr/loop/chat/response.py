@@ -37,8 +37,8 @@ class ChatResponse:
     """One response. Iterate `run()` to its end, or close it: either way every upstream request is closed.
 
     `make_session` gives an attempt its scoring session, None where nobody judges. `failures` are what an upstream's
-    failure is raised as: an attempt that fails is made again where nothing of it was shown, and where earlier attempts
-    are there, one of those answers.
+    failure is raised as, and `passes` tells which of them may pass: then an attempt of which nothing was shown is made
+    again. Where earlier attempts are there, one of those answers.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class ChatResponse:
         judge_id: str,
         settings: ChatSettings,
         failures: tuple[type[Exception], ...] = (),
+        passes: Callable[[Exception], bool] = lambda error: True,
     ) -> None:
         self._reasoner, self._make_session, self._judge_id = reasoner, make_session, judge_id
-        self._settings, self._failures = settings, failures
+        self._settings, self._failures, self._passes = settings, failures, passes
         self._attempts: list[ChatAttempt] = []
         self._scores: list[AttemptScores] = []
         self._votes = Votes() if settings.on_exhausted == "vote" and settings.rejects else None
@@ -174,10 +175,10 @@ class ChatResponse:
                             shown = True
                             yield event
                 return
-            except self._failures:
+            except self._failures as error:
                 self._answers = None
                 attempt.fate = Fate.ABANDONED
-                if shown or tries == _TRIES:
+                if shown or tries == _TRIES or not self._passes(error):
                     raise
 
     async def _race(self, wave: Sequence[ChatAttempt]) -> AsyncGenerator[Shown | StepReport, None]:
