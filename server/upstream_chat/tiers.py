@@ -14,6 +14,7 @@ from server.schema import DrrError, DrrRequest
 _WHOLE = "this upstream gives whole answers only (tier opaque): nothing can be decided in the middle of a thought"
 _UNCERTIFIED = "no rule is certified for a Reasoner whose tokens and sampling are the upstream's; use drr.threshold"
 _OVER = "a thought that is handed back to this upstream is taken as over: its close cannot be refused"
+_ONE_DM = "one DM judges in front of a chat upstream: that of --dm"
 _SHOWN = "the upstream's own split into reasoning and content is handed on"
 
 REFUSED: Mapping[Tier, Mapping[str, str]] = {
@@ -27,12 +28,14 @@ REFUSED: Mapping[Tier, Mapping[str, str]] = {
         ),
         "max_lost_correct": _WHOLE,
         "thinking_in": _SHOWN,
+        "dm": _ONE_DM,
     },
     "prefix": {
         "max_lost_correct": _UNCERTIFIED,
         "nudge": _OVER,
         "nudge_below": _OVER,
         "thinking_in": _SHOWN,
+        "dm": _ONE_DM,
     },
 }
 """Keys that a tier does not take, and why."""

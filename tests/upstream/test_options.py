@@ -59,7 +59,7 @@ async def test_every_key_is_in_force_or_refused_by_name(kind: type[Vendor]) -> N
             if response.status_code == 400:
                 error = response.json()["error"]
                 assert error["param"] in (f"drr.{name}", *(f"drr.{key}" for key in beside)), (name, error)
-                assert name in tiers.REFUSED[tier] or name in ("rethink", "dm"), error
+                assert name in tiers.REFUSED[tier] or name == "rethink", error
                 continue
             assert response.status_code == 200, (name, response.text)
             assert name not in tiers.REFUSED[tier], name
