@@ -20,6 +20,7 @@ from drr.loop.response import Outcome, StepReport
 from drr.loop.scoring import Scorer, ScoringSession
 from server import metrics
 from server.admission.branches import BRANCHES, FLAG
+from server.admission.shares import USING
 from server.endpoints import CHAT_PATH, HEADER, OUTCOME_HEADER
 from server.plan import ResponsePlan
 from server.refusals import Refusal, bad_request
@@ -197,6 +198,9 @@ class _Made:
             metrics.observe_outcome(self._asking.settings.mode, found, ended)
             cost = self._chat.cost
             cached = cost.cached_prompt_tokens or 0
+            share = USING.get()
+            if share is not None:
+                share.use(cost.prompt_tokens_sent + cost.completion_tokens)
             metrics.observe_upstream_tokens(cost.prompt_tokens_sent, cached, cost.completion_tokens)
 
 

@@ -27,7 +27,7 @@ from server.admission.gate import Gate
 from server.admission.middleware import Door
 from server.admission.setting_up import api_keys
 from server.admission.under_way import UnderWay
-from server.arguments import given_flags
+from server.arguments import given_flags, usual_options
 from server.dm_flags import DmFolder, dm_folders
 from server.errors import StartupError
 from server.judges import Dm, check_remote, start_judge, warm_up
@@ -38,6 +38,7 @@ from server.settings import Defaults, DmDefaults
 from server.upstream import UpstreamPulse
 from server.upstream_chat.app import make_app
 from server.upstream_chat.asking import Upstream
+from server.upstream_chat.flags import refuse_useless
 from server.upstream_chat.handler import ChatServer
 from server.upstream_chat.tiers import SCORERS
 from server.vllm_api import setup_server
@@ -62,6 +63,7 @@ async def run(
     chat = await _chat_abilities(client, abilities)
     abilities = replace(abilities, tier=chat.tier, chat=chat)
     say("\n".join(abilities.lines()))
+    refuse_useless(args, usual_options(), chat.tier)
     rule = StepRule.parse(args.drr_step_rule)
     folder = _dm(args)
     if args.drr_scorer is not None and args.drr_scorer not in SCORERS[chat.tier]:
