@@ -38,9 +38,7 @@ def refuse_useless(args: argparse.Namespace, usual: Mapping[str, Any], tier: Tie
     """InputError for the first flag that was given in vain; `usual` are the options of a server that is given none."""
     own = given_flags(args)
     if tier == "opaque" and "drr_answer_tokens" in own:
-        raise InputError(
-            "--drr-answer-tokens", "has no effect: nothing ends the thinking of this upstream (tier opaque)"
-        )
+        raise InputError("--drr-answer-tokens", "has no effect: nothing ends thinking in tier opaque")
     for name in own:
         if name not in HONOURED:
             raise InputError(flag(name), _WHY)

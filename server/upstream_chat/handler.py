@@ -117,13 +117,19 @@ class _Made:
         return JSONResponse(whole.body(self._head, end, told, usage, self._server.reasoning_key), headers=headers)
 
     async def streamed(self) -> Response:
-        """The response as it is made; a failure before anything was said is an HTTP error."""
+        """The response as it is made. A failure before anything was said is an HTTP error, unless it comes so late that
+        the stream has begun."""
+        first = asyncio.ensure_future(anext(self._events))  # type: ignore[arg-type]
         try:
-            first = await anext(self._events)
+            await asyncio.wait({first}, timeout=_SILENCE)
+            if first.done():
+                first.result()
         except UpstreamError as error:
             self._count("failed")
             return refusal_of(error).response(CHAT_PATH)
         except BaseException:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
             await self._events.aclose()
             self._count("aborted")
             raise
@@ -134,7 +140,7 @@ class _Made:
             headers=_outcome_header(announcement(plan)),
         )
 
-    async def _chunks(self, first: ChatEvent) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, first: "asyncio.Future[ChatEvent]") -> AsyncGenerator[bytes, None]:
         settings = self._asking.settings
         chunks = Chunks(self._head, self._server.reasoning_key, self._asking.tells_usage)
         tells_steps = settings.explicit and settings.report == "steps"
@@ -157,6 +163,8 @@ class _Made:
             self._count("failed")
             yield refusal_of(error).event(CHAT_PATH)
         finally:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
             await self._events.aclose()
             self._count("aborted")
 
@@ -216,16 +224,14 @@ class ClosedStream(StreamingResponse):
                 await close()
 
 
-async def with_signs_of_life(
-    chunks: AsyncGenerator[bytes, None], silence: float = _SILENCE
-) -> AsyncGenerator[bytes, None]:
+async def with_signs_of_life(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The same, with a comment wherever nothing comes for so many seconds."""
     coming: asyncio.Task[bytes] | None = None
     try:
         while True:
             coming = asyncio.ensure_future(anext(chunks))  # type: ignore[arg-type]
             while not coming.done():
-                await asyncio.wait({coming}, timeout=silence)
+                await asyncio.wait({coming}, timeout=_SILENCE)
                 if not coming.done():
                     yield _ALIVE
             try:
@@ -240,8 +246,10 @@ async def with_signs_of_life(
         await chunks.aclose()
 
 
-async def _with_first(first: ChatEvent, events: AsyncGenerator[ChatEvent, None]) -> AsyncGenerator[ChatEvent, None]:
-    yield first
+async def _with_first(
+    first: "asyncio.Future[ChatEvent]", events: AsyncGenerator[ChatEvent, None]
+) -> AsyncGenerator[ChatEvent, None]:
+    yield await first
     async for event in events:
         yield event
 

@@ -166,3 +166,17 @@ async def test_five_hundred_clients_that_leave_keep_nothing_open_upstream(kind: 
                 await asyncio.sleep(0.01)
         vendor.always = None
         assert (await served.ask(drr={"mode": "off"})).status_code == 200
+
+
+async def test_a_silent_stream_shows_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.upstream_chat.handler._SILENCE", 0.1)
+    async with serving(OpenAI(in_turn(SAID)), dm=WordDm(BELIEFS)) as served:
+        served.vendor.always = Fault(slow=0.05)  # hidden thinking, and an answer that may be rejected
+        response = await served.ask(stream=True, drr={"mode": "rethink"})
+        assert response.text.startswith("data: ")
+        assert ": keep-alive\n\n" in response.text
+        assert told(response) == (SAID.answer, None)
+        served.vendor.always = Fault(slow=0.05, cut=True, after=9)
+        said, error = told(await served.ask(stream=True, drr={"mode": "rethink"}))
+        assert (said, error and error["code"]) == (None, "upstream_cut")
+        await closed(served)

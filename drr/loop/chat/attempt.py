@@ -32,11 +32,15 @@ class ChatAttempt:
         settings: ChatSettings,
         room: int | None,
         doubt: Callable[[str], float] | None = None,
+        draw: int | None = None,
     ) -> None:
         """`room` are the tokens that this attempt may generate; `doubt` is how likely it is that all earlier attempts
-        with the same answer are wrong."""
+        with the same answer are wrong. `draw` counts the attempts before it, without those that an upstream's failure
+        has cost."""
         self.number, self._reasoner, self._scores, self._settings, self._room = number, reasoner, scores, settings, room
-        self._doubt = doubt
+        self._doubt, self.draw = doubt, number if draw is None else draw
+        self.lost = False
+        """Whether the upstream has failed in it."""
         self.fate = Fate.ABANDONED
         self.cause = StopCause.NATURAL
         self.thought: list[str] = []
@@ -108,7 +112,7 @@ class WholeAttempt(ChatAttempt):
             self._stand()
             yield Accepted()
         speaks = False
-        async with contextlib.aclosing(self._reasoner.stream(Ask(self.number, self._room))) as stream:
+        async with contextlib.aclosing(self._reasoner.stream(Ask(self.draw, self._room))) as stream:
             async for item in stream:
                 if isinstance(item, Answered):
                     self._end(item)
@@ -181,7 +185,7 @@ class SteppedAttempt(ChatAttempt):
         self._texts = list[str]()
         self._segmenter = StepSegmenter(self._settings.rule)
         self._shown = 0
-        async with contextlib.aclosing(self._reasoner.stream(Ask(self.number, self._room))) as stream:
+        async with contextlib.aclosing(self._reasoner.stream(Ask(self.draw, self._room))) as stream:
             closed = False
             async for item in stream:
                 if isinstance(item, Answered):
@@ -225,7 +229,7 @@ class SteppedAttempt(ChatAttempt):
             yield Accepted()
         room = None if self._room is None else max(1, self._room - self.generated)
         before = self.generated
-        ask = Ask(self.number, room, "".join(self.thought))
+        ask = Ask(self.draw, room, "".join(self.thought))
         async with contextlib.aclosing(self._reasoner.stream(ask)) as stream:
             async for item in stream:
                 if isinstance(item, Answered):

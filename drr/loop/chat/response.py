@@ -126,7 +126,7 @@ class ChatResponse:
     # Attempts -------------------------------------------------------------------------------------------------
 
     def _wave_size(self) -> int:
-        left = 1 + self._settings.max_rethinks - len(self._attempts)
+        left = 1 + self._settings.max_rethinks - self._made
         room = self._room()
         sizes = [left, self._settings.parallel, *([] if room is None else [room // LEAST_THINKING])]
         return max(1, min(sizes))
@@ -138,32 +138,38 @@ class ChatResponse:
 
     def _may_go_on(self) -> bool:
         room = self._room()
-        return len(self._attempts) <= self._settings.max_rethinks and (room is None or room >= LEAST_THINKING)
+        return self._made <= self._settings.max_rethinks and (room is None or room >= LEAST_THINKING)
 
-    def _attempt(self, number: int, size: int) -> ChatAttempt:
+    @property
+    def _made(self) -> int:
+        """Attempts so far, without those that an upstream's failure has cost."""
+        return sum(not attempt.lost for attempt in self._attempts)
+
+    def _attempt(self, place: int, size: int) -> ChatAttempt:
+        """One of `size` attempts at the same time."""
         room = self._room()
         scores = AttemptScores(self._make_session(), self._judge_id, self._settings.deadline)
         self._scores.append(scores)
         kind = SteppedAttempt if self._settings.tier == "prefix" else WholeAttempt
         doubt = None if self._votes is None else self._doubt
         share = None if room is None else max(1, room // size)
-        return kind(number, self._reasoner, scores, self._settings, share, doubt)
+        number, draw = len(self._attempts) + place, self._made + place
+        return kind(number, self._reasoner, scores, self._settings, share, doubt, draw)
 
     def _doubt(self, text: str) -> float:
         assert self._votes is not None
         return self._votes.doubt(_stated(text))
 
     async def _wave(self, size: int) -> AsyncGenerator[Shown | StepReport, None]:
-        first = len(self._attempts)
         if size > 1:
-            wave = [self._attempt(first + place, size) for place in range(size)]
+            wave = [self._attempt(place, size) for place in range(size)]
             self._attempts += wave
             async with contextlib.aclosing(self._race(wave)) as events:
                 async for event in events:
                     yield event
             return
         for tries in range(1, _TRIES + 1):
-            attempt = self._attempt(len(self._attempts), 1)
+            attempt = self._attempt(0, 1)
             self._attempts.append(attempt)
             shown = False
             try:
@@ -177,7 +183,7 @@ class ChatResponse:
                 return
             except self._failures as error:
                 self._answers = None
-                attempt.fate = Fate.ABANDONED
+                attempt.fate, attempt.lost = Fate.ABANDONED, True
                 if shown or tries == _TRIES or not self._passes(error):
                     raise
 
@@ -202,7 +208,7 @@ class ChatResponse:
                         if winner is not None or not isinstance(item.error, self._failures):
                             raise item.error
                         failed.append(item.error)
-                        wave[place].fate = Fate.ABANDONED
+                        wave[place].fate, wave[place].lost = Fate.ABANDONED, True
                 elif isinstance(item, Accepted):
                     winner, self._answers = place, wave[place]
                     await pumps.end(other for other in range(len(wave)) if other != place)
@@ -233,7 +239,7 @@ class ChatResponse:
             yield ChatFinished(self.outcome, "stop", refused=self._settings.refusal)
             return
         chosen = self._chosen(rejected)
-        made = len(self._attempts) > self._settings.max_rethinks
+        made = self._made > self._settings.max_rethinks
         chosen.cause = StopCause.RETHINK_LIMIT if made else StopCause.RETHINK_ROOM
         self._answers = chosen
         async with contextlib.aclosing(chosen.answer()) as events:

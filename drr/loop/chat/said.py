@@ -50,8 +50,8 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for attempt number `attempt`. `room` are the tokens that it may generate. Behind `thought`, which is
-    taken as over, only the answer is asked for."""
+    """One request for an attempt; `attempt` counts those that were not lost to a failure. `room` are the tokens that it
+    may generate. Behind `thought`, which is taken as over, only the answer is asked for."""
 
     attempt: int
     room: int | None
@@ -90,13 +90,6 @@ class ChatSettings:
     def rejects(self) -> bool:
         """Whether attempts may be rejected."""
         return self.policy.accept is not None
-
-    @property
-    def thinking_room(self) -> int | None:
-        """Tokens that may be generated before the answer's reserve is touched."""
-        if self.max_tokens is None or self.answer_tokens == 0:
-            return None
-        return self.max_tokens - min(self.answer_tokens, max(1, self.max_tokens // 2))
 
 
 @dataclass(frozen=True, slots=True)
