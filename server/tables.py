@@ -17,7 +17,8 @@ def flags_table() -> str:
     rows = ["| option | meaning | default |", "| --- | --- | --- |"]
     for action in own_parser()._actions:
         (name,) = action.option_strings
-        value = "" if action.nargs == 0 else f" {action.metavar or _choices(action) or _values(action)}"
+        named = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+        value = "" if action.nargs == 0 else f" {named or _choices(action) or _values(action)}"
         meaning, _, told = (action.help or "").partition("; default: ")
         rows.append(f"| `{name}{value}` | {meaning} | {told or _default(action)} |")
     return "\n".join(rows)

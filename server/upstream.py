@@ -26,7 +26,7 @@ from server import metrics
 from server.admission.under_way import App, Message, Receive, Send
 from server.engine import ThinkingEngine
 from server.errors import StartupError
-from server.plan import ResponsePlan
+from server.plan import PLAN_KEY, ResponsePlan
 from server.vllm_api import (
     AsyncEngineArgs,
     GracefulHTTPError,
@@ -50,6 +50,10 @@ _FRONT_END = {
     *("reasoning_parser_plugin", "shutdown_timeout", "logging_config"),
 }
 """vLLM's engine arguments that mean something without an engine; all others are about one that is not here."""
+
+
+READ_LOGPROBS = ("confidence", "logprob", "entropy", "answer_probe", "self_critique", "critique")
+"""Scorers that read log-probabilities, or probe with them."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -107,6 +111,8 @@ def prepare(args: argparse.Namespace, abilities: UpstreamAbilities, usual: Mappi
         if one.name not in _FRONT_END and value not in (usual.get(one.name), None, {}, []):
             name = one.name.replace("_", "-")
             raise InputError(f"--{name}", "has no effect: the model runs at --upstream, not here")
+    if args.drr_scorer in READ_LOGPROBS and abilities.logprobs is None:
+        raise InputError("--drr-scorer", f"{args.drr_scorer} reads log-probabilities, which the upstream does not tell")
     longest = abilities.max_model_len
     if longest is not None:
         if args.max_model_len is not None and args.max_model_len > longest:
@@ -156,6 +162,10 @@ class UpstreamEngine(ThinkingEngine):
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
         check(sampling_params, self.upstream.abilities, self._sampled_as_ever)
+        plan = (sampling_params.extra_args or {}).get(PLAN_KEY)
+        if self.upstream.abilities.logprobs is None and plan is not None and plan.settings.judge in READ_LOGPROBS:
+            told = f"drr.scorer: {plan.settings.judge} reads log-probabilities, which the upstream does not tell"
+            raise VLLMValidationError(told, parameter="drr.scorer")
         if options.get("lora_request") is not None:
             raise VLLMValidationError("model: adapters are not served through an upstream", parameter="model")
         if not isinstance(prompt, Mapping) or prompt.get("type") != "token":

@@ -33,6 +33,9 @@ SAMPLING: dict[str, Any] = {
 _NEVER = ("prompt_logprobs", "prompt_logprob_token_ids", "repetition_detection", "thinking_token_budget")
 """What the stream of a completion cannot carry, or what only vLLM's own engine does."""
 
+Likely = list[tuple[float, dict[int, float]]]
+"""For each token its log-probability and those of the likeliest ones."""
+
 _TOKEN = "token_id:"
 """How vLLM writes a token's id where its text would stand."""
 
@@ -43,7 +46,7 @@ class Chunk:
     sampled one among them where it is one of those. `finish_reason` is OpenAI's."""
 
     ids: list[int]
-    likely: list[tuple[float, dict[int, float]]] | None = None
+    likely: Likely | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     usage: Usage | None = None
@@ -126,14 +129,36 @@ def read_chunk(event: Mapping[str, Any], abilities: UpstreamAbilities, tokenizer
             case "logprobs":
                 ids = [int(one["id"]) for one in (logprobs or {}).get("content") or ()]
             case "text":
-                ids = list(tokenizer.encode(text, add_special_tokens=False)) if text else []
+                return Chunk(*_made_here(text, logprobs, tokenizer), reason, choice.get("stop_reason"), usage)
         likely = _likely(ids, logprobs, tokenizer) if logprobs else None
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise UpstreamError("malformed", "the upstream sent a chunk that is none of a completion's") from error
     return Chunk(ids, likely, reason, choice.get("stop_reason"), usage)
 
 
-def _likely(ids: list[int], logprobs: Mapping[str, Any], tokenizer: Any) -> list[tuple[float, dict[int, float]]] | None:
+def _made_here(text: str, logprobs: Mapping[str, Any] | None, tokenizer: Any) -> tuple[list[int], Likely | None]:
+    """The ids of a chunk's text: token by token where log-probabilities name the tokens, else all of it at once. The
+    first of the ids that one token there becomes here has its log-probability, the others are certain."""
+
+    def encode(piece: str) -> list[int]:
+        return [int(one) for one in tokenizer.encode(piece, add_special_tokens=False)] if piece else []
+
+    if not logprobs or not logprobs.get("tokens"):
+        return encode(text), None
+    pieces, values = list(logprobs["tokens"]), [float(value or 0.0) for value in logprobs["token_logprobs"]]
+    tops: list[Mapping[str, float] | None] = list(logprobs.get("top_logprobs") or [None] * len(pieces))
+    if "".join(pieces) != text:  # bytes of a character, or a stop text that is kept back
+        pieces, values, tops = [text], [sum(values)], [None]
+    ids, likely = list[int](), Likely()
+    for piece, value, top in zip(pieces, values, tops, strict=True):
+        made = encode(piece)
+        ids += made
+        others = {_id(token, tokenizer): float(other) for token, other in (top or {}).items()}
+        likely += [(value, others)] * bool(made) + [(0.0, {})] * (len(made) - 1)
+    return ids, likely
+
+
+def _likely(ids: list[int], logprobs: Mapping[str, Any], tokenizer: Any) -> Likely | None:
     """In OpenAI's shape for completions, or for chats; None where it does not fit the ids."""
     content = logprobs.get("content")
     if content is not None:
