@@ -20,7 +20,7 @@ RETHINK = {"mode": "rethink", "max_rethinks": 2}
 def accounted(reply: dict[str, Any], vendor: Vendor) -> None:
     """Every token in exactly one count, every request in the bill."""
     drr, usage = reply["drr"], reply["usage"]
-    Account.model_validate({name: value for name, value in drr.items() if name != "cost"})
+    Account.model_validate(drr)
     assert drr["cost"]["requests"] == len(vendor.bodies)
     assert drr["cost"]["completion_tokens"] == vendor.words_sent == usage["completion_tokens"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
