@@ -9,10 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from drr import reference
 from tests.server.running import start, stop
 from tests.upstream.serving import QUESTION
-from tests.upstream.vendors import MODEL, OpenAI, Said, in_turn, listening
+from tests.upstream.vendors import MODEL, DeepSeek, Fault, OpenAI, Said, in_turn, listening
 
+TEXT_DM = reference.reasoner_folder().parent / "dm"
 WRONG, RIGHT = Said("Four and seventeen.", "The answer is 22."), Said("Hm.", "The answer is 21.")
 
 
@@ -42,6 +44,26 @@ async def test_it_serves_a_closed_model(tmp_path: Path, monkeypatch: pytest.Monk
     assert f"Upstream: {MODEL}, tier opaque" in log
     assert "sk-secret" not in log
     assert set(vendor.keys) == {"Bearer sk-secret"}
+
+
+@pytest.mark.slow
+async def test_a_text_dm_judges_a_thought_that_can_be_handed_back(tmp_path: Path) -> None:
+    thought = "12 + 24 = 36.\n\n36 - 7 = 29.\n\n29 * 4 = 116.\n\n" + "Let me see. " * 100
+    async with listening(DeepSeek(in_turn(Said(thought, "The answer is 116.")), always=Fault(slow=0.01))) as address:
+        flags = ["--upstream", f"{address}/beta", "--dm", str(TEXT_DM), "--dm-deadline-ms", "20000"]
+        server = await asyncio.to_thread(start, tmp_path / "log", *flags)
+        try:
+            async with httpx.AsyncClient(base_url=server.url, timeout=60.0) as http:
+                drr = {"threshold": 0.0, "min_steps": 2, "patience": 1}
+                body = {"model": MODEL, "messages": QUESTION, "drr": drr}
+                reply = (await http.post("/v1/chat/completions", json=body)).json()
+                assert reply["drr"]["stop_cause"] == "sure"
+                assert reply["choices"][0]["message"]["content"] == "The answer is 116."
+                assert len(reply["drr"]["steps"]) == 2
+                assert all(0 < step["p_now"] < 1 for step in reply["drr"]["steps"])
+                assert (await http.get("/health")).json() == {"status": "ok", "reasoner": "ok", "dm": "ok"}
+        finally:
+            assert await asyncio.to_thread(stop, server) == 0
 
 
 @pytest.mark.slow
