@@ -60,10 +60,10 @@ async def serve_upstream(args: argparse.Namespace, engine_class: type[ThinkingEn
     """Serve in front of another server."""
     upstream = await find_upstream(args)
     try:
-        print("\n".join(upstream.abilities.lines()), flush=True)
         if upstream.abilities.tier != "completions":
             await serve_chat_only(args, upstream)
             return
+        print("\n".join(upstream.abilities.lines()), flush=True)
         if args.model is None:
             raise InputError("--upstream", "needs MODEL: its tokenizer and chat template make the prompts")
         prepare(args, upstream.abilities, usual_options())
@@ -74,8 +74,9 @@ async def serve_upstream(args: argparse.Namespace, engine_class: type[ThinkingEn
 
 async def serve_chat_only(args: argparse.Namespace, upstream: Upstream) -> None:
     """Serve in front of an upstream that has chat completions only."""
-    tier = upstream.abilities.tier
-    raise InputError("--upstream", f"{upstream.client.url} allows only tier {tier}, which this version does not serve")
+    from server.upstream_chat.run import run as run_chat
+
+    await run_chat(args, upstream.client, upstream.abilities, upstream.prices, partial(print, flush=True))
 
 
 async def _serve(args: argparse.Namespace, engine_class: type[ThinkingEngine], upstream: Upstream | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server import causes, endpoints, keys, wire
 from server.arguments import own_parser
+from server.upstream_chat import tiers
 
 DOCS = Path("docs")
 
@@ -45,6 +46,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "endpoints": endpoints.markdown_table,
         "account": wire.markdown_table,
     },
+    "closed-models.md": {"tiers": tiers.markdown_table},
     "causes.md": {"causes": causes.markdown_table},
     "flags.md": {"flags": flags_table},
 }

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from drr.engine.upstream.chat import ChatAbilities
+
 Tier = Literal["completions", "prefix", "opaque"]
 """How much of the loop an upstream allows. `completions`: it goes on from any prompt. `prefix`: it goes on from a
 partial message of the assistant's. `opaque`: it gives whole answers only."""
@@ -37,6 +39,8 @@ class UpstreamAbilities:
     structured_outputs: bool = False
     samples: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    chat: ChatAbilities | None = None
+    """What its chat completions allow, where only those are used."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -95,14 +95,21 @@ class Cost:
 
     def add(self, usage: Usage, *, estimated: bool = False) -> None:
         """One more request."""
+        self.include(Cost(1, usage.prompt, usage.cached, usage.completion, int(estimated)))
+
+    def include(self, other: "Cost") -> None:
+        """All requests of another sum."""
+        if other.requests == 0:
+            return
         if self.requests == 0:
-            self.cached_prompt_tokens = usage.cached
+            self.cached_prompt_tokens = other.cached_prompt_tokens
         elif self.cached_prompt_tokens is not None:
-            self.cached_prompt_tokens = None if usage.cached is None else self.cached_prompt_tokens + usage.cached
-        self.requests += 1
-        self.prompt_tokens_sent += usage.prompt
-        self.completion_tokens += usage.completion
-        self.estimated_requests += estimated
+            cached = other.cached_prompt_tokens
+            self.cached_prompt_tokens = None if cached is None else self.cached_prompt_tokens + cached
+        self.requests += other.requests
+        self.prompt_tokens_sent += other.prompt_tokens_sent
+        self.completion_tokens += other.completion_tokens
+        self.estimated_requests += other.estimated_requests
 
     def add_estimate(self, prompt: str, completion_tokens: int) -> None:
         """One more request that ended without the upstream's count: this text was sent, and about so many tokens had
