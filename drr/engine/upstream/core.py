@@ -18,7 +18,7 @@ from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.outputs import LogprobsLists
 
 from drr.engine.upstream.abilities import UpstreamAbilities
-from drr.engine.upstream.completions import Chunk, body_of, read_chunk
+from drr.engine.upstream.completions import Chunk, body_of, ended_by_token, prompt_for, read_chunk
 from drr.engine.upstream.cost import Usage
 from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
@@ -96,7 +96,7 @@ class UpstreamCore(EngineCoreClient):
         assert prompt_ids is not None
         told, generated = None, 0
         ended, reached = False, False
-        prompt = prompt_ids if self.abilities.token_prompts else self._text(prompt_ids)
+        prompt = prompt_for(prompt_ids, self.abilities, self.tokenizer)
         body = body_of(params, prompt, self.abilities, cache_salt=request.cache_salt)
         try:
             async with contextlib.aclosing(self.client.events("completions", body)) as events:
@@ -120,12 +120,6 @@ class UpstreamCore(EngineCoreClient):
                 usage = told or Usage(len(prompt_ids), generated)
                 self.billed(request.external_req_id or request.request_id, usage, told is None)
 
-    def _text(self, ids: list[int]) -> str:
-        """A prompt as text. Servers that take text put the token of a text's beginning before it themselves."""
-        begin = self.tokenizer.bos_token_id
-        behind = ids[1:] if begin is not None and ids[:1] == [begin] and _adds_begin(self.tokenizer) else ids
-        return str(self.tokenizer.decode(behind, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-
     def _output(
         self, request: EngineCoreRequest, chunk: Chunk, logprobs: int | None, stats: PrefillStats | None
     ) -> EngineCoreOutput:
@@ -135,9 +129,9 @@ class UpstreamCore(EngineCoreClient):
             reason = _REASONS.get(chunk.finish_reason)
             if reason is None:
                 raise UpstreamError("cut", f"the upstream gave up: {chunk.finish_reason[:40]}")
-        if reason is FinishReason.STOP and not self._is_stop(ids, request, stop):
-            ids = [*ids, self.stop_ids[0]]
-            likely = None if likely is None and chunk.ids else [*(likely or ()), (0.0, {})]
+        if reason is FinishReason.STOP:
+            own = request.sampling_params.stop_token_ids if request.sampling_params is not None else None
+            ids, likely = ended_by_token(chunk, [*self.stop_ids, *(own or ())])
         told = None
         if logprobs is not None and ids:
             if likely is None:
@@ -151,11 +145,6 @@ class UpstreamCore(EngineCoreClient):
             stop_reason=stop,
             prefill_stats=stats,
         )
-
-    def _is_stop(self, ids: list[int], request: EngineCoreRequest, stop: int | None) -> bool:
-        """Whether the last of these ids is what ended the turn."""
-        own = request.sampling_params.stop_token_ids if request.sampling_params is not None else None
-        return bool(ids) and (ids[-1] == stop or ids[-1] in self.stop_ids or ids[-1] in (own or ()))
 
 
 def as_lists(ids: list[int], likely: list[tuple[float, dict[int, float]]]) -> LogprobsLists:
@@ -184,10 +173,6 @@ def _prefilled(prompt_tokens: int, usage: Usage | None) -> PrefillStats:
         num_cached_tokens=cached,
         num_local_cached_tokens=cached,
     )
-
-
-def _adds_begin(tokenizer: Any) -> bool:
-    return list(tokenizer.encode("a"))[:1] == [tokenizer.bos_token_id]
 
 
 @contextlib.contextmanager
