@@ -72,9 +72,6 @@ class UpstreamCore(EngineCoreClient):
     async def is_sleeping_async(self) -> bool:
         return False
 
-    async def is_scheduler_paused_async(self) -> bool:
-        return False
-
     async def reset_mm_cache_async(self) -> None:
         """There is none."""
 
