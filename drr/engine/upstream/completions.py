@@ -149,6 +149,10 @@ def read_chunk(event: Mapping[str, Any], abilities: UpstreamAbilities, tokenizer
                 ids = [int(one) for one in choice.get("token_ids") or ()]
             case "logprobs":
                 ids = [int(one["id"]) for one in (logprobs or {}).get("content") or ()]
+                if "\ufffd" in tokenizer.decode(ids) and "\ufffd" not in text:
+                    # A character that took several tokens: llama.cpp sends it with the last of them alone.
+                    ids, likely = _made_here(text, {"tokens": [text], "token_logprobs": [None]}, tokenizer)
+                    return Chunk(ids, likely, reason, choice.get("stop_reason"), usage)
             case "text":
                 return Chunk(*_made_here(text, logprobs, tokenizer), reason, choice.get("stop_reason"), usage)
         likely = _likely(ids, logprobs, tokenizer) if logprobs else None

@@ -73,6 +73,25 @@ def test_log_probabilities_of_text_go_to_the_first_of_the_tokens_made_of_it(toke
     assert (sum(values), len(values)) == (-1.5, len(chunk.ids))
 
 
+def test_a_character_of_several_tokens_is_whole_though_only_its_last_token_is_told() -> None:
+    class Bytes:
+        """A token for each byte."""
+
+        def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+            return list(text.encode())
+
+        def decode(self, ids: list[int]) -> str:
+            return bytes(ids).decode(errors="replace")
+
+    beside = UpstreamAbilities("completions", "m", "llamacpp", ids_from="logprobs", logprobs=1)
+    last = "é".encode()[-1]
+    logprobs = {"content": [{"id": last, "logprob": -0.5, "top_logprobs": []}]}
+    chunk = read_chunk({"choices": [{"text": "é", "logprobs": logprobs}]}, beside, Bytes())
+    assert chunk.ids == list("é".encode())
+    assert chunk.likely is not None
+    assert len(chunk.likely) == 2
+
+
 def test_log_probabilities_that_do_not_fit_the_text_are_kept_in_sum(tokenizer: Any) -> None:
     logprobs = {"tokens": ["bytes:\\xe2", "bytes:\\x82"], "token_logprobs": [-1.0, -0.5]}
     chunk = read_chunk({"choices": [{"text": " answer is", "logprobs": logprobs}]}, TEXT, tokenizer)
