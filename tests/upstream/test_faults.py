@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.upstream.serving import QUESTION, Served, WordDm, serving
-from tests.upstream.vendors import MODEL, Anthropic, DeepSeek, Fault, OpenAI, Said, Vendor, in_turn
+from tests.upstream.vendors import MODEL, Anthropic, DeepSeek, Fault, OpenAI, OpenEngine, Said, Vendor, in_turn
 
 SAID = Said("Seventeen and four.\n\nThat is 21, so it is.", "The answer is 21, as everybody knows.")
-VENDORS = [OpenAI, Anthropic, DeepSeek]
+VENDORS = [OpenAI, Anthropic, DeepSeek, OpenEngine]
 BELIEFS = {"21": 0.9}
 
 ONCE = {
