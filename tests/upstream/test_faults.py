@@ -112,6 +112,16 @@ async def test_an_earlier_attempt_answers_where_a_later_one_fails() -> None:
         assert reply["drr"]["attempt_details"][0]["fate"] == "answered"
 
 
+async def test_no_answer_is_begun_by_one_attempt_and_ended_by_another() -> None:
+    wrong, right = Said("It is 22.", "The answer is 22."), SAID
+    async with serving(DeepSeek(in_turn(wrong, right)), dm=WordDm({"That is 21": 0.9})) as served:
+        served.vendor.faults = deque([Fault(), Fault(cut=True, after=12)])
+        response = await served.ask(stream=True, drr={"mode": "rethink"})
+        said, error = told(response)
+        assert (said, error and error["code"]) == (None, "upstream_cut")
+        assert "The answer is 22" not in response.text
+
+
 async def test_of_attempts_at_once_those_that_fail_are_left_out() -> None:
     async with serving(OpenAI(in_turn(SAID)), dm=WordDm(BELIEFS), retries=0) as served:
         served.vendor.faults = deque([Fault(status=500), Fault(cut=True)])

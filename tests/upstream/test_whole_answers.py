@@ -186,7 +186,7 @@ async def test_openais_client_streams_it() -> None:
         client = openai.AsyncOpenAI(api_key="x", base_url=f"{served.url}/v1")
         stream = await client.chat.completions.create(
             model=f"{MODEL}:drr",
-            messages=QUESTION,  # type: ignore[arg-type]
+            messages=QUESTION,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"drr": RETHINK | {"mode": None}},
