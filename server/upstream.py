@@ -175,9 +175,10 @@ class UpstreamEngine(ThinkingEngine):
     def _raw(
         self, prompt: Any, params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        if params.logprobs is not None and self.upstream.abilities.logprobs is None:
+        most = self.upstream.abilities.logprobs
+        if params.logprobs is not None and (most is None or params.logprobs > most):
             params = params.clone()
-            params.logprobs = None  # the loop asks for them wherever it judges, and does without
+            params.logprobs = most  # the loop asks for them wherever it judges or probes, and makes do with fewer
         return super()._raw(prompt, params, request_id, **options)
 
     async def _think(

@@ -113,6 +113,27 @@ def body_of(
     return body
 
 
+def prompt_for(ids: list[int], abilities: UpstreamAbilities, tokenizer: Any) -> list[int] | str:
+    """A prompt as this upstream takes it. Servers that take text put the token of a text's beginning before it
+    themselves."""
+    if abilities.token_prompts:
+        return ids
+    begin = tokenizer.bos_token_id
+    told = begin is not None and ids[:1] == [begin] and list(tokenizer.encode("a"))[:1] == [begin]
+    return str(
+        tokenizer.decode(ids[1:] if told else ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    )
+
+
+def ended_by_token(chunk: Chunk, stop_ids: Sequence[int]) -> tuple[list[int], Likely | None]:
+    """The ids of a turn's last chunk, and how likely they were. Behind what the upstream sent comes the first of
+    `stop_ids` where it kept the token to itself that ended the turn."""
+    ids, likely = chunk.ids, chunk.likely
+    if ids and (ids[-1] in stop_ids or ids[-1] == chunk.stop_reason):
+        return ids, likely
+    return [*ids, stop_ids[0]], None if likely is None and ids else [*(likely or ()), (0.0, {})]
+
+
 def read_chunk(event: Mapping[str, Any], abilities: UpstreamAbilities, tokenizer: Any) -> Chunk:
     """UpstreamError where the event is none of a completion's."""
     usage = Usage.read(event.get("usage"))

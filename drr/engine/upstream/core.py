@@ -8,6 +8,7 @@ that the upstream gives up, too.
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from vllm.v1.metrics.stats import PrefillStats
 from vllm.v1.outputs import LogprobsLists
 
 from drr.engine.upstream.abilities import UpstreamAbilities
-from drr.engine.upstream.completions import Chunk, body_of, read_chunk
+from drr.engine.upstream.completions import Chunk, body_of, ended_by_token, prompt_for, read_chunk
 from drr.engine.upstream.cost import Usage
 from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
@@ -27,6 +28,33 @@ _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "repetitio
 
 Billed = Callable[[str, Usage, bool], None]
 """Takes the id of a request, as AsyncLLM.generate was given it, its tokens, and whether they are estimated."""
+
+
+@dataclass(slots=True)
+class _Bill:
+    """What one request took. It is paid once, by the upstream's own count where that has come; a request of which
+    nothing has come, and none is said to be, was never taken."""
+
+    take: Billed
+    request_id: str
+    prompt: int
+    generated: int = 0
+    told: Usage | None = None
+    _reached: bool = False
+    _paid: bool = False
+
+    def reached(self, tokens: int) -> None:
+        """So many more tokens have come."""
+        self._reached, self.generated = True, self.generated + tokens
+
+    def pay(self) -> bool:
+        """Whether this was the first time."""
+        if self._paid:
+            return False
+        self._paid = True
+        if self._reached:
+            self.take(self.request_id, self.told or Usage(self.prompt, self.generated), self.told is None)
+        return True
 
 
 class UpstreamCore(EngineCoreClient):
@@ -46,17 +74,19 @@ class UpstreamCore(EngineCoreClient):
         self.resources = SimpleNamespace(engine_dead=False, engine_manager=None)
         self.stop_ids = stop_ids
         self._outputs: asyncio.Queue[EngineCoreOutput] = asyncio.Queue()
-        self._streams: dict[str, asyncio.Task[None]] = {}
+        self._streams: dict[str, tuple[asyncio.Task[None], _Bill]] = {}
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
-        task = asyncio.create_task(self._stream(request))
-        self._streams[request.request_id] = task
+        bill = _Bill(self.billed, request.external_req_id or request.request_id, len(request.prompt_token_ids or ()))
+        task = asyncio.create_task(self._stream(request, bill))
+        self._streams[request.request_id] = task, bill
         task.add_done_callback(lambda _: self._streams.pop(request.request_id, None))
 
     async def abort_requests_async(self, request_ids: list[str]) -> None:
         for request_id in request_ids:
-            task = self._streams.get(request_id)
-            if task is not None:
+            task, bill = self._streams.get(request_id, (None, None))
+            if task is not None and bill is not None:
+                bill.pay()
                 task.cancel()
 
     async def get_output_async(self) -> EngineCoreOutputs:
@@ -72,9 +102,6 @@ class UpstreamCore(EngineCoreClient):
     async def is_sleeping_async(self) -> bool:
         return False
 
-    async def is_scheduler_paused_async(self) -> bool:
-        return False
-
     async def reset_mm_cache_async(self) -> None:
         """There is none."""
 
@@ -86,45 +113,45 @@ class UpstreamCore(EngineCoreClient):
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Ends every stream. The client is its owner's to close."""
-        for task in list(self._streams.values()):
+        for task, _ in list(self._streams.values()):
             with contextlib.suppress(RuntimeError):  # the event loop is gone, and the streams with it
                 task.cancel()
 
-    async def _stream(self, request: EngineCoreRequest) -> None:
+    async def _stream(self, request: EngineCoreRequest, bill: "_Bill") -> None:
         params, prompt_ids = request.sampling_params, request.prompt_token_ids
         assert params is not None
         assert prompt_ids is not None
-        told, generated = None, 0
-        ended, reached = False, False
-        prompt = prompt_ids if self.abilities.token_prompts else self._text(prompt_ids)
+        prompt = prompt_for(prompt_ids, self.abilities, self.tokenizer)
         body = body_of(params, prompt, self.abilities, cache_salt=request.cache_salt)
+        last: EngineCoreOutput | None = None
         try:
             async with contextlib.aclosing(self.client.events("completions", body)) as events:
                 async for event in events:
-                    reached = True
                     chunk = read_chunk(event, self.abilities, self.tokenizer)
-                    told = chunk.usage or told
-                    if chunk.ids or chunk.finish_reason:
-                        stats = None if generated else _prefilled(len(prompt_ids), chunk.usage)
+                    if last is None and (chunk.ids or chunk.finish_reason):
+                        stats = None if bill.generated else _prefilled(len(prompt_ids), chunk.usage)
                         output = self._output(request, chunk, params.num_logprobs, stats)
-                        generated += len(output.new_token_ids)
-                        ended = ended or output.finish_reason is not None
-                        self._outputs.put_nowait(output)
-            if not ended:
+                        bill.reached(len(output.new_token_ids))
+                        if output.finish_reason is None:
+                            self._outputs.put_nowait(output)
+                        else:
+                            last = output  # whoever is told of the end reads the bill
+                    bill.told = chunk.usage or bill.told
+                    if last is not None and (bill.told or not self.abilities.usage):
+                        self._end(last, bill)
+            if last is None:
                 raise UpstreamError("cut", "the upstream's answer has no end")
         except UpstreamError as error:
-            if not ended:
+            if last is None:
+                bill.pay()
                 self.failed(request.request_id, error)
-        finally:
-            if reached:
-                usage = told or Usage(len(prompt_ids), generated)
-                self.billed(request.external_req_id or request.request_id, usage, told is None)
+        if last is not None:
+            self._end(last, bill)
 
-    def _text(self, ids: list[int]) -> str:
-        """A prompt as text. Servers that take text put the token of a text's beginning before it themselves."""
-        begin = self.tokenizer.bos_token_id
-        behind = ids[1:] if begin is not None and ids[:1] == [begin] and _adds_begin(self.tokenizer) else ids
-        return str(self.tokenizer.decode(behind, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    def _end(self, last: EngineCoreOutput, bill: "_Bill") -> None:
+        """Hand on a request's last output, once, when its bill is paid."""
+        if bill.pay():
+            self._outputs.put_nowait(last)
 
     def _output(
         self, request: EngineCoreRequest, chunk: Chunk, logprobs: int | None, stats: PrefillStats | None
@@ -135,9 +162,9 @@ class UpstreamCore(EngineCoreClient):
             reason = _REASONS.get(chunk.finish_reason)
             if reason is None:
                 raise UpstreamError("cut", f"the upstream gave up: {chunk.finish_reason[:40]}")
-        if reason is FinishReason.STOP and not self._is_stop(ids, request, stop):
-            ids = [*ids, self.stop_ids[0]]
-            likely = None if likely is None and chunk.ids else [*(likely or ()), (0.0, {})]
+        if reason is FinishReason.STOP:
+            own = request.sampling_params.stop_token_ids if request.sampling_params is not None else None
+            ids, likely = ended_by_token(chunk, [*self.stop_ids, *(own or ())])
         told = None
         if logprobs is not None and ids:
             if likely is None:
@@ -151,11 +178,6 @@ class UpstreamCore(EngineCoreClient):
             stop_reason=stop,
             prefill_stats=stats,
         )
-
-    def _is_stop(self, ids: list[int], request: EngineCoreRequest, stop: int | None) -> bool:
-        """Whether the last of these ids is what ended the turn."""
-        own = request.sampling_params.stop_token_ids if request.sampling_params is not None else None
-        return bool(ids) and (ids[-1] == stop or ids[-1] in self.stop_ids or ids[-1] in (own or ()))
 
 
 def as_lists(ids: list[int], likely: list[tuple[float, dict[int, float]]]) -> LogprobsLists:
@@ -184,10 +206,6 @@ def _prefilled(prompt_tokens: int, usage: Usage | None) -> PrefillStats:
         num_cached_tokens=cached,
         num_local_cached_tokens=cached,
     )
-
-
-def _adds_begin(tokenizer: Any) -> bool:
-    return list(tokenizer.encode("a"))[:1] == [tokenizer.bos_token_id]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -35,7 +35,7 @@ class UpstreamClient:
 
     `key` goes as a bearer token, a name and a password in the address as basic authentication. `timeout` is the
     longest silence in seconds, before an answer and in the middle of one. A request is tried again `retries` times at
-    most, and never when it would have to wait past `patience` seconds in all. `note` is told how each request ended:
+    most, and never when it would have to wait past `patience` seconds in all. `note` is told how each POST ended:
     `ok`, `closed` by the caller, or the fault's kind, and `retried` for each further try.
     """
 
@@ -108,7 +108,7 @@ class UpstreamClient:
     async def _object(
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float | None
     ) -> dict[str, Any]:
-        with self._counted():
+        with self._counted(noted=method == "POST"):
             async with self._answer(method, path, body, patience) as response:
                 content = await response.aread()
         try:
@@ -120,7 +120,7 @@ class UpstreamClient:
         return found
 
     @contextlib.contextmanager
-    def _counted(self) -> Any:
+    def _counted(self, *, noted: bool = True) -> Iterator[None]:
         self.open += 1
         outcome = "closed"
         try:
@@ -142,7 +142,8 @@ class UpstreamClient:
             raise UpstreamError("malformed", f"the upstream's answer cannot be decoded: {_told(error)}") from error
         finally:
             self.open -= 1
-            self.note(outcome)
+            if noted:
+                self.note(outcome)
 
     @contextlib.asynccontextmanager
     async def _answer(
