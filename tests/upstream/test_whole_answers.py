@@ -237,6 +237,8 @@ async def test_models_tell_the_tier_and_other_paths_are_refused() -> None:
         assert [model["id"] for model in models] == [MODEL, f"{MODEL}:drr", f"{MODEL}:full"]
         assert models[0]["drr"]["upstream"]["tier"] == "opaque"
         assert models[0]["drr"]["judge"] == "word-dm"
+        assert models[0]["drr"]["auto"]["threshold"] is None
+        assert models[0]["drr"]["thinking_again"]["accept"] == 0.5
         assert (await served.http.get(f"/v1/models/{MODEL}:full")).json()["parent"] == MODEL
         assert (await served.http.get("/v1/models/other")).status_code == 404
         elsewhere = await served.http.post("/v1/completions", json={})
