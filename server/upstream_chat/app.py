@@ -20,6 +20,7 @@ from server.refusals import Refusal
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
 from server.settings import Settings
+from server.upstream_chat.asking import in_tier
 from server.upstream_chat.handler import ChatServer
 
 
@@ -73,7 +74,7 @@ def told_abilities(server: ChatServer, abilities: UpstreamAbilities) -> dict[str
         "judge": judge,
         "step_rule": str(upstream.rule),
         "risks": [],
-        "settings": resolve(None, upstream.defaults, Asked()).as_dict(),
+        "settings": in_tier(resolve(None, upstream.defaults, Asked()), upstream.abilities.tier).as_dict(),
         "auto": None if judged is None else judged.as_dict(),
         "thinking_again": None if again is None else again.as_dict(),
         "upstream": abilities.as_dict(),
@@ -82,7 +83,7 @@ def told_abilities(server: ChatServer, abilities: UpstreamAbilities) -> dict[str
 
 def _settings(request: DrrRequest, server: ChatServer) -> Settings | None:
     try:
-        return resolve(request, server.upstream.defaults, Asked())
+        return in_tier(resolve(request, server.upstream.defaults, Asked()), server.upstream.abilities.tier)
     except DrrError:
         return None
 

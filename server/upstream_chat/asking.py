@@ -10,7 +10,7 @@ from typing import Any
 
 from drr.engine.upstream.chat import ChatAbilities, ChatRequest
 from drr.judge.dm_input import question_text
-from drr.loop.chat.said import ChatSettings
+from drr.loop.chat.said import ChatSettings, Tier
 from drr.loop.policy import PolicySettings
 from drr.loop.steps import StepRule
 from server.endpoints import split_alias
@@ -132,9 +132,14 @@ def _settings(body: Mapping[str, Any], headers: Sequence[str], alias: Mode | Non
         settings = resolve(asked, upstream.defaults, beside)
     except DrrError as error:
         raise (error if given is not None else error.in_header() if headers else error) from None
-    if upstream.abilities.tier == "opaque":
+    return in_tier(settings, upstream.abilities.tier)
+
+
+def in_tier(settings: Settings, tier: Tier) -> Settings:
+    """The settings without what has no effect in this tier, which judges and scorers have defaults for."""
+    if tier == "opaque":
         idle: dict[str, Any] = {"threshold": None, "hopeless": None, "min_gain": None, "patience": 1}
-        settings = replace(settings, **idle, answer_tokens=0, nudge=0)
+        settings = replace(settings, **idle, answer_tokens=0)
     return replace(settings, nudge=0)
 
 

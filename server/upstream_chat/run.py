@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from drr.engine.remote_dm import check_remote
 from drr.engine.upstream.abilities import UpstreamAbilities
 from drr.engine.upstream.chat import ChatAbilities
 from drr.engine.upstream.chat_probe import probe_chat
@@ -30,7 +31,7 @@ from server.admission.under_way import UnderWay
 from server.arguments import given_flags, usual_options
 from server.dm_flags import DmFolder, dm_folders
 from server.errors import StartupError
-from server.judges import Dm, check_remote, start_judge, warm_up
+from server.judges import Dm, start_judge, warm_up
 from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.playground.files import playground_paths

@@ -30,7 +30,7 @@ from server.upstream_chat.asking import Upstream
 from server.upstream_chat.handler import ChatServer
 from tests.upstream.vendors import MODEL, Vendor, listening
 
-QUESTION = [{"role": "user", "content": "What is 17 + 4?"}]
+QUESTION: Any = [{"role": "user", "content": "What is 17 + 4?"}]
 PRICES = Prices(1.0, 0.1, 10.0)
 
 

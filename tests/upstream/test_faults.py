@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from tests.upstream.serving import QUESTION, Served, WordDm, serving
-from tests.upstream.vendors import MODEL, Anthropic, DeepSeek, Fault, OpenAI, Said, Vendor, in_turn
+from tests.upstream.vendors import MODEL, Anthropic, DeepSeek, Fault, OpenAI, OpenEngine, Said, Vendor, in_turn
 
 SAID = Said("Seventeen and four.\n\nThat is 21, so it is.", "The answer is 21, as everybody knows.")
-VENDORS = [OpenAI, Anthropic, DeepSeek]
+VENDORS = [OpenAI, Anthropic, DeepSeek, OpenEngine]
 BELIEFS = {"21": 0.9}
 
 ONCE = {
@@ -110,6 +110,16 @@ async def test_an_earlier_attempt_answers_where_a_later_one_fails() -> None:
         reply = (await served.ask(drr={"mode": "rethink"})).json()
         assert reply["choices"][0]["message"]["content"] == SAID.answer
         assert reply["drr"]["attempt_details"][0]["fate"] == "answered"
+
+
+async def test_no_answer_is_begun_by_one_attempt_and_ended_by_another() -> None:
+    wrong, right = Said("It is 22.", "The answer is 22."), SAID
+    async with serving(DeepSeek(in_turn(wrong, right)), dm=WordDm({"That is 21": 0.9})) as served:
+        served.vendor.faults = deque([Fault(), Fault(cut=True, after=12)])
+        response = await served.ask(stream=True, drr={"mode": "rethink"})
+        said, error = told(response)
+        assert (said, error and error["code"]) == (None, "upstream_cut")
+        assert "The answer is 22" not in response.text
 
 
 async def test_of_attempts_at_once_those_that_fail_are_left_out() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.upstream.serving import QUESTION, WordDm, serving
 from tests.upstream.test_whole_answers import answered, content, fates
-from tests.upstream.vendors import DeepSeek, Fault, Said, in_turn, pieces
+from tests.upstream.vendors import DeepSeek, Fault, OpenEngine, Said, in_turn, pieces
 
 STEPS = ["Seventeen and four make something. ", "So it is 21. ", "Wait, let me check it. ", "Yes, all is well. "]
 LONG = Said("\n\n".join(step.strip() for step in STEPS) + "\n\n" + "Once more, and again. " * 20, "The answer is 21.")
@@ -51,6 +51,25 @@ async def test_a_sure_judge_ends_the_thinking_and_the_thought_is_sent_again() ->
         assert drr["cost"]["completion_tokens"] == reply["usage"]["completion_tokens"]
     assert vendor.open == 0
     assert vendor.words_sent < len(pieces(LONG.thinking))  # the upstream was stopped
+
+
+async def test_an_engines_chat_completions_go_on_behind_a_closed_thought() -> None:
+    vendor = OpenEngine(in_turn(LONG), always=Fault(slow=0.005))
+    async with serving(vendor, dm=dm()) as served:
+        chat = served.server.upstream.abilities
+        assert (chat.tier, chat.prefix, chat.limit_field) == (
+            "prefix",
+            "continue_final_message",
+            "max_completion_tokens",
+        )
+        reply = (await served.ask()).json()
+        assert (reply["drr"]["stop_cause"], content(reply)) == ("sure", LONG.answer)
+        second = vendor.bodies[1]
+        assert (second["continue_final_message"], second["add_generation_prompt"]) == (True, False)
+        thought = LONG.thinking[: LONG.thinking.index("Wait")].strip()
+        assert second["messages"][-1] == {"role": "assistant", "content": f"<think>\n{thought}\n</think>\n\n"}
+        natural = await answered(served, drr={"mode": "off"})
+        assert natural["drr"]["thinking_tokens"] == len(pieces(LONG.thinking))  # by what was shown
 
 
 async def test_thinking_that_nobody_ends_runs_to_its_own_end_in_one_request() -> None:

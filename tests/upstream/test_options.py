@@ -7,10 +7,10 @@ import pytest
 from server.keys import BY_NAME, KEYS
 from server.upstream_chat import tiers
 from tests.upstream.serving import Served, WordDm, serving
-from tests.upstream.vendors import Anthropic, DeepSeek, OpenAI, Said, Vendor, in_turn
+from tests.upstream.vendors import Anthropic, DeepSeek, OpenAI, OpenEngine, Said, Vendor, in_turn
 
 SAID = Said("So it is 22.\n\nThat will do. And more of it, again and again.", "The answer is 22.")
-VENDORS = [OpenAI, Anthropic, DeepSeek]
+VENDORS = [OpenAI, Anthropic, DeepSeek, OpenEngine]
 
 RETHINK = {"mode": "rethink", "max_rethinks": 1}
 VALUES: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -14,7 +14,7 @@ from tests.server.running import start, stop
 from tests.upstream.serving import QUESTION
 from tests.upstream.vendors import MODEL, DeepSeek, Fault, OpenAI, Said, in_turn, listening
 
-TEXT_DM = reference.reasoner_folder().parent / "dm"
+TEXT_DM = reference.dm_folder("text")
 WRONG, RIGHT = Said("Four and seventeen.", "The answer is 22."), Said("Hm.", "The answer is 21.")
 
 

@@ -186,7 +186,7 @@ async def test_openais_client_streams_it() -> None:
         client = openai.AsyncOpenAI(api_key="x", base_url=f"{served.url}/v1")
         stream = await client.chat.completions.create(
             model=f"{MODEL}:drr",
-            messages=QUESTION,  # type: ignore[arg-type]
+            messages=QUESTION,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"drr": RETHINK | {"mode": None}},
@@ -237,6 +237,8 @@ async def test_models_tell_the_tier_and_other_paths_are_refused() -> None:
         assert [model["id"] for model in models] == [MODEL, f"{MODEL}:drr", f"{MODEL}:full"]
         assert models[0]["drr"]["upstream"]["tier"] == "opaque"
         assert models[0]["drr"]["judge"] == "word-dm"
+        assert models[0]["drr"]["auto"]["threshold"] is None
+        assert models[0]["drr"]["thinking_again"]["accept"] == 0.5
         assert (await served.http.get(f"/v1/models/{MODEL}:full")).json()["parent"] == MODEL
         assert (await served.http.get("/v1/models/other")).status_code == 404
         elsewhere = await served.http.post("/v1/completions", json={})

@@ -430,6 +430,42 @@ class DeepSeek(Vendor):
         }
 
 
+class OpenEngine(Vendor):
+    """An engine's own chat completions, as vLLM and SGLang serve them, of which raw completions are closed off: the
+    last message may be continued as it stands, thinking is shown in `reasoning` and not counted apart."""
+
+    known = frozenset(
+        {
+            *(_OPENAI_FIELDS - {"store", "metadata", "service_tier"}),
+            *("continue_final_message", "add_generation_prompt", "chat_template_kwargs", "top_k"),
+        }
+    )
+    shows_thinking = "reasoning"
+
+    def check(self, body: Body) -> None:
+        continues, prompts = body.get("continue_final_message", False), body.get("add_generation_prompt", True)
+        if continues and prompts:
+            raise RefusedError(400, "Cannot set both `continue_final_message` and `add_generation_prompt` to True.")
+        if continues and body["messages"][-1]["role"] != "assistant":
+            raise RefusedError(400, "continue_final_message is set but the final message is not from the assistant")
+        for name in body["messages"][-1]:
+            if name == "prefix":
+                raise RefusedError(400, "Extra inputs are not permitted", name)
+
+    def continued(self, body: Body, said: Said) -> Said:
+        closed = "</think>" in body["messages"][-1]["content"]
+        return Said("", said.answer) if body.get("continue_final_message") and closed else said
+
+    def usage(self, prompt: list[str], thinking: int, answer: int) -> dict[str, Any]:
+        completion = thinking + answer
+        return {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": completion,
+            "total_tokens": len(prompt) + completion,
+            "prompt_tokens_details": None,
+        }
+
+
 class CutError(Exception):
     """The connection is to end here, in the middle of a response."""
 

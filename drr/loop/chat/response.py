@@ -94,7 +94,9 @@ class ChatResponse:
 
     @property
     def tells_thinking(self) -> bool:
-        """Whether the upstream has counted the thinking of the attempt that answers."""
+        """Whether the upstream has counted the thinking of the attempt that answers, if any does."""
+        if self._abstained:
+            return True
         answers = self._answers or (self._attempts[-1] if self._attempts else None)
         return answers is None or answers.thinking is not None
 
@@ -102,13 +104,14 @@ class ChatResponse:
         while True:
             if self._attempts and self._settings.separator and self._settings.parallel == 1:
                 yield Shown(Field.REASONING, self._settings.separator)
-            made = len(self._attempts)
+            made, answering = len(self._attempts), False
             try:
                 async with contextlib.aclosing(self._wave(self._wave_size())) as events:
                     async for event in events:
+                        answering = answering or (isinstance(event, Shown) and event.field is Field.CONTENT)
                         yield event
             except self._failures:
-                if made == 0 or self._settings.on_exhausted == "abstain":
+                if made == 0 or answering or self._settings.on_exhausted == "abstain":
                     raise
                 break  # an earlier attempt answers
             if self._answers is not None:
@@ -119,9 +122,9 @@ class ChatResponse:
                     self._votes.add(_stated(attempt.text), attempt.p_now)
             if not self._may_go_on():
                 break
-        async with contextlib.aclosing(self._exhausted()) as events:
-            async for event in events:
-                yield event
+        async with contextlib.aclosing(self._exhausted()) as ending:
+            async for last in ending:
+                yield last
 
     # Attempts -------------------------------------------------------------------------------------------------
 
@@ -164,9 +167,9 @@ class ChatResponse:
         if size > 1:
             wave = [self._attempt(place, size) for place in range(size)]
             self._attempts += wave
-            async with contextlib.aclosing(self._race(wave)) as events:
-                async for event in events:
-                    yield event
+            async with contextlib.aclosing(self._race(wave)) as raced:
+                async for won in raced:
+                    yield won
             return
         for tries in range(1, _TRIES + 1):
             attempt = self._attempt(0, 1)
