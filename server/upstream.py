@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from drr.engine.upstream import probe
-from drr.engine.upstream.abilities import UpstreamAbilities
+from drr.engine.upstream.abilities import Tier, UpstreamAbilities
 from drr.engine.upstream.completions import check
 from drr.engine.upstream.core import UpstreamCore, cores_made_by
 from drr.engine.upstream.cost import Cost, Prices, Usage
@@ -71,13 +71,15 @@ async def find_upstream(args: argparse.Namespace) -> Upstream:
     metrics.UPSTREAM_OPEN.set_function(lambda: client.open)
     try:
         card = await probe.choose_model(client, args.upstream_model)
-        forced, found = args.upstream_tier, None
+        forced: Tier | None = args.upstream_tier
+        found: UpstreamAbilities | None = None
         if forced in (None, "completions"):
             tokenizer = _tokenizer(args)
             found = await probe.completions(client, card, tokenizer, forced is not None)
         if found is None:
-            tier = forced or "opaque"
-            found = UpstreamAbilities(tier, str(card["id"]), str(card.get("owned_by") or ""), forced is not None)
+            found = UpstreamAbilities(
+                forced or "opaque", str(card["id"]), str(card.get("owned_by") or ""), forced is not None
+            )
     except UpstreamError as error:
         await client.aclose()
         raise StartupError(f"--upstream: {client.url}: {error}") from error
@@ -222,7 +224,7 @@ class UpstreamEngine(ThinkingEngine):
         task.add_done_callback(lambda _: None)
 
 
-def as_http(error: UpstreamError) -> Exception:
+def as_http(error: UpstreamError) -> Any:
     """The error as vLLM's handlers tell it to a client. What the client sent is its own fault (400); a key or an
     address that the upstream does not take is the operator's (502)."""
     if error.kind == "refused" and error.status in (400, 413, 422):

@@ -246,18 +246,17 @@ def _delay(tries: int) -> float:
 async def _data(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """What stands behind `data:`, event by event."""
     rest, parts = b"", list[bytes]()
-    async with contextlib.aclosing(response.aiter_bytes()) as chunks:
-        async for chunk in chunks:
-            *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                raise UpstreamError("malformed", "the upstream sent an event without an end")
-            for line in lines:
-                line = line.rstrip(b"\r")
-                if line.startswith(b"data:"):
-                    parts.append(line[5:].lstrip(b" "))
-                elif not line and parts:
-                    yield b"\n".join(parts)
-                    parts = []
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            raise UpstreamError("malformed", "the upstream sent an event without an end")
+        for line in lines:
+            line = line.rstrip(b"\r")
+            if line.startswith(b"data:"):
+                parts.append(line[5:].lstrip(b" "))
+            elif not line and parts:
+                yield b"\n".join(parts)
+                parts = []
     if rest.startswith(b"data:"):
         parts.append(rest[5:].strip())
     if parts:
