@@ -11,6 +11,7 @@ import pytest
 
 from drr import reference
 from drr.engine.open_reasoner import load_tokenizer
+from drr.engine.upstream.cost import Prices
 from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.probe import completions
 from drr.errors import InputError
@@ -22,7 +23,7 @@ from server.arguments import parse_args, usual_options
 from server.engines import Models
 from server.lifecycle import Lifecycle
 from server.serving import reasoning_format
-from server.upstream import Prices, Upstream, UpstreamEngine, UpstreamPulse, as_http, prepare, start_engine
+from server.upstream import Upstream, UpstreamEngine, UpstreamPulse, as_http, prepare, start_engine
 from server.vllm_api import (
     GracefulHTTPError,
     RequestOutput,

@@ -141,7 +141,7 @@ def read_chunk(event: Mapping[str, Any], abilities: UpstreamAbilities, tokenizer
     if not choices and (usage is not None or choices == []):
         return Chunk([], usage=usage)
     try:
-        (choice,) = choices or ()
+        (choice,) = list(choices or [])
         text, reason = choice.get("text") or "", choice.get("finish_reason")
         logprobs = choice.get("logprobs")
         match abilities.ids_from:
