@@ -191,13 +191,13 @@ async def test_openais_client_streams_it() -> None:
             stream_options={"include_usage": True},
             extra_body={"drr": RETHINK | {"mode": None}},
         )
-        chunks = [chunk async for chunk in stream]
+        chunks: list[Any] = [chunk async for chunk in stream]
         await client.close()
         said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
         assert said == RIGHT.answer
         steps = [chunk.drr["step"]["p_now"] for chunk in chunks if "step" in (getattr(chunk, "drr", None) or {})]
         assert steps == [0.2, 0.9]
-        account = next(chunk.drr for chunk in chunks if chunk.choices and getattr(chunk, "drr", None))  # type: ignore[attr-defined]
+        account = next(chunk.drr for chunk in chunks if chunk.choices and getattr(chunk, "drr", None))
         assert account["cost"]["requests"] == 2
         usage = chunks[-1].usage
         assert usage is not None
