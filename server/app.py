@@ -46,6 +46,7 @@ from server.responses import DrrResponses
 from server.routes import own_routes
 from server.runtime import DrrRuntime
 from server.settings import Defaults, DmDefaults
+from server.upstream import ComeAgain, UpstreamEngine
 from server.vllm_api import AsyncLLM, EngineDeadError, build_app, init_app_state
 
 _ANSWER, _CUED_ANSWER = 256, 64
@@ -84,6 +85,8 @@ async def make_app(
         Middleware(AnthropicErrors),
         Middleware(GuardOptions),
     ]
+    if isinstance(engine, UpstreamEngine):
+        app.user_middleware.insert(0, Middleware(ComeAgain))
     app.exception_handlers[EngineDeadError] = _engine_died
     app.exception_handlers[RecursionError] = _too_deep
     app.exception_handlers[NotImplementedError] = _not_served
@@ -93,8 +96,11 @@ async def make_app(
     think_at_every_endpoint(args, app.state, runtime, penalties_carry=carry)
     describe(app)
     aliases = ["drr", "full"] if runtime.defaults.rule is not None or runtime.defaults.scorer is not None else ["full"]
+    told = abilities(runtime)
+    if isinstance(engine, UpstreamEngine):
+        told["upstream"] = engine.upstream.abilities.as_dict()
     app.router.routes[:0] = own_routes(
-        engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses, abilities(runtime)
+        engine, app.state.openai_serving_models, dm, prm, aliases, lifecycle, pulses, told
     )
     if not args.drr_no_playground:
         app.router.routes[:0] = playground_routes()

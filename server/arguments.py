@@ -43,6 +43,9 @@ SHUTDOWN_SECONDS = 120
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
+TIERS = ("completions", "prefix", "opaque")
+"""How much of the loop an upstream allows, the most first."""
+
 
 def asks_for_own_help(argv: Sequence[str]) -> bool:
     """Whether DRR's own flags are asked for, and not vLLM's."""
@@ -177,8 +180,33 @@ def add_flags(group: Any) -> None:
         metavar="NAME",
         help="a DM of --dm-beside that judges those responses, too, counted by its name; may be given several times",
     )
+    _add_upstream_flags(group)
     _add_log_flags(group)
     _add_door_flags(group)
+
+
+def _add_upstream_flags(group: Any) -> None:
+    """A Reasoner that another server runs."""
+    group.add_argument(
+        "--upstream",
+        metavar="URL",
+        help="another server's API, as in http://host:8000/v1, that runs the Reasoner; of MODEL only tokenizer, "
+        "configuration and chat template are read",
+    )
+    group.add_argument("--upstream-model", metavar="NAME", help="its name there; default: the only one that is served")
+    group.add_argument("--upstream-key-env", metavar="NAME", help="environment variable that holds the upstream's key")
+    group.add_argument(
+        "--upstream-tier", choices=TIERS, help="what the upstream allows; default: what it is found to allow at start"
+    )
+    group.add_argument(
+        "--upstream-price",
+        nargs=3,
+        metavar=("INPUT", "CACHED", "OUTPUT"),
+        help="dollars per million tokens of prompt, of prompt that was cached, of output; for drr.cost",
+    )
+    group.add_argument(
+        "--upstream-timeout", type=float, default=300.0, metavar="S", help="the longest silence of the upstream"
+    )
 
 
 def _add_log_flags(group: Any) -> None:
@@ -279,7 +307,7 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(**cpu_engine_defaults(), model=None, stream_interval=None, shutdown_timeout=SHUTDOWN_SECONDS)
     args = _parsed(parser, argv)
     args.model = args.model or args.model_tag
-    if args.model is None:
+    if args.model is None and args.upstream is None:
         args.model = str(reference.reasoner_folder())
         args.dm = args.dm or str(reference.dm_folder(reference.SERVED_DM))
         args.served_model_name = args.served_model_name or [reference.MODEL_NAME]

@@ -6,6 +6,7 @@ from typing import Any
 
 from drr.checks import check_out_folder, check_range, check_url
 from drr.engine.devices import parse_cpus
+from drr.engine.upstream.cost import Prices
 from drr.errors import InputError
 from drr.loop.steps import StepRule
 
@@ -20,6 +21,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dm_beside": ("dm",),
     "prm_gpu_memory_utilization": ("prm",),
     **{f"drr_decision_log_{name}": ("drr_decision_log",) for name in ("share", "text", "seconds", "mb", "total_mb")},
+    **{f"upstream_{name}": ("upstream",) for name in ("model", "key_env", "tier", "price", "timeout")},
     "drr_canary_share": ("dm", "drr_scorer"),
     "drr_shadow_dm": ("drr_canary_share",),
 }
@@ -30,6 +32,7 @@ _ABOVE_ZERO = (
     *("drr_key_running", "drr_key_tokens", "drr_max_running", "drr_max_body_bytes", "drr_max_messages"),
     "drr_max_branches",
     *("drr_request_seconds", "drr_stall_seconds"),
+    "upstream_timeout",
     *("drr_decision_log_seconds", "drr_decision_log_mb", "drr_decision_log_total_mb"),
 )
 _NOT_BELOW_ZERO = ("drr_max_waiting", "drr_shutdown_lead")
@@ -39,6 +42,10 @@ _LEAST_CACHE = 1 << 20
 
 NOT_REMOTE = ("dm_dtype", "dm_kv_cache_memory_bytes", "dm_gpu_memory_utilization", "dm_cpus", "dm_nice")
 """Flags about an engine of the DM's, which is not here with --dm-url."""
+
+
+NOT_UPSTREAM = ("drr_reasoner_cpus",)
+"""Flags about an engine of the Reasoner's, which is not here with --upstream."""
 
 
 def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
@@ -53,6 +60,10 @@ def check_flags(given: Mapping[str, Any], *, dm: bool) -> None:
         for name in NOT_REMOTE:
             if name in given:
                 raise InputError(flag(name), "has no effect: the DM runs at --dm-url, not here")
+    if "upstream" in given:
+        for name in NOT_UPSTREAM:
+            if name in given:
+                raise InputError(flag(name), "has no effect: the Reasoner runs at --upstream, not here")
     mode, scorer = given.get("drr_mode"), given.get("drr_scorer")
     if mode in ("auto", "shadow") and not dm and not scorer:
         raise InputError(f"--drr-mode {mode}", "needs --dm or --drr-scorer")
@@ -110,8 +121,10 @@ def _check_values(given: Mapping[str, Any]) -> None:
             raise InputError("--drr-shadow-dm", f"must name DMs of --dm-beside ({known}), each once, not {name!r}")
     if given.get("drr_canary_share") is not None:
         check_range("--drr-canary-share", given["drr_canary_share"], above=0, most=1)
-    if "dm_url" in given:
-        check_url("--dm-url", given["dm_url"])
+    for name in ("dm_url", "upstream"):
+        if name in given:
+            check_url(flag(name), given[name])
+    Prices.parse(given.get("upstream_price"))
     if "drr_step_rule" in given:
         try:
             StepRule.parse(given["drr_step_rule"])

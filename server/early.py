@@ -81,7 +81,9 @@ def _own_names() -> set[str]:
 
 
 def _has_dm(given: dict[str, Any]) -> bool:
-    return "dm" in given or "model" not in given  # without a model the reference pair is served
+    return "dm" in given or not (
+        "model" in given or "upstream" in given
+    )  # without a model the reference pair is served
 
 
 def _check_template(template: str | None) -> None:

@@ -18,6 +18,7 @@ from server.dm_flags import DmFolder
 from server.engine import ThinkingEngine
 from server.judges import Dm, start_judge, warm_up
 from server.self_test import check_heads
+from server.upstream import Upstream, start_engine
 from server.vllm_api import AsyncEngineArgs, AsyncLLM, UsageContext
 
 
@@ -51,10 +52,14 @@ class Models:
 
 
 async def start_models(
-    models: Models, dms: Sequence[DmFolder], args: argparse.Namespace, engine_class: type[ThinkingEngine]
+    models: Models,
+    dms: Sequence[DmFolder],
+    args: argparse.Namespace,
+    engine_class: type[ThinkingEngine],
+    upstream: Upstream | None = None,
 ) -> None:
     """Start every model that is asked for: side by side where that is safe, else the judges first, which take a share
-    of the memory, and then the Reasoner, which takes what is left."""
+    of the memory, and then the Reasoner, which takes what is left. `upstream` runs the Reasoner in its stead."""
     cpus = {
         option: None if text is None else parse_cpus(option, text)
         for option, text in (("--dm-cpus", args.dm_cpus), ("--drr-reasoner-cpus", args.drr_reasoner_cpus))
@@ -78,7 +83,11 @@ async def start_models(
 
     starts = [start_judges] if dms else []
     starts += [start_process_reward] if args.prm else []
-    starts.append(start_reasoner)
+    if upstream is None:
+        starts.append(start_reasoner)
+    else:
+        with _named(f"the front end of {args.model}"):
+            models.reasoner = start_engine(args, upstream)
     # On a GPU, engines that are not told their memory measure what is free; cores are given by the environment.
     told = bool(args.kv_cache_memory_bytes and args.dm_kv_cache_memory_bytes) and not args.prm
     if (on_cpu() or told) and not any(cpus.values()):

@@ -13,6 +13,7 @@ from huggingface_hub import snapshot_download
 from drr.engine.devices import dm_precision, engine_on, give_way, parse_cpus
 from drr.engine.open_dm import scorer_of, start_dm
 from drr.engine.remote_dm import RemoteClassifier, check_remote, remote_dm
+from drr.errors import InputError
 from drr.judge.dm_folder import DmCard, DmMismatchError, fingerprint
 from drr.judge.judging_cost import hint
 from drr.judge.scorers.dm import DmScorer
@@ -81,6 +82,12 @@ def read_dms(args: argparse.Namespace, rule: StepRule) -> list[DmFolder]:
     """The DMs that are asked for, that of `--dm` first, checked against a Reasoner that is a folder before anything is
     started. InputError or StartupError says what is wrong."""
     found = dm_folders(given_flags(args))
+    for dm in found if args.upstream else ():
+        if dm.head_file is not None:
+            reason = (
+                "is a head, which runs inside the Reasoner's engine: behind --upstream only a text classifier judges"
+            )
+            raise InputError("--dm", f"{dm.path} {reason}")
     if found and args.dm_url:
         check_remote(found[0].card, args.dm_url)
     if found and Path(args.model).is_dir():
@@ -95,9 +102,11 @@ def check_dms(dms: Sequence[DmFolder], reasoner: Path, rule: StepRule, args: arg
     """StartupError where a DM was made for another Reasoner than the one in this folder, or for other steps, unless
     `--dm-allow-mismatch` was given."""
     weights = fingerprint(reasoner)
+    if args.upstream and not weights:
+        logger.warning("The upstream's weights cannot be compared with those that the DM was made for")
     for dm in dms:
         try:
-            dm.card.check(weights, rule)
+            dm.card.check(weights if weights or not args.upstream else dm.card.reasoner, rule)
         except DmMismatchError as error:
             if not args.dm_allow_mismatch:
                 raise StartupError(f"{error}; --dm-allow-mismatch serves it all the same") from error

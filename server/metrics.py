@@ -105,6 +105,19 @@ CUT = Counter("drr_cut", "Responses that were ended from outside: by time, stall
 RUNNING = Gauge("drr_requests_running", "Requests whose turn it is.")
 WAITING = Gauge("drr_requests_waiting", "Requests that wait for their turn.")
 ENGINE_UP = Gauge("drr_engine_up", "1 while the engine answers, 0 where it is gone or hangs.", ["engine"])
+UPSTREAM_REQUESTS = Counter(
+    "drr_upstream_requests",
+    "Requests to the upstream of --upstream by how they ended: ok, closed by us, or a fault (refused, busy, "
+    "unavailable, malformed, cut, timeout); retried: tries after the first.",
+    ["outcome"],
+)
+UPSTREAM_TOKENS = Counter(
+    "drr_upstream_tokens",
+    "Tokens that the upstream has billed, or that are estimated where it did not say: prompt (cached ones among it), "
+    "cached, completion.",
+    ["kind"],
+)
+UPSTREAM_OPEN = Gauge("drr_upstream_open", "Requests to the upstream that are under way.")
 LOG_LOST = Counter("drr_log_lost", "Writes to the log for which its disk had no room, by the API server.")
 DM_RESTARTS = Counter("drr_dm_restarts", "Starts of the DM's engine after the first, by how they ended.", ["outcome"])
 
@@ -205,6 +218,12 @@ def observe_outcome(mode: str, outcome: Outcome, ended: Ended | None = None) -> 
     FAILED.inc(outcome.failed)
     if ended is None:
         THINKING.observe(outcome.thinking_tokens)
+
+
+def observe_upstream_tokens(prompt: int, cached: int, completion: int) -> None:
+    """Count what one request to the upstream took."""
+    for kind, tokens in (("prompt", prompt), ("cached", cached), ("completion", completion)):
+        UPSTREAM_TOKENS.labels(kind).inc(tokens)
 
 
 def observe_plain(responses: int, tokens: int, ended: Ended | None = None) -> None:

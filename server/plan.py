@@ -41,7 +41,8 @@ class ResponseAccount:
 
     `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
     next. `steps` wait to be shown. `cut` are the choices that a limit cut off. `running` gives every choice's account
-    so far. `stream` is the engine's generator, to be closed with the response.
+    so far. `stream` is the engine's generator, to be closed with the response. `cost` tells what the response took of an
+    upstream, where one makes it.
     """
 
     current: Part = Part.ANSWER
@@ -54,6 +55,7 @@ class ResponseAccount:
     told: dict[int, Told] = field(default_factory=dict)
     parsed: int = 0
     stream: AsyncGenerator[Any, None] | None = None
+    cost: Callable[[], dict[str, Any]] | None = None
 
     def of(self, choice: int) -> Told:
         """What has been handed on of this choice."""

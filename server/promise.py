@@ -7,14 +7,16 @@ template, with nothing else between. Whatever is not known to be as it was then 
 import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel
 
 from drr.loop.policy import LIMITS, StopCause
 from drr.loop.response import Outcome
 from server.settings import Settings
-from server.vllm_api import AsyncEngineArgs, ChatCompletionRequest
+
+if TYPE_CHECKING:
+    from server.vllm_api import ChatCompletionRequest
 
 _CHANGES_NOTHING = frozenset(
     {
@@ -64,6 +66,8 @@ _NEUTRAL: Mapping[str, float] = {"repetition_penalty": 1.0, "top_p": 1.0}
 def changed_options(args: argparse.Namespace, usual: Mapping[str, Any]) -> list[str]:
     """The server's options that make the engine another than it was at the calibration, by name; `usual` are those of a
     server that is given none."""
+    from server.vllm_api import AsyncEngineArgs  # whoever has no engine does without vLLM
+
     names = [field.name for field in dataclasses.fields(AsyncEngineArgs) if field.name not in _SAMPLES_AS_EVER]
     changed = [name for name in names if getattr(args, name, None) not in (usual.get(name), None, {}, [])]
     beside = ("chat_template", "default_chat_template_kwargs", "drr_answer_tokens", "dm_allow_mismatch")
@@ -91,7 +95,7 @@ class Sampled:
     names: tuple[str, str, str] = ("messages", "reasoning_effort", "max_tokens")
 
     @classmethod
-    def of_chat(cls, request: ChatCompletionRequest) -> Self:
+    def of_chat(cls, request: "ChatCompletionRequest") -> Self:
         values = vars(request)  # to ask for an attribute that is deprecated is a warning
         return cls(request.messages, request.reasoning_effort, values["max_completion_tokens"] or values["max_tokens"])
 

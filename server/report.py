@@ -9,6 +9,9 @@ from drr.loop.response import AttemptReport, Outcome, StepReport
 from server.plan import ResponsePlan
 from server.promise import risk_object
 
+_OF_ALL = ("settings", "cost")
+"""What is told once of a response, however many choices it has."""
+
 
 def step_object(step: StepReport) -> dict[str, Any]:
     """One step as the client sees it; probabilities are null where no score came in time."""
@@ -51,6 +54,8 @@ def outcome_object(plan: ResponsePlan, outcome: Outcome, *, cut: bool = False) -
         "risk": risk_object(settings, plan.broken_by, outcome, cut=cut),
         "judge": _judge_object(plan, outcome),
     }
+    if plan.account.cost is not None:
+        report["cost"] = plan.account.cost()
     if settings.report == "steps":
         report["steps"] = [step_object(step) for step in outcome.steps]
         if settings.rejects:
@@ -98,9 +103,9 @@ def response_object(choices: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The `drr` object of a whole response: the choice's own, or for several choices one per choice."""
     if len(choices) == 1:
         return choices[0]
-    shared = choices[0]["settings"]
-    bare = [{key: value for key, value in choice.items() if key != "settings"} for choice in choices]
-    return {"settings": shared, "choices": [{"index": index, **choice} for index, choice in enumerate(bare)]}
+    shared = {key: choices[-1][key] for key in _OF_ALL if key in choices[-1]}
+    bare = [{key: value for key, value in choice.items() if key not in shared} for choice in choices]
+    return {**shared, "choices": [{"index": index, **choice} for index, choice in enumerate(bare)]}
 
 
 def short_account(reports: Sequence[dict[str, Any]]) -> str:

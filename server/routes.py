@@ -36,17 +36,17 @@ def own_routes(
         return found
 
     async def health(request: Request) -> JSONResponse:
-        """200 while answers can be given; `degraded` tells that a judge is gone and thinking runs in full, or that an
-        engine has not answered for long."""
+        """200 while answers can be given; `away` tells that the upstream does not answer, `degraded` that a judge is
+        gone and thinking runs in full, or that an engine has not answered for long."""
         found = states()
-        dead = found["reasoner"] == "dead"
-        status = "dead" if dead else "ok" if set(found.values()) <= {"ok", "none"} else "degraded"
-        return JSONResponse({"status": status, **found}, status_code=503 if dead else 200)
+        gone = found["reasoner"] in ("dead", "away")
+        status = found["reasoner"] if gone else "ok" if set(found.values()) <= {"ok", "none"} else "degraded"
+        return JSONResponse({"status": status, **found}, status_code=503 if gone else 200)
 
     async def live(request: Request) -> JSONResponse:
         """200 while the server is worth keeping; 503 where only a new one helps."""
         reasoner = states()["reasoner"]
-        status = 200 if reasoner == "ok" else 503
+        status = 200 if reasoner in ("ok", "away") else 503
         return JSONResponse({"live": status == 200, "reasoner": reasoner}, status_code=status)
 
     async def ready(request: Request) -> JSONResponse:
@@ -54,7 +54,9 @@ def own_routes(
         reasoner, why = states()["reasoner"], lifecycle.why_not_ready
         reasons = [] if why is None else [why]
         if reasoner != "ok":
-            reasons.append(f"the Reasoner's engine is {reasoner}")
+            reasons.append(
+                "the upstream does not answer" if reasoner == "away" else f"the Reasoner's engine is {reasoner}"
+            )
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     async def version(request: Request) -> JSONResponse:

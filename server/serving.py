@@ -26,7 +26,7 @@ from drr.loop.steps import StepRule
 from server import logs, metrics
 from server.admission.setting_up import api_keys, make_door
 from server.app import make_app
-from server.arguments import parse_args
+from server.arguments import parse_args, usual_options
 from server.contradictions import check_log_folder
 from server.decisions.setting_up import logging_decisions
 from server.dm_flags import DmFolder
@@ -39,6 +39,7 @@ from server.lifecycle import Lifecycle
 from server.listening import listen
 from server.revival import reviving
 from server.start_checks import check_adapters, check_middleware, check_template
+from server.upstream import Upstream, find_upstream, looking, prepare
 from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")
@@ -49,6 +50,36 @@ _START_TAKES = " (half a minute on two CPU cores)"
 
 async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = ThinkingEngine) -> None:
     """Serve until SIGINT or SIGTERM."""
+    if args.upstream is not None:
+        await serve_upstream(args, engine_class)
+        return
+    await _serve(args, engine_class, None)
+
+
+async def serve_upstream(args: argparse.Namespace, engine_class: type[ThinkingEngine]) -> None:
+    """Serve in front of another server."""
+    upstream = await find_upstream(args)
+    try:
+        if upstream.abilities.tier != "completions":
+            await serve_chat_only(args, upstream)
+            return
+        print("\n".join(upstream.abilities.lines()), flush=True)
+        if args.model is None:
+            raise InputError("--upstream", "needs MODEL: its tokenizer and chat template make the prompts")
+        prepare(args, upstream.abilities, usual_options())
+        await _serve(args, engine_class, upstream)
+    finally:
+        await upstream.client.aclose()
+
+
+async def serve_chat_only(args: argparse.Namespace, upstream: Upstream) -> None:
+    """Serve in front of an upstream that has chat completions only."""
+    from server.upstream_chat.run import run as run_chat
+
+    await run_chat(args, upstream.client, upstream.abilities, upstream.prices, partial(print, flush=True))
+
+
+async def _serve(args: argparse.Namespace, engine_class: type[ThinkingEngine], upstream: Upstream | None) -> None:
     rule = StepRule.parse(args.drr_step_rule)
     check_log_folder(args.drr_decision_log)
     dms = read_dms(args, rule)
@@ -60,11 +91,11 @@ async def serve(args: argparse.Namespace, engine_class: type[ThinkingEngine] = T
     models = Models()
     print(f"Starting {_name(args)}{_START_TAKES if args.model == _REFERENCE else ''} ...", flush=True)
     try:
-        await _start(models, dms, args, engine_class)
+        await _start(models, dms, args, engine_class, upstream)
         assert models.reasoner is not None
         check_downloaded(dms, models.reasoner, rule, args)
         lifecycle = Lifecycle(make_door(args, keys, models.reasoner), args.drr_shutdown_lead, args.shutdown_timeout)
-        async with beating(models.engines()) as pulses:
+        async with beating(models.engines()) as pulses, looking(models.reasoner, pulses):
             app = await _made(make_app(args, models, form, rule, lifecycle, pulses))
             told = _invitation(args, listen_address, models.dms, form)
             log = logging_decisions(args, models.reasoner)
@@ -93,13 +124,17 @@ def _bound(args: argparse.Namespace) -> tuple[str, Any]:
 
 
 async def _start(
-    models: Models, dms: Sequence[DmFolder], args: argparse.Namespace, engine_class: type[ThinkingEngine]
+    models: Models,
+    dms: Sequence[DmFolder],
+    args: argparse.Namespace,
+    engine_class: type[ThinkingEngine],
+    upstream: Upstream | None,
 ) -> None:
     """Start every model; what keeps one from starting is a StartupError, one sentence."""
     log = StartLog()
     try:
         with log:
-            await start_models(models, dms, args, engine_class)
+            await start_models(models, dms, args, engine_class, upstream)
     except (InputError, StartupError):
         raise
     except Exception as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server import causes, endpoints, keys, wire
 from server.arguments import own_parser
+from server.upstream_chat import tiers
 
 DOCS = Path("docs")
 
@@ -16,7 +17,8 @@ def flags_table() -> str:
     rows = ["| option | meaning | default |", "| --- | --- | --- |"]
     for action in own_parser()._actions:
         (name,) = action.option_strings
-        value = "" if action.nargs == 0 else f" {action.metavar or _choices(action) or _values(action)}"
+        named = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+        value = "" if action.nargs == 0 else f" {named or _choices(action) or _values(action)}"
         meaning, _, told = (action.help or "").partition("; default: ")
         rows.append(f"| `{name}{value}` | {meaning} | {told or _default(action)} |")
     return "\n".join(rows)
@@ -44,6 +46,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "endpoints": endpoints.markdown_table,
         "account": wire.markdown_table,
     },
+    "closed-models.md": {"tiers": tiers.markdown_table},
     "causes.md": {"causes": causes.markdown_table},
     "flags.md": {"flags": flags_table},
 }

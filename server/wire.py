@@ -62,6 +62,17 @@ class Risk(_Closed):
     broken_by: list[str] = Field(description="what differs from the calibration, or is not known to be equal")
 
 
+class Cost(_Closed):
+    """What a response took of an upstream."""
+
+    requests: int = Field(description="requests that were sent for this response")
+    prompt_tokens_sent: int = Field(description="their prompts, the same text as often as it was sent")
+    cached_prompt_tokens: Tokens = Field(description="those of them that the upstream had cached; null if untold")
+    completion_tokens: int = Field(description="all that was generated")
+    estimated_requests: int = Field(description="requests whose tokens the upstream did not tell")
+    usd: float | None = Field(description="by `--upstream-price`; null without it")
+
+
 class ChoiceAccount(_Closed):
     """The account of one choice. Every generated token is in exactly one of thinking, answer, discarded and probe; the
     counts are null where the loop did not make the response (beam search)."""
@@ -87,6 +98,7 @@ class Account(ChoiceAccount):
     """The account of a response with one choice. `settings` are all effective ones."""
 
     settings: dict[str, Any] = Field(description="every setting that was in force, by the keys of the request")
+    cost: Cost | None = Field(None, description="what it took of the upstream; only with `--upstream`")
 
 
 class NumberedAccount(ChoiceAccount):
@@ -99,6 +111,7 @@ class Accounts(_Closed):
     """The account of a response with several choices."""
 
     settings: dict[str, Any] = Field(description="every setting that was in force, the same for all choices")
+    cost: Cost | None = Field(None, description="what all choices took of the upstream; only with `--upstream`")
     choices: list[NumberedAccount] = Field(description="one account for each choice")
 
 
@@ -119,7 +132,14 @@ _TYPES = {int: "integer", float: "number", str: "text", bool: "true or false"}
 
 def markdown_table() -> str:
     """The fields of a response's `drr` object and of its parts, each by its path."""
-    parts = (("", Account), ("risk", Risk), ("judge", Judge), ("steps[]", Step), ("attempt_details[]", Attempt))
+    parts = (
+        ("", Account),
+        ("risk", Risk),
+        ("cost", Cost),
+        ("judge", Judge),
+        ("steps[]", Step),
+        ("attempt_details[]", Attempt),
+    )
     rows = ["| field | type | meaning |", "| --- | --- | --- |"]
     for prefix, model in parts:
         for name, field in model.model_fields.items():

@@ -59,7 +59,8 @@ def check(options: argparse.Namespace) -> DistillConfig:
     check_out_folder("--out", options.out)
     if options.server:
         check_url("--server", options.server)
-        needed(options, "tokenizer", "is needed with --server: the Reasoner's folder or id")
+        if not options.chat:
+            needed(options, "tokenizer", "is needed with --server: the Reasoner's folder or id (or --chat)")
         if options.api_key_env and options.api_key_env not in os.environ:
             raise InputError("--api-key-env", f"the environment has no {options.api_key_env}")
     elif not options.recorded:
@@ -71,6 +72,8 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
     loaded = _load(options, config)
     for note in loaded.notes:
         Console().print(note, highlight=False, markup=False)
+    if options.chat:
+        return asyncio.run(_distill_chat(options, config, loaded))
     if options.server:
         served_model(options.server, options.reasoner or "", os.environ.get(options.api_key_env or API_KEY_VARIABLE))
         check_model(options.tokenizer, "--tokenizer", TOKENIZER_FILES)
@@ -82,6 +85,38 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
         config = _as_logged(options, config, logged)
         loaded = replace(loaded, questions=logged.questions[: options.limit])
     return _finished(options, config, loaded, logged) or asyncio.run(_distill(options, config, loaded, logged))
+
+
+async def _distill_chat(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
+    """Record attempts through chat completions alone."""
+    from drr.engine.upstream.chat_probe import probe_chat
+    from drr.engine.upstream.errors import UpstreamError
+    from drr.engine.upstream.http import UpstreamClient
+    from drr.learn.chat_distill import distill_chat
+
+    key = os.environ.get(options.api_key_env or API_KEY_VARIABLE)
+    model = str(served_model(options.server, options.reasoner or "", key)["id"])
+    client = UpstreamClient(options.server, key=key)
+    sampling = {name: getattr(config, name) for name in ("temperature", "top_p") if given(options, name)}
+    try:
+        abilities = await probe_chat(client, model)
+        labelled = "every step boundary" if abilities.tier == "prefix" else "whole attempts only"
+        Console().print(f"{model} allows tier {abilities.tier}: labels at {labelled}", highlight=False, markup=False)
+        return await distill_chat(
+            client,
+            abilities,
+            model,
+            loaded.questions,
+            options.out,
+            config,
+            sampling,
+            rejects=loaded.rejects,
+            source=options.questions,
+        )
+    except UpstreamError as error:
+        raise InputError("--server", str(error)) from error
+    finally:
+        await client.aclose()
 
 
 def _load(options: argparse.Namespace, config: DistillConfig) -> Loaded:

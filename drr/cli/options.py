@@ -38,6 +38,12 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--server", metavar="URL", help="a running vLLM server (http://host:port/v1) instead")
     parser.add_argument("--tokenizer", help="with --server: the Reasoner's folder or id, for its tokenizer")
     parser.add_argument(
+        "--chat",
+        action="store_true",
+        default=None,
+        help="with --server: any server of chat completions, closed models among them; no tokenizer is needed",
+    )
+    parser.add_argument(
         "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
     )
     _add_format(parser)

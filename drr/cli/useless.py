@@ -59,7 +59,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has("recorded"), ("labels",), "is not for --recorded: solutions bring their own labels"),
         Useless(
             _has("recorded"),
-            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "api_key_env", "concurrency", "use_cache", "dtype"),
+            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "chat", "api_key_env", "concurrency", "use_cache", "dtype"),
             "is not for --recorded: nothing is rolled out",
         ),
         Useless(
@@ -73,7 +73,12 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         ),
         Useless(_has("server"), ("dtype",), "is not for --server: it runs already"),
         Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
-        Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env"), "belongs to --server"),
+        Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env", "chat"), "belongs to --server"),
+        Useless(
+            _has("chat"),
+            ("tokenizer", *_FORMAT, "use_cache", "from_log", "top_k", "seed"),
+            "is not for --chat: the server renders, draws and counts by itself",
+        ),
         _COLUMNS,
     ),
     "train": (

@@ -20,6 +20,7 @@ _CHAT = "vllm.entrypoints.openai.chat_completion"
 _RESPONSES = "vllm.entrypoints.openai.responses"
 _ANTHROPIC = "vllm.entrypoints.anthropic"
 _MODELS = "vllm.entrypoints.openai.models.serving:OpenAIServingModels"
+_COMPLETION = "vllm.entrypoints.openai.completion.protocol:CompletionRequest"
 _ENGINE = "vllm.v1.engine.async_llm:AsyncLLM"
 _CLIENT = "vllm.v1.engine.core_client:MPClient"
 _REGISTRY = "vllm.model_executor.models.registry"
@@ -116,8 +117,16 @@ TOUCHED: tuple[Touch, ...] = (
     # What other vLLM servers are sent
     Touch('vllm.entrypoints.pooling.classify.api_router:"/classify"', "a DM on another server"),
     Touch("vllm.entrypoints.pooling.classify.protocol:ClassificationData.probs", "its answer"),
-    Touch(
-        "vllm.entrypoints.openai.completion.protocol:CompletionRequest.return_token_ids",
-        "distillation over a server needs the token ids",
-    ),
+    Touch(f"{_COMPLETION}.return_token_ids", "an upstream's token ids"),
+    Touch(f"{_COMPLETION}.return_tokens_as_token_ids", "an upstream's likeliest tokens"),
+    Touch(f"{_COMPLETION}.stream_interval", "sent to an upstream where nobody waits for each token"),
+    Touch(f"{_COMPLETION}.structured_outputs", "sent to an upstream"),
+    Touch(f"{_COMPLETION}.cache_salt", "sent to an upstream"),
+    # An engine whose core is elsewhere
+    Touch("vllm.v1.engine.core_client:EngineCoreClient.make_async_mp_client", "replaced while one engine is made"),
+    Touch("vllm.v1.engine.core_client:EngineCoreClient.add_request_async(request, /)", "overridden"),
+    Touch("vllm.v1.engine.core_client:EngineCoreClient.abort_requests_async(request_ids, /)", "overridden"),
+    Touch("vllm.v1.engine.output_processor:OutputProcessor.request_states", "the queue of a request that has failed"),
+    Touch("vllm.v1.engine.output_processor:RequestState.queue", "takes the error of a request that has failed"),
+    Touch("vllm.v1.engine.output_processor:RequestState.parent_req", "choices of one request fail together"),
 )

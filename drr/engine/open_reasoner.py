@@ -1,13 +1,11 @@
 """A Reasoner opened for a command: in this process on vLLM, or on a vLLM server that is running already."""
 
 import contextlib
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 from huggingface_hub import snapshot_download
 from vllm.inputs.engine import tokens_input
 from vllm.logprobs import Logprob
@@ -19,11 +17,16 @@ from drr.engine.devices import cpu_engine_defaults
 from drr.engine.formats import choose_format
 from drr.engine.judging_engine import prepare_to_judge
 from drr.engine.model_source import TOKENIZER_FILES, check_model
-from drr.engine.served import authorization, served_model
+from drr.engine.served import served_model
 from drr.engine.starting import cause_of, starting
 from drr.engine.state_ids import StateIds
+from drr.engine.upstream.abilities import UpstreamAbilities
+from drr.engine.upstream.completions import Chunk, body_of, ended_by_token, prompt_for, read_chunk
+from drr.engine.upstream.errors import UpstreamError
+from drr.engine.upstream.http import UpstreamClient
+from drr.engine.upstream.probe import completions
 from drr.engine.vllm_probe import VllmProbe
-from drr.engine.vllm_reasoner import Generate, VllmReasoner
+from drr.engine.vllm_reasoner import Generate, TextDecoder, VllmReasoner
 from drr.errors import InputError
 from drr.judge.dm_folder import fingerprint
 from drr.loop.formats import PlainChain, ReasoningFormat
@@ -31,7 +34,7 @@ from drr.loop.formats import PlainChain, ReasoningFormat
 DISTILL_KV_CACHE_BYTES = 2 << 30
 """KV cache of an in-process Reasoner on a CPU."""
 
-_TIMEOUT = httpx.Timeout(600.0, connect=10.0)
+_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +123,25 @@ async def open_engine(
 async def open_server(
     url: str, model: str, tokenizer: str, parser: str = "", key: str | None = None, answer_cue: str | None = None
 ) -> AsyncIterator[OpenReasoner]:
-    """A vLLM server's completions endpoint. `tokenizer` is a Hugging Face folder or id: the ids sent are made here.
+    """A server's completions endpoint. `tokenizer` is a Hugging Face folder or id: the ids sent are made here.
+    InputError where the server has none.
 
     Where `tokenizer` is a folder with weights, they are taken for the server's, and the DM will be bound to them.
     """
     served = served_model(url, model, key)
-    async with httpx.AsyncClient(base_url=url.rstrip("/"), headers=authorization(key), timeout=_TIMEOUT) as client:
-        loaded = load_tokenizer(tokenizer, "--tokenizer")
+    loaded = load_tokenizer(tokenizer, "--tokenizer")
+    async with contextlib.aclosing(UpstreamClient(url, key=key, timeout=_TIMEOUT)) as client:
+        try:
+            abilities = await completions(client, served, loaded, forced=False)
+        except UpstreamError as error:
+            raise InputError("--server", f"{client.url}: {error}") from error
+        if abilities is None:
+            raise InputError("--server", f"{client.url} has no completions, which boundaries are forced by")
         yield OpenReasoner(
-            _Completions(client, served["id"]).generate,
+            ServedCompletions(client, abilities, loaded).generate,
             loaded,
             known_format(loaded, parser, answer_cue),
-            int(served.get("max_model_len") or 2048),
+            abilities.max_model_len or 2048,
             served["id"],
             _fingerprint(tokenizer),
             computed=f"{url.rstrip('/')} {served['id']}",
@@ -174,73 +184,63 @@ def known_format(tokenizer: Any, parser: str, answer_cue: str | None = None) -> 
     return form
 
 
-class _Completions:
-    """`/completions` of a vLLM server, in the shape of AsyncLLM.generate. Closing the generator frees the request."""
+class ServedCompletions:
+    """`/completions` of a server, in the shape of AsyncLLM.generate. Closing the generator frees the request."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str) -> None:
-        self._client, self._model = client, model
+    def __init__(self, client: UpstreamClient, abilities: UpstreamAbilities, tokenizer: Any) -> None:
+        self._client, self._abilities, self._tokenizer = client, abilities, tokenizer
 
     async def generate(
         self, prompt: Any, params: SamplingParams, request_id: str, **_: Any
     ) -> AsyncGenerator[RequestOutput, None]:
+        if params.logprobs is not None and self._abilities.logprobs is None:
+            params = params.clone()
+            params.logprobs = None
         try:
             async with contextlib.aclosing(self._stream(prompt, params, request_id)) as outputs:
                 async for output in outputs:
                     yield output
-        except httpx.TransportError as error:
-            raise InputError("--server", f"stopped answering ({error!r}); start again to go on") from error
+        except UpstreamError as error:
+            raise InputError("--server", f"{error}; start again to go on") from error
 
     async def _stream(
         self, prompt: Any, params: SamplingParams, request_id: str
     ) -> AsyncGenerator[RequestOutput, None]:
         ids = list(prompt["prompt_token_ids"])
         whole = params.output_kind is RequestOutputKind.FINAL_ONLY
-        text, tokens = "", list[int]()
-        async with self._client.stream("POST", "/completions", json=self._body(ids, params)) as response:
-            if response.status_code != httpx.codes.OK:
-                detail = (await response.aread()).decode(errors="replace")[:500]
-                raise InputError("--server", f"answered {response.status_code}: {detail}")
-            async for line in response.aiter_lines():
-                if not line.startswith("data: ") or line == "data: [DONE]":
+        text, tokens, ended = "", list[int](), False
+        decoder = TextDecoder(self._tokenizer, [], params.skip_special_tokens)
+        body = body_of(params, prompt_for(ids, self._abilities, self._tokenizer), self._abilities)
+        async with contextlib.aclosing(self._client.events("completions", body)) as events:
+            async for event in events:
+                chunk = read_chunk(event, self._abilities, self._tokenizer)
+                if ended or not (chunk.ids or chunk.finish_reason):
                     continue
-                chunk = json.loads(line.removeprefix("data: "))
-                if "error" in chunk:
-                    raise InputError("--server", f"failed: {chunk['error']}")
-                for choice in chunk["choices"]:
-                    completion = _completion(choice)
-                    text, tokens = text + completion.text, [*tokens, *completion.token_ids]
-                    finished = completion.finish_reason is not None
-                    if whole and not finished:
-                        continue
-                    if whole:
-                        completion.text, completion.token_ids = text, tokens
-                    yield engine_output(request_id, ids, completion)
-
-    def _body(self, ids: list[int], params: SamplingParams) -> dict[str, Any]:
-        return {
-            "model": self._model,
-            "prompt": ids,
-            "stream": True,
-            "return_token_ids": True,
-            "skip_special_tokens": params.skip_special_tokens,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "top_k": params.top_k,
-            "max_tokens": params.max_tokens,
-            "seed": params.seed,
-            "logprobs": params.logprobs,
-        }
+                ended = chunk.finish_reason is not None
+                completion = _completion(chunk, decoder, self._tokenizer.eos_token_id)
+                text, tokens = text + completion.text, [*tokens, *completion.token_ids]
+                if whole and not ended:
+                    continue
+                if whole:
+                    completion.text, completion.token_ids = text, tokens
+                yield engine_output(request_id, ids, completion)
+        if not ended:
+            raise UpstreamError("cut", "the answer has no end")
 
 
-def _completion(choice: dict[str, Any]) -> CompletionOutput:
-    ids = choice.get("token_ids")
-    if ids is None:
-        raise InputError("--server", "sends no token ids (return_token_ids): a vLLM server is needed")
-    found = (choice.get("logprobs") or {}).get("token_logprobs")
+def _completion(chunk: Chunk, decoder: TextDecoder, end: int) -> CompletionOutput:
+    ids, likely = chunk.ids, chunk.likely
+    if chunk.finish_reason == "stop":
+        ids, likely = ended_by_token(chunk, [end])
+    shown = ids[:-1] if chunk.finish_reason == "stop" else ids
+    text = "".join([decoder.step(token) for token in shown])
     logprobs: Any = None
-    if found is not None:
-        logprobs = [None if value is None else {token: Logprob(value)} for token, value in zip(ids, found, strict=True)]
-    return completion_output(ids, choice["text"], logprobs, choice.get("finish_reason"), choice.get("stop_reason"))
+    if likely is not None:
+        logprobs = [
+            {token: Logprob(value), **{other: Logprob(one) for other, one in top.items()}}
+            for token, (value, top) in zip(ids, likely, strict=True)
+        ]
+    return completion_output(ids, text, logprobs, chunk.finish_reason, chunk.stop_reason)
 
 
 def completion_output(

@@ -7,20 +7,19 @@ what tells a right attempt from a wrong one.
 """
 
 import asyncio
-import contextlib
 import itertools
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 from drr.engine.open_reasoner import OpenReasoner
 from drr.engine.sampling import SamplingParams, sampling
 from drr.learn.distill_config import DistillConfig
-from drr.learn.distill_folder import close_folder, folder_settings, open_folder, shard_path
+from drr.learn.distill_folder import folder_settings
 from drr.learn.from_log import Drawn, End, Logged, LoggedAttempt
 from drr.learn.logged_reasoner import LoggedReasoner
-from drr.learn.records import Manifest, Rollout, question_key, write_shard
+from drr.learn.records import Manifest, Rollout, question_key
+from drr.learn.rolling import Attempt, Fault, QuestionRoller, named, write_rollouts
 from drr.loop.attempt import ThinkingLoop
 from drr.loop.policy import PolicySettings, Score
 from drr.loop.probing import Probe
@@ -28,16 +27,10 @@ from drr.loop.reasoner import Reasoner, user_prompt
 from drr.loop.response import Emit, Finished, LoopSettings, Transcript
 from drr.loop.scoring import Boundary
 from drr.loop.stated import answer_in
-from drr.progress import Progress
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
 from drr.tasks.questions import folded
 from drr.tasks.rows import Reject
-
-Result = TypeVar("Result")
-
-_BATCHES = 2
-"""Batches under way at once: while the longest attempts of one end, the next one keeps the engine busy."""
 
 LEAST_ROOM = 64
 """Tokens that must be left in the context after a question."""
@@ -59,96 +52,33 @@ class _Recorder:
         return Score(0.0, 0.0)
 
 
-class Fault(NamedTuple):
-    """Why a question cannot be used: what of it is at fault, and the reason."""
-
-    field: str
-    reason: str
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """A rollout before it is graded."""
-
-    sample: int
-    drawn: Drawn
-    answer: str
-    steps: list[str]
-    step_tokens: list[int]
-    logprobs: list[list[float] | None]
-    prompt_ids: list[int]
-    thought_ids: list[int]
-    thinking_tokens: int
-    total_tokens: int
-    right: tuple[str, bool] | None = None
-    """What the answer was last graded against, and how."""
-
-    def contexts(self) -> Iterator[list[int]]:
-        """The token ids up to each boundary."""
-        for end in itertools.accumulate(self.step_tokens):
-            yield [*self.prompt_ids, *self.thought_ids[:end]]
-
-
-class Distiller:
+class Distiller(QuestionRoller):
     """Rolls questions out on a Reasoner and grades every boundary. The first rollouts of a question are its attempts in
     `logged`."""
 
     def __init__(
         self, reasoner: OpenReasoner, config: DistillConfig, grading: Grading, logged: Logged | None = None
     ) -> None:
-        self._reasoner, self._config, self._grading = reasoner, config, grading
+        super().__init__(config, grading)
+        self._reasoner = reasoner
         self._logged = {} if logged is None else logged.attempts
         self._drawn = Drawn(config.temperature, config.top_p, config.top_k)
-        self._slots = asyncio.Semaphore(config.concurrency)
 
-    async def rollouts(
-        self, questions: Sequence[Question]
-    ) -> AsyncGenerator[tuple[Question, list[Rollout] | Fault], None]:
-        """Yields each question with its rollouts, in the order in which they finish. A question that could not be
-        rolled out or graded comes with the reason instead."""
-        async with contextlib.aclosing(_as_finished(map(self._question, questions))) as results:
-            async for result in results:
-                yield result
-
-    async def _question(self, question: Question) -> tuple[Question, list[Rollout] | Fault]:
-        config, logged = self._config, self._logged_of(question)
+    def _prompt(self, question: Question) -> list[int] | Fault:
+        logged = self._logged_of(question)
         ids = list(logged[0].prompt_ids) if logged else user_prompt(self._reasoner.tokenizer, question.text)
-        first = max(config.rollouts, len(logged))
         if len(ids) + LEAST_ROOM >= self._reasoner.max_model_len:
             reason = f"is {len(ids)} tokens long, the Reasoner's context {self._reasoner.max_model_len}"
-            return question, Fault("question", reason)
-        if config.labels == "gold":
-            fault = await asyncio.to_thread(self._grading.gold_fault, question.answer)
-            if fault is not None:
-                return question, Fault("answer", fault)
-        attempts = await self._attempts(question, ids, range(first))
-        gold = await asyncio.to_thread(self._gold, question, attempts)
-        outcomes = [] if gold is None else [await self._is_right(question, attempt, gold) for attempt in attempts]
-        if any(outcomes) and not all(outcomes) and config.extra_rollouts:
-            attempts += await self._attempts(question, ids, range(first, first + config.extra_rollouts))
-            gold = await asyncio.to_thread(self._gold, question, attempts)
-        if gold is None:
-            return question, Fault("question", "no two rollouts agree on an answer")
-        return question, list(await asyncio.gather(*(self._graded(question, gold, attempt) for attempt in attempts)))
+            return Fault("question", reason)
+        return ids
 
-    async def _attempts(self, question: Question, ids: list[int], samples: Iterable[int]) -> list[_Attempt]:
-        return list(await asyncio.gather(*(self._attempt(question, ids, sample) for sample in samples)))
+    def _first_rollouts(self, question: Question) -> int:
+        return max(self._config.rollouts, len(self._logged_of(question)))
 
     def _logged_of(self, question: Question) -> Sequence[LoggedAttempt]:
         return self._logged.get(folded(question.text), ()) if self._logged else ()
 
-    def _gold(self, question: Question, attempts: Sequence[_Attempt]) -> str | None:
-        if self._config.labels == "gold":
-            return question.answer
-        return self._grading.majority([attempt.answer for attempt in attempts], _named(question))
-
-    async def _is_right(self, question: Question, attempt: _Attempt, gold: str) -> bool:
-        if attempt.right is None or attempt.right[0] != gold:
-            where = f"{_named(question)}, rollout {attempt.sample}"
-            attempt.right = gold, await self._grading.right_soon(attempt.answer, gold, where)
-        return attempt.right[1]
-
-    async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> _Attempt:
+    async def _attempt(self, question: Question, prompt_ids: list[int], sample: int) -> Attempt:
         async with self._slots:
             logged = next(iter(self._logged_of(question)[sample : sample + 1]), None)
             prompt_ids = prompt_ids if logged is None else list(logged.prompt_ids)
@@ -192,7 +122,7 @@ class Distiller:
             return played
         return max(most, min(played, self._reasoner.max_model_len - len(prompt_ids) - 1))
 
-    async def _find_logprobs(self, attempt: _Attempt, request_id: str) -> None:
+    async def _find_logprobs(self, attempt: Attempt, request_id: str) -> None:
         """Ask the Reasoner how likely the tokens of an attempt were that nobody asked it about when it made them."""
         ids = [*attempt.prompt_ids, *attempt.thought_ids]
         found = await self._reasoner.logprobs(ids, f"logprobs-{request_id}")
@@ -208,7 +138,7 @@ class Distiller:
         transcript: Transcript,
         finished: Finished,
         boundaries: list[Boundary],
-    ) -> _Attempt:
+    ) -> Attempt:
         outcome, tokens, end = finished.outcome, transcript.tokens, transcript.thinking_from or 0
         before = [*prompt_ids, *(token.id for token in tokens[:end])]
         logprobs: list[list[float] | None] = []
@@ -217,7 +147,7 @@ class Distiller:
             known = [value for value in step_logprobs if value is not None]
             logprobs.append(known if len(known) == len(step_logprobs) else None)
             end += step.tokens
-        return _Attempt(
+        return Attempt(
             sample=sample,
             drawn=drawn,
             answer=transcript.answer(self._reasoner.form),
@@ -230,13 +160,13 @@ class Distiller:
             total_tokens=outcome.generated_tokens,
         )
 
-    async def _graded(self, question: Question, gold: str, attempt: _Attempt) -> Rollout:
+    async def _graded(self, question: Question, gold: str, attempt: Attempt) -> Rollout:
         async with self._slots:
             sample = attempt.sample
             forced = await asyncio.gather(
                 *(self._forced(question, attempt, index, ids) for index, ids in enumerate(attempt.contexts()))
             )
-        where = f"{_named(question)}, rollout {sample}, boundary"
+        where = f"{named(question)}, rollout {sample}, boundary"
         now = [await self._grading.right_soon(answer, gold, f"{where} {index}") for index, answer in enumerate(forced)]
         return Rollout(
             question=question.text,
@@ -257,7 +187,7 @@ class Distiller:
             thought_ids=attempt.thought_ids,
         )
 
-    async def _forced(self, question: Question, attempt: _Attempt, index: int, context: list[int]) -> str:
+    async def _forced(self, question: Question, attempt: Attempt, index: int, context: list[int]) -> str:
         """The answer after `context` with the thinking closed there, with a seed for this sample and boundary."""
         prompt = [*context, *self._reasoner.form.close_behind(context)[0]]
         room = max(1, min(self._config.answer_tokens, self._reasoner.max_model_len - len(prompt) - 1))
@@ -274,11 +204,6 @@ def _sampling(drawn: Drawn, max_tokens: int, seed: int) -> SamplingParams:
     """vLLM's parameters of one draw; a greedy one needs no seed."""
     own = {**asdict(drawn), "seed": seed if drawn.temperature else None}
     return sampling(**own, max_tokens=max_tokens)
-
-
-def _named(question: Question) -> str:
-    """The question's row in its file, or the beginning of a generated one."""
-    return f"row {question.row}" if question.row else f"question {question.text[:60]!r}"
 
 
 def draw_seed(seed: int, question: str, draw: str) -> int:
@@ -308,49 +233,14 @@ async def distill(
     answer that nothing can be graded against. An answer whose grading exceeds a limit counts as wrong, and the manifest
     names it. `logged` are attempts at the questions that a server has made already.
     """
-    manifest = open_folder(out, folder_settings(config, questions, reasoner.name, reasoner.fingerprint, logged))
-    size = config.shard_questions
-    starts = range(0, len(questions), size)
-    missing = [start for start in starts if not shard_path(out, start).exists()]
-    done = sum(min(size, len(questions) - start) for start in starts if start not in missing)
-    with Grading(config.grader) as grading, Progress(name, len(questions), done) as progress:
-        distiller, places = Distiller(reasoner, config, grading, logged), asyncio.Semaphore(_BATCHES)
-
-        async def batch(start: int) -> None:
-            async with places:
-                rollouts: list[Rollout] = []
-                set_aside: list[Reject] = []
-                asked = questions[start : start + size]
-                async with contextlib.aclosing(distiller.rollouts(asked)) as results:
-                    async for question, result in results:
-                        if isinstance(result, Fault):
-                            row = question.row or start + asked.index(question) + 1
-                            set_aside.append(Reject(question.source or source, row, *result))
-                        else:
-                            rollouts.extend(result)
-                        progress.advance(f"{len(rollouts)} rollouts in this batch")
-                rollouts.sort(key=lambda rollout: (rollout.question, rollout.sample))
-                write_shard(shard_path(out, start), rollouts, set_aside, _over_limits(grading, asked))
-
-        async with contextlib.aclosing(_as_finished(map(batch, missing))) as written:
-            async for _ in written:
-                pass
-    return close_folder(out, manifest, rejects)
-
-
-async def _as_finished(work: Iterable[Coroutine[Any, Any, Result]]) -> AsyncGenerator[Result, None]:
-    """Do everything at once, and yield the results as they come. The first error ends all of it; so does closing."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        for done in asyncio.as_completed(tasks):
-            yield await done
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _over_limits(grading: Grading, questions: Sequence[Question]) -> list[str]:
-    """Which answers to these questions took too long to grade."""
-    names = tuple(f"{_named(question)}, {what}" for question in questions for what in ("rollout ", "majority"))
-    return sorted(str(overrun) for overrun in grading.overruns if overrun.where.startswith(names))
+    settings = folder_settings(config, questions, reasoner.name, reasoner.fingerprint, logged)
+    return await write_rollouts(
+        lambda grading: Distiller(reasoner, config, grading, logged),
+        questions,
+        out,
+        config,
+        settings,
+        rejects=rejects,
+        name=name,
+        source=source,
+    )

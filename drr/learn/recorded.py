@@ -69,7 +69,7 @@ def load_recorded(
         named = f"row {number.number}"
         right = grading.right(solution, gold, named) if correct_name is None else flag_field(row, correct_name)
         steps = split_text(solution, rule)
-        lengths = [len(_WORDS.findall(step)) for step in steps]
+        lengths = [len(words_of(step)) for step in steps]
         samples[folded(question)] += 1
         unknown: list[Any] = [None] * len(steps)
         return Rollout(
@@ -98,9 +98,14 @@ def load_recorded(
     return rollouts, rejects
 
 
+def words_of(text: str) -> list[str]:
+    """A text in words and the blanks between them, which stand for tokens where those are not known."""
+    return _WORDS.findall(text)
+
+
 def split_text(text: str, rule: StepRule) -> list[str]:
     """The steps of a finished text."""
     segmenter = StepSegmenter(rule)
-    steps = [step.text for word in _WORDS.findall(text) if (step := segmenter.feed(word)) is not None]
+    steps = [step.text for word in words_of(text) if (step := segmenter.feed(word)) is not None]
     last = segmenter.finish()
     return [*steps, last.text] if last is not None else steps

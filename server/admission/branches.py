@@ -4,8 +4,6 @@ from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import TypeVar
 
-from server.vllm_api import VLLMValidationError
-
 FLAG = "--drr-max-branches"
 _Output = TypeVar("_Output")
 
@@ -14,16 +12,18 @@ class Branches:
     """What one request has asked for, of at most `most`."""
 
     def __init__(self, most: int) -> None:
-        self._most, self.taken = most, 0
+        self.most, self.taken = most, 0
 
     def take(self, choices: int, attempts: int = 1) -> int:
         """So many choices, each of which may be attempted so often; returns how many branches that makes.
         VLLMValidationError, which names the field, where the request has more than it may."""
         branches = choices * attempts
         self.taken += branches
-        if self.taken <= self._most:
+        if self.taken <= self.most:
             return branches
-        counted = f"at most {self._most} sequences may be made for one request ({FLAG})"
+        from server.vllm_api import VLLMValidationError  # whoever has no engine does without vLLM
+
+        counted = f"at most {self.most} sequences may be made for one request ({FLAG})"
         if choices > 1:
             each = f" of {attempts} attempts" if attempts > 1 else ""
             raise VLLMValidationError(f"n: {counted}, not {choices:,} choices{each}", parameter="n")

@@ -49,6 +49,7 @@ BASES: dict[str, list[list[str]]] = {
         LEAST["distill"],
         ["q.jsonl", "--out", "o", "--recorded"],
         ["q.jsonl", "--out", "o", "--server", "http://s/v1", "--tokenizer", "t"],
+        ["q.jsonl", "--out", "o", "--server", "http://s/v1", "--chat"],
         ["arithmetic:10", "--out", "o", "--reasoner", "r"],
         ["reference:test", "--out", "o", "--reasoner", "r"],
         ["q.jsonl", "--out", "o", "--reasoner", "r", "--from-log", "l"],
@@ -143,6 +144,7 @@ def test_what_has_no_effect_is_refused_by_name(command: str, base: list[str]) ->
             "report",
             "recorded",
             "server",
+            "chat",
             "kind",
             "text_dm",
         ):  # these choose the way of use

@@ -1,0 +1,1 @@
+"""Reasoners that run on another server, reached over HTTP."""

@@ -1,0 +1,1 @@
+"""A server in front of a Reasoner of which only chat completions are served elsewhere."""
