@@ -33,6 +33,7 @@ CLIENTS = (
     Client("anthropic", "anthropic", "anthropic_python.py"),
     Client("litellm", "litellm", "litellm_python.py"),
     Client("langchain-openai", "langchain-openai", "langchain_python.py"),
+    Client("openai-agents", "openai-agents", "openai_agents_python.py"),
     Client("llm", "llm", "llm_python.py"),
     Client("lm-eval", "lm_eval", "lm_eval_python.py"),
 )

@@ -5,6 +5,8 @@ import ast
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -32,6 +34,7 @@ DRR = [(block, command) for block in SHELL for command in commands(block) if re.
 KNOWN_PROGRAMS = {
     *("make", "drr", "curl", "docker", "kubectl", "helm", "python", "python3", "bash", "vllm", "kill", "for", "done"),
     *(".venv/bin/drr", ".venv/bin/python", "cat", "cd", "echo", "export", "git", "sha256sum", "pip"),
+    *("node", "npm", "open-webui"),
 }
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -86,6 +89,16 @@ def test_yaml_is_yaml(block: Block) -> None:
 @of(all_blocks("python"))
 def test_python_compiles(block: Block) -> None:
     ast.parse(block.text)
+
+
+@of(all_blocks("js"))
+def test_javascript_is_javascript(block: Block) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed")
+    check = [node, "--input-type=module", "--check", "-"]
+    checked = subprocess.run(check, input=block.text, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
 
 
 @of(SHELL)
