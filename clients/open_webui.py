@@ -1,5 +1,5 @@
-"""Open WebUI in front of a running server: sign up, list the models, ask through its API and in a browser, and tell what
-of the thinking arrives.
+"""Open WebUI in front of a running server: sign up, list the models, ask through its API and in a browser, and tell
+what of the thinking arrives.
 
     python -m clients.open_webui --environment FOLDER --url http://127.0.0.1:8000
 
@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from rich.console import Console
 
 VERSION = "0.12.4"
 QUESTION = "Tom has 12 apples. He buys 3 bags of 8 apples each. How many apples does Tom have now?"
 ANSWER = "36"
 _ACCOUNT = {"name": "Tester", "email": "tester@example.org", "password": "a-password-of-some-length-1"}
 _START_SECONDS = 600.0
-_ASK_SECONDS = 180.0
+_ASK_SECONDS = 120.0
 _OFFLINE = {
     "OFFLINE_MODE": "True",
     "HF_HUB_OFFLINE": "1",
@@ -37,6 +38,8 @@ _OFFLINE = {
     "ANONYMIZED_TELEMETRY": "False",
     "SCARF_NO_ANALYTICS": "True",
     "DO_NOT_TRACK": "True",
+    # Its page adds tools to every chat, which a server takes that was started with --enable-auto-tool-choice.
+    "DEFAULT_MODEL_PARAMS": '{"function_calling": "legacy"}',
 }
 _NO_MORE_QUESTIONS = {f"ENABLE_{what}_GENERATION": "False" for what in ("TITLE", "TAGS", "FOLLOW_UP", "AUTOCOMPLETE")}
 """Open WebUI asks the model for titles, tags and next questions; the reference model can do none of them."""
@@ -97,6 +100,12 @@ class Front:
         token = self._json("POST", "/api/v1/auths/signup", _ACCOUNT)["token"]
         self._http.headers["Authorization"] = f"Bearer {token}"
 
+    def __enter__(self) -> "Front":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         return self._http.request(method, path, json=body).raise_for_status().json()
 
@@ -119,6 +128,7 @@ class Front:
 
 def ask_in_a_browser(url: str, model: str, picture: Path | None) -> tuple[str, str]:
     """Sign in, choose the model, ask, and unfold the thinking; what the thinking and the whole page then say."""
+    from playwright.sync_api import TimeoutError as NothingNew
     from playwright.sync_api import sync_playwright
 
     executable = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -132,6 +142,10 @@ def ask_in_a_browser(url: str, model: str, picture: Path | None) -> tuple[str, s
         page.locator("button[type=submit]").click()
         page.locator("#chat-input").wait_for()
         page.goto(f"{url}/?models={model}")
+        page.locator("#chat-input").wait_for()
+        with contextlib.suppress(NothingNew):
+            page.get_by_role("dialog").wait_for(timeout=10_000)  # what is new in this version
+            page.keyboard.press("Escape")
         page.locator("#chat-input").click()
         page.keyboard.insert_text(QUESTION)
         page.keyboard.press("Enter")
@@ -158,26 +172,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     folder = options.environment.resolve()
     api = options.url.rstrip("/").removesuffix("/v1") + "/v1"
-    missing = list[str]()
+    missing, console = list[str](), Console()
     try:
         with served(installed(folder), folder, api, options.key) as url:
-            front = Front(url)
-            models = front.models()
-            print(f"models: {', '.join(models)}")
-            missing += [f"the model {options.model}"] if options.model not in models else []
-            thinking, answer = front.ask(options.model)
-            print(f"through its API: {len(thinking)} characters of thinking, {answer.strip()!r}")
-            missing += ["the thinking, through its API"] if not thinking else []
-            missing += ["the answer, through its API"] if ANSWER not in answer else []
+            with Front(url) as front:
+                models = front.models()
+                console.print(f"models: {', '.join(models)}", markup=False)
+                missing += [f"the model {options.model}"] if options.model not in models else []
+                thinking, answer = front.ask(options.model)
+                console.print(
+                    f"through its API: {len(thinking)} characters of thinking, {answer.strip()!r}", markup=False
+                )
+                missing += ["the thinking, through its API"] if not thinking else []
+                missing += ["the answer, through its API"] if ANSWER not in answer else []
             if shutil.which("chromium") or shutil.which("chromium-browser"):
                 shown, _ = ask_in_a_browser(url, options.model, options.picture)
-                print(f"in a browser, unfolded: {' '.join(shown.split())[:200]}")
+                console.print(f"in a browser, unfolded: {' '.join(shown.split())[:200]}", markup=False)
                 missing += ["the thinking, in a browser"] if "3*8=24" not in shown else []
     except (OSError, RuntimeError, subprocess.CalledProcessError, httpx.HTTPError) as error:
-        print(f"open_webui: {error}", file=sys.stderr)
+        console.print(f"open_webui: {error}", markup=False)
         return 1
     for what in missing:
-        print(f"missing: {what}", file=sys.stderr)
+        console.print(f"missing: {what}", markup=False)
     return 1 if missing else 0
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "docs" / "notebooks" / "from-server-to-picture.ipynb"
@@ -29,7 +30,11 @@ def execute(path: Path) -> Any:
     """The notebook with its outputs. CellExecutionError if a cell fails."""
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=_CELL_SECONDS, record_timing=False, resources={"metadata": {"path": str(ROOT)}}
+        notebook,
+        timeout=_CELL_SECONDS,
+        record_timing=False,
+        resources={"metadata": {"path": str(ROOT)}},
+        config=Config({"KernelManager": {"transport": "ipc"}}),  # nobody else on the machine hears it
     )
     client.execute()
     notebook.metadata = {
@@ -57,8 +62,9 @@ def page_of(notebook: Any, name: str) -> tuple[str, dict[str, bytes]]:
             file = f"{name}-{len(pictures) + 1}.png"
             pictures[file] = base64.b64decode(png)
             parts.append(f"![{_described(cell.source)}]({file})")
-    head = f"<!-- written by python scripts/notebook.py from {name}.ipynb -->"
-    return "\n\n".join([parts[0], head, *parts[1:]]) + "\n", pictures
+    mark = f"<!-- written by python scripts/notebook.py from {name}.ipynb -->"
+    head = f"This page shows [the notebook]({name}.ipynb) as it ran. `python scripts/notebook.py` runs it again."
+    return "\n\n".join([parts[0], mark, head, *parts[1:]]) + "\n", pictures
 
 
 def _text(output: Any) -> str:

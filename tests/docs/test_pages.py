@@ -88,7 +88,7 @@ def test_yaml_is_yaml(block: Block) -> None:
 
 @of(all_blocks("python"))
 def test_python_compiles(block: Block) -> None:
-    ast.parse(block.text)
+    compile(block.text, block.place, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @of(all_blocks("js"))
