@@ -33,16 +33,15 @@ async def run(script: Path, url: str, question: str, **variables: str) -> tuple[
 
 
 def check_shown(out: str) -> None:
-    """That thinking, scores, answer and account are there, in the order in which they came."""
-    wanted, thought = "", {"step", "reasoning", "content"}
-    for _, kind, value in EVENTS:
-        if kind == "step":
-            wanted += f"[p_now {value['p_now']:.2f}, {value['verdict']}] "
-        elif kind in thought:
-            wanted += value
-    wanted += f"\n{ACCOUNT['stop_cause']}: {ACCOUNT['thinking_tokens']} thinking tokens, "
-    assert out == f"{wanted}{ACCOUNT['discarded_tokens']} thrown away\n"
+    """That every step stands behind its score, and then the answer and the account."""
+    thought = "".join(value for _, kind, value in EVENTS if kind == "reasoning").split("\n\n")
+    answer = "".join(value for _, kind, value in EVENTS if kind == "content").strip()
     assert len(STEPS) > 1
+    assert thought.pop() == ""
+    wanted = [f"{step['p_now']:.2f}  {text}" for step, text in zip(STEPS, thought, strict=True)]
+    tokens, thrown = ACCOUNT["thinking_tokens"], ACCOUNT["discarded_tokens"]
+    wanted += ["", answer, f"{ACCOUNT['stop_cause']}: {tokens} thinking tokens, {thrown} thrown away"]
+    assert out.splitlines() == wanted
 
 
 async def test_fetch_streams_thinking_with_scores() -> None:
