@@ -89,11 +89,19 @@ def served(walk: Walk, folder: Path) -> Iterator[str]:
     try:
         yield _address(walk, lines, begun)
     finally:
-        os.killpg(process.pid, signal.SIGINT)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        _end(process)
+
+
+def _end(process: "subprocess.Popen[str]") -> None:
+    """End make and everything that it started."""
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def _lines_of(process: "subprocess.Popen[str]") -> "queue.Queue[str | None]":
@@ -102,8 +110,9 @@ def _lines_of(process: "subprocess.Popen[str]") -> "queue.Queue[str | None]":
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line.rstrip())
+        with process.stdout as said:
+            for line in said:
+                lines.put(line.rstrip())
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
