@@ -27,7 +27,7 @@ check: install check-vllm audit ## Lint and type-check, look up what is used of 
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/check_vllm.py
 	$(BIN)/mypy scripts/audit.py scripts/sbom.py
-	$(BIN)/mypy scripts/docs_site.py scripts/module_map.py
+	$(BIN)/mypy scripts/docs_site.py scripts/module_map.py scripts/install.py scripts/notebook.py scripts/stranger.py
 	$(BIN)/codespell
 	$(BIN)/pymarkdown scan README.md docs
 
