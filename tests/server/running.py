@@ -1,5 +1,6 @@
 """A server of our own in another process, and an OpenAI client for it."""
 
+import contextlib
 import functools
 import re
 import signal
@@ -15,6 +16,8 @@ import httpx
 import openai
 
 MODEL = "drr-reference"
+_START_SECONDS = 280
+"""Half a minute is usual; where others use the cores it was more than 180 s."""
 QUESTION = (
     "Tom has 12 apples. He buys 3 bags of 8 apples each. He loses 7 of them. Then the number grows to 4 times what it "
     "was. He finds 46 more. He sells 5 boxes of 9 apples each. How many apples does Tom have now?"
@@ -51,13 +54,12 @@ def start(log: Path, *arguments: str) -> Server:
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
     server = Server(f"http://127.0.0.1:{port}", process, log)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        try:
+        with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{server.url}/health").status_code == 200:
                 return server
-        except httpx.TransportError:
-            time.sleep(0.25)
+        time.sleep(0.25)
     stop(server)
     raise AssertionError(f"no server: {log.read_text()[-3000:]}")
 
