@@ -22,7 +22,7 @@ CODE = [cell for cell in TAKEN.cells if cell.cell_type == "code"]
 
 
 def pictures(cells: list[Any]) -> int:
-    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+    return sum("image/png" in output.get("data", {}) for cell in cells for output in cell.get("outputs", []))
 
 
 def test_it_holds_what_came_out_when_it_ran_from_first_to_last() -> None:

@@ -1,5 +1,6 @@
 """A server of our own in another process, and an OpenAI client for it."""
 
+import contextlib
 import functools
 import re
 import signal
@@ -57,11 +58,10 @@ def start(log: Path, *arguments: str) -> Server:
     server = Server(f"http://127.0.0.1:{port}", process, log)
     deadline = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < deadline and process.poll() is None:
-        try:
+        with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{server.url}/health").status_code == 200:
                 return server
-        except httpx.TransportError:
-            time.sleep(0.25)
+        time.sleep(0.25)
     stop(server)
     raise AssertionError(f"no server: {log.read_text()[-3000:]}")
 
