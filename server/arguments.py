@@ -190,7 +190,7 @@ def _add_upstream_flags(group: Any) -> None:
     group.add_argument(
         "--upstream",
         metavar="URL",
-        help="another server's API, as in http://host:8000/v1, that runs the Reasoner; of MODEL only tokenizer, "
+        help="address, up to /v1, of another server that runs the Reasoner; of MODEL only tokenizer, "
         "configuration and chat template are read",
     )
     group.add_argument("--upstream-model", metavar="NAME", help="its name there; default: the only one that is served")

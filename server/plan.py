@@ -41,8 +41,8 @@ class ResponseAccount:
 
     `current` is the part that the engine's newest output holds; vLLM's handler parses an output before it asks for the
     next. `steps` wait to be shown. `cut` are the choices that a limit cut off. `running` gives every choice's account
-    so far. `stream` is the engine's generator, to be closed with the response. `cost` tells what the response took of an
-    upstream, where one makes it.
+    so far. `stream` is the engine's generator, to be closed with the response. `cost` tells what the response took of
+    an upstream, where one makes it.
     """
 
     current: Part = Part.ANSWER

@@ -141,9 +141,9 @@ async def test_fields_that_could_not_be_honoured_are_refused(field: str, value: 
 
 async def test_fields_that_are_not_known_here_are_the_upstreams_to_judge() -> None:
     async with serving(OpenAI(in_turn(SAID)), dm=WordDm({"22": 0.3})) as served:
-        response = await served.ask(temprature=1)
+        response = await served.ask(treshold=1)
         assert response.status_code == 400
-        assert response.json()["error"]["param"] == "temprature"
+        assert response.json()["error"]["param"] == "treshold"
         assert len(served.vendor.bodies) == 1
 
 
