@@ -31,6 +31,7 @@ from benchmarks.load_client import Load, Run, Target, drive
 from benchmarks.load_report import LatencyGoals, figures
 from benchmarks.server_processes import metric
 from drr import reference
+from drr.failures import guarded
 
 _OFF = {"drr": {"mode": "off"}, "temperature": 0}
 _JUDGED = {"drr": {"mode": "auto", "scorer": "dm", "threshold": 0.9, "report": "summary"}, "temperature": 0}
@@ -224,4 +225,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("benchmarks.upstream", main))

@@ -20,6 +20,7 @@ import httpx
 from openai import APIStatusError, AsyncOpenAI
 
 from benchmarks.server_processes import metric
+from drr.failures import guarded
 from drr.tasks.grading_pool import Grading
 from drr.tasks.questions import Question
 from drr.tasks.sources import load_questions
@@ -141,4 +142,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded("benchmarks.upstream_questions", main))

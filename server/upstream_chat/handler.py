@@ -128,9 +128,7 @@ class _Made:
             self._count("failed")
             return refusal_of(error).response(CHAT_PATH)
         except BaseException:
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
-            await self._events.aclose()
+            await to_the_end(_closed(first, self._events))
             self._count("aborted")
             raise
         plan = ResponsePlan(self._asking.settings, "", self._account.scorer_id)
@@ -163,10 +161,10 @@ class _Made:
             self._count("failed")
             yield refusal_of(error).event(CHAT_PATH)
         finally:
-            first.cancel()
-            await asyncio.gather(first, return_exceptions=True)
-            await self._events.aclose()
-            self._count("aborted")
+            try:
+                await to_the_end(_closed(first, self._events))
+            finally:
+                self._count("aborted")
 
     def _session(self) -> ScoringSession | None:
         """A scoring session for another attempt."""
@@ -221,7 +219,7 @@ class ClosedStream(StreamingResponse):
         finally:
             close = getattr(self.body_iterator, "aclose", None)
             if close is not None:
-                await close()
+                await to_the_end(close())
 
 
 async def with_signs_of_life(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
@@ -240,10 +238,28 @@ async def with_signs_of_life(chunks: AsyncGenerator[bytes, None]) -> AsyncGenera
                 return
             yield chunk
     finally:
-        if coming is not None and not coming.done():
-            coming.cancel()
-            await asyncio.gather(coming, return_exceptions=True)
-        await chunks.aclose()
+        await to_the_end(_closed(coming, chunks))
+
+
+_ENDING = set[asyncio.Future[Any]]()
+
+
+async def to_the_end(closing: Awaitable[Any]) -> None:
+    """Have something closed, to the end: whoever waits for it may be cancelled, and again and again (which is what a
+    response's task group does when its client leaves), but not what it does. An HTTP connection that is interrupted
+    while it closes stays open for good."""
+    task = asyncio.ensure_future(closing)
+    _ENDING.add(task)
+    task.add_done_callback(_ENDING.discard)
+    await asyncio.shield(task)
+
+
+async def _closed(coming: "asyncio.Future[Any] | None", events: AsyncGenerator[Any, None]) -> None:
+    """Cancel the task that reads from `events`, once, and close them."""
+    if coming is not None:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+    await events.aclose()
 
 
 async def _with_first(
@@ -267,7 +283,7 @@ async def _unless_gone(request: Request, making: Awaitable[Response]) -> Respons
         left.cancel()
         if not task.done():
             task.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
+        await to_the_end(asyncio.gather(task, left, return_exceptions=True))
 
 
 async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:

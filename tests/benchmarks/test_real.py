@@ -135,6 +135,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     chosen = Sampling([tried(0.5, 0.4)], 0.5, 100.0)
     monkeypatch.setattr(stages, "is_causal", lambda backbone: backbone == "causal")
     monkeypatch.setattr(stages, "_skill", lambda place: found.append(["skill"]))
+    monkeypatch.setattr(stages, "_remedies", lambda place: found.append(["remedies"]))
     monkeypatch.setattr(stages, "choose_sampling", lambda *arguments: chosen)
     return found
 

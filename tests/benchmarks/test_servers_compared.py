@@ -76,7 +76,7 @@ def phase(seconds: float, *more: Answer) -> Phase:
     ],
 )
 def test_an_overload_is_held_against_capacity(overload: Phase, after: Size, status: int) -> None:
-    assert _tell(phase(1.0), overload, 100.0, SIZE, after) == status
+    assert _tell(phase(0.9), overload, phase(1.0), 100.0, SIZE, after) == status
 
 
 def test_starts_are_compared_by_their_medians() -> None:

@@ -10,14 +10,16 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 
 from drr.engine.upstream.errors import UpstreamError, error_from
+
+Made = TypeVar("Made")
 
 RETRIED = (429, 502, 503, 529)
 """Statuses after which the same request may succeed."""
@@ -28,6 +30,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.25, 8.0
 _LONGEST_ERROR = 64 << 10
 _LONGEST_LINE = 16 << 20
 """Bytes of an error that are read, and of one event."""
+
+_READ_AHEAD = 64
+"""Events of a stream that may wait for their reader."""
 
 
 class UpstreamClient:
@@ -58,6 +63,7 @@ class UpstreamClient:
         self._retries, self._timeout = retries, timeout
         self.patience = patience
         self._key = key
+        self._tasks = set[asyncio.Task[Any]]()
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.AsyncClient(
             headers={**(headers or {}), **authorization},
@@ -81,6 +87,29 @@ class UpstreamClient:
 
         Closing the generator closes the request. UpstreamError for whatever keeps the stream from its end.
         """
+        read = asyncio.Queue[dict[str, Any] | Exception | None](_READ_AHEAD)
+
+        async def reading() -> None:
+            try:
+                async with contextlib.aclosing(self._events(path, body)) as events:
+                    async for event in events:
+                        await read.put(event)
+            except Exception as error:
+                await read.put(error)
+            else:
+                await read.put(None)
+
+        task = self._begun(reading())
+        try:
+            while (event := await read.get()) is not None:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _events(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         with self._counted():
             async with self._answer("POST", path, body, None) as response:
                 kind = response.headers.get("content-type", "")
@@ -103,9 +132,30 @@ class UpstreamClient:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._http.aclose()
 
+    def _begun(self, making: Coroutine[Any, Any, Made]) -> "asyncio.Task[Made]":
+        """A task for one request. It is cancelled once, by whoever asked for it; that one may itself be cancelled
+        again and again, and a connection that is interrupted while it closes would stay open for good."""
+        task = asyncio.create_task(making)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _object(
+        self, method: str, path: str, body: Mapping[str, Any] | None, patience: float | None
+    ) -> dict[str, Any]:
+        task = self._begun(self._asked(method, path, body, patience))
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if not task.done():
+                task.cancel()
+
+    async def _asked(
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float | None
     ) -> dict[str, Any]:
         with self._counted(noted=method == "POST"):
