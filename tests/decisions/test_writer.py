@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -190,6 +191,7 @@ def test_a_row_that_cannot_be_made_costs_nothing_but_itself(tmp_path: Path, capl
 def test_a_full_disk_is_said_once_and_writing_goes_on_when_there_is_room(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level(logging.INFO, "drr")
     full = threading.Event()
     full.set()
 
