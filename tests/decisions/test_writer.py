@@ -1,12 +1,12 @@
 """The log's writer: whole files only, bounded in memory and on disk, and nobody ever waits for it."""
 
+import logging
 import os
 import resource
 import signal
 import stat
 import subprocess
 import sys
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
