@@ -3,8 +3,6 @@
 Endpoints say what they want in a `Wish`; all else about DRR's options is decided here, once for all of them.
 """
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -161,21 +159,4 @@ def _asked(wish: Wish, raw_request: Request | None) -> DrrRequest | None:
         raise DrrError("extra_body", "is an argument of OpenAI's SDKs, which send its keys beside the others")
     if PLAN_KEY in (wish.xargs or {}):
         raise DrrError("vllm_xargs", f"the key {PLAN_KEY!r} is taken; give the drr object beside it")
-    header = _header(raw_request.headers.getlist(HEADER)) if raw_request is not None else None
-    if wish.drr is None:
-        return header
-    if header is not None:
-        raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
-    return DrrRequest.parse(wish.drr)
-
-
-def _header(values: Sequence[str]) -> DrrRequest | None:
-    if not values:
-        return None
-    if len(values) > 1:
-        raise DrrError("X-DRR", "the header is given more than once")
-    try:
-        parsed = json.loads(values[0])
-    except (ValueError, RecursionError) as error:
-        raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
-    return None if parsed is None else DrrRequest.parse(parsed, "X-DRR")
+    return DrrRequest.asked(wish.drr, [] if raw_request is None else raw_request.headers.getlist(HEADER))

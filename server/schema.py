@@ -1,5 +1,7 @@
 """The `drr` object of a request. Every key is checked; an error names the key and becomes HTTP 400."""
 
+import json
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -63,6 +65,29 @@ class DrrRequest(BaseModel):
     dm: str | None = None
     thinking_in: ThinkingIn | None = None
     report: Report | None = None
+
+    @classmethod
+    def asked(cls, given: Any, headers: Sequence[str]) -> Self | None:
+        """What a request asks for: by the object in its body, or by its X-DRR `headers`; null is none. DrrError where
+        it is both, or names the first key at fault."""
+        header = cls._of_headers(headers)
+        if given is None:
+            return header
+        if header is not None:
+            raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
+        return cls.parse(given)
+
+    @classmethod
+    def _of_headers(cls, values: Sequence[str]) -> Self | None:
+        if not values:
+            return None
+        if len(values) > 1:
+            raise DrrError("X-DRR", "the header is given more than once")
+        try:
+            parsed = json.loads(values[0])
+        except (ValueError, RecursionError) as error:
+            raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
+        return None if parsed is None else cls.parse(parsed, "X-DRR")
 
     @classmethod
     def parse(cls, value: Any, source: str = "drr") -> Self:

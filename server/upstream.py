@@ -245,6 +245,16 @@ class UpstreamPulse:
         self._patience = client.patience
         self.state = "ok"
 
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Ask while the block runs."""
+        task = asyncio.create_task(self.beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
     async def beat(self) -> None:
         """Ask until cancelled."""
         while True:
@@ -272,12 +282,8 @@ async def looking(engine: ThinkingEngine, pulses: dict[str, Any]) -> AsyncIterat
         yield
         return
     pulse = pulses["reasoner"] = UpstreamPulse(engine.upstream.client)
-    task = asyncio.create_task(pulse.beat())
-    try:
+    async with pulse.beating():
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 class ComeAgain:

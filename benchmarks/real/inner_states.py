@@ -4,7 +4,6 @@ One forward pass per attempt reads both: the question stands behind the attempt,
 are kept in one file per set of attempts.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 from drr.learn.records import Rollout
-from drr.learn.states import BoundaryStates, attempt_key, batches, load_layers
+from drr.learn.states import BoundaryStates, attempt_ids, attempt_key, load_layers, outputs, step_ends
 from drr.progress import Progress
 
 ASKED = "Is this answer right? Answer yes or no."
@@ -81,29 +80,14 @@ def _computed(rollouts: Sequence[Rollout], reasoner: str, dtype: str | None) -> 
 
 
 def _of(model: Any, rollouts: Sequence[Rollout], layers: Sequence[int], question: list[int]) -> dict[str, torch.Tensor]:
-    rows = [[*(rollout.prompt_ids or ()), *(rollout.thought_ids or ()), *question] for rollout in rollouts]
-    ends = [_ends(rollout) for rollout in rollouts]
+    rows = [[*attempt_ids(rollout), *question] for rollout in rollouts]
     found: dict[tuple[str, int], torch.Tensor] = {}
-    with torch.inference_mode():
-        for group in batches(rows):
-            ids = torch.zeros((len(group), len(rows[group[0]])), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for place, number in enumerate(group):
-                ids[place, : len(rows[number])] = torch.tensor(rows[number])
-                mask[place, : len(rows[number])] = 1
-            out = model(ids.to(model.device), attention_mask=mask.to(model.device), output_hidden_states=True)
-            for place, number in enumerate(group):
-                for layer in layers:
-                    found[str(layer), number] = out.hidden_states[layer][place, ends[number]].cpu()
-                found[_ASKED_NAME, number] = out.last_hidden_state[place, [len(rows[number]) - 1]].cpu()
+    for number, place, out in outputs(model, rows, output_hidden_states=True):
+        for layer in layers:
+            found[str(layer), number] = out.hidden_states[layer][place, step_ends(rollouts[number])].cpu()
+        found[_ASKED_NAME, number] = out.last_hidden_state[place, [len(rows[number]) - 1]].cpu()
     names = [*map(str, layers), _ASKED_NAME]
     return {name: torch.cat([found[name, number] for number in range(len(rollouts))]).contiguous() for name in names}
-
-
-def _ends(rollout: Rollout) -> list[int]:
-    """The position of the last token of each step."""
-    start = len(rollout.prompt_ids or ())
-    return [start + end - 1 for end in itertools.accumulate(rollout.step_tokens)]
 
 
 def question_ids(tokenizer: Any) -> list[int]:

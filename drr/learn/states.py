@@ -139,25 +139,39 @@ def load_layers(reasoner: str, dtype: str | None) -> Any:
 def _states(model: Any, rollouts: Sequence[Rollout]) -> torch.Tensor:
     """[N, size] states at the boundaries of `rollouts`."""
     found: list[torch.Tensor] = [torch.zeros(0)] * len(rollouts)
-    rows = [[*(rollout.prompt_ids or ()), *(rollout.thought_ids or ())] for rollout in rollouts]
-    with torch.inference_mode():
-        for group in batches(rows):
-            longest = len(rows[group[0]])
-            ids = torch.zeros((len(group), longest), dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for place, number in enumerate(group):
-                ids[place, : len(rows[number])] = torch.tensor(rows[number])
-                mask[place, : len(rows[number])] = 1
-            out = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device)).last_hidden_state
-            for place, number in enumerate(group):
-                rollout = rollouts[number]
-                start = len(rollout.prompt_ids or ())
-                ends = [start + end - 1 for end in itertools.accumulate(rollout.step_tokens)]
-                found[number] = out[place, ends].cpu()
+    rows = [attempt_ids(rollout) for rollout in rollouts]
+    for number, place, out in outputs(model, rows):
+        found[number] = out.last_hidden_state[place, step_ends(rollouts[number])].cpu()
     return torch.cat(found) if found else torch.zeros((0, model.config.hidden_size))
 
 
-def batches(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+def attempt_ids(rollout: Rollout) -> list[int]:
+    """The token ids of prompt and attempt."""
+    return [*(rollout.prompt_ids or ()), *(rollout.thought_ids or ())]
+
+
+def step_ends(rollout: Rollout) -> list[int]:
+    """The position in `attempt_ids` of the last token of each step."""
+    start = len(rollout.prompt_ids or ())
+    return [start + end - 1 for end in itertools.accumulate(rollout.step_tokens)]
+
+
+def outputs(model: Any, rows: Sequence[Sequence[int]], **options: Any) -> Iterator[tuple[int, int, Any]]:
+    """Run `model` over rows of token ids, some at a time. Yields each row's number, its place in the batch, and the
+    batch's output. `options` are for the model's forward pass."""
+    for group in _batches(rows):
+        ids = torch.zeros((len(group), len(rows[group[0]])), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, number in enumerate(group):
+            ids[place, : len(rows[number])] = torch.tensor(rows[number])
+            mask[place, : len(rows[number])] = 1
+        with torch.inference_mode():
+            out = model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **options)
+        for place, number in enumerate(group):
+            yield number, place, out
+
+
+def _batches(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """The numbers of the rows of each batch, longest row first; rows of one batch are of about the same length."""
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
     start = 0

@@ -3,7 +3,6 @@
 Fields that belong to the loop are read here. All others go to the upstream as they are, which honours or refuses them.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,12 +120,8 @@ def _model(body: Mapping[str, Any], upstream: Upstream) -> tuple[str, Mode | Non
 
 def _settings(body: Mapping[str, Any], headers: Sequence[str], alias: Mode | None, upstream: Upstream) -> Settings:
     given = body.get("drr")
-    asked = _header(headers)
     try:
-        if given is not None:
-            if asked is not None:
-                raise DrrError("drr", "give either the drr object or the X-DRR header, not both")
-            asked = DrrRequest.parse(given)
+        asked = DrrRequest.asked(given, headers)
         check_tier(asked, upstream.abilities.tier)
         beside = Asked(alias, _temperature(body), explicit=given is not None)
         settings = resolve(asked, upstream.defaults, beside)
@@ -141,18 +136,6 @@ def in_tier(settings: Settings, tier: Tier) -> Settings:
         idle: dict[str, Any] = {"threshold": None, "hopeless": None, "min_gain": None, "patience": 1}
         settings = replace(settings, **idle, answer_tokens=0)
     return replace(settings, nudge=0)
-
-
-def _header(values: Sequence[str]) -> DrrRequest | None:
-    if not values:
-        return None
-    if len(values) > 1:
-        raise DrrError("X-DRR", "the header is given more than once")
-    try:
-        parsed = json.loads(values[0])
-    except (ValueError, RecursionError) as error:
-        raise DrrError("X-DRR", f"the header is not JSON: {error}") from None
-    return None if parsed is None else DrrRequest.parse(parsed, "X-DRR")
 
 
 def _temperature(body: Mapping[str, Any]) -> float:

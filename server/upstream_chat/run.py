@@ -1,7 +1,6 @@
 """Serves a Reasoner of which only chat completions are served elsewhere: the judge, the app, and their end."""
 
 import argparse
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -85,7 +84,7 @@ async def run(
             if dm is not None:
                 metrics.DM_UP.set(1)
             told = f"\nServing {upstream.names[0]} of {client.url} (tier {chat.tier}) at {address}/v1."
-            async with _looking(pulse):
+            async with pulse.beating():
                 await listen(app, args, sock, lifecycle, lambda: False, partial(say, told))
     finally:
         sock.close()
@@ -103,17 +102,6 @@ async def _chat_abilities(client: UpstreamClient, abilities: UpstreamAbilities) 
         raise InputError("--upstream-tier", f"{forced}: {error}") from error
     except UpstreamError as error:
         raise StartupError(f"--upstream: {client.url}: {error}") from error
-
-
-@contextlib.asynccontextmanager
-async def _looking(pulse: UpstreamPulse) -> AsyncIterator[None]:
-    """The upstream is asked again and again whether it is there, while the block runs."""
-    task = asyncio.create_task(pulse.beat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def _names(args: argparse.Namespace, abilities: UpstreamAbilities) -> Sequence[str]:
