@@ -22,6 +22,7 @@ from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
 from drr.engine.vllm_probe import attempt_of
 from drr.errors import InputError
+from drr.judge.scorers.registry import READ_LOGPROBS
 from server import metrics
 from server.admission.under_way import App, Message, Receive, Send
 from server.engine import ThinkingEngine
@@ -50,10 +51,6 @@ _FRONT_END = {
     *("reasoning_parser_plugin", "shutdown_timeout", "logging_config"),
 }
 """vLLM's engine arguments that mean something without an engine; all others are about one that is not here."""
-
-
-READ_LOGPROBS = ("confidence", "logprob", "entropy", "answer_probe", "self_critique", "critique")
-"""Scorers that read log-probabilities, or probe with them."""
 
 
 @dataclasses.dataclass(slots=True)

@@ -18,7 +18,7 @@ from drr.certify.rescore import Rescored, rescore
 from drr.engine.devices import beside_judges, prepare_environment
 from drr.engine.generation_cache import open_cache
 from drr.engine.open_prm import open_prm
-from drr.engine.open_reasoner import OpenReasoner, in_precision, open_engine
+from drr.engine.open_reasoner import OpenReasoner, ServedAt, check_logprobs, in_precision, open_reasoner
 from drr.errors import InputError
 from drr.judge.calibration import Calibration
 from drr.judge.scorer_card import ScorerCard, model_key
@@ -36,25 +36,35 @@ _PATIENCES = (1, 2, 3)
 
 
 def calibrate_scorers(
-    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, config: CalibrateConfig
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    config: CalibrateConfig,
+    server: ServedAt | None = None,
 ) -> list[ScorerCard]:
-    """Judge the recorded rollouts by every scorer of `options` and write its calibration into `options.out`."""
+    """Judge the recorded rollouts by every scorer of `options` and write its calibration into `options.out`. Scorers
+    that ask the Reasoner ask it on `server`, or on an engine of this process."""
     prepare_environment(quiet=True)
-    return asyncio.run(_calibrate(data, manifest, options, config))
+    return asyncio.run(_calibrate(data, manifest, options, config, server))
 
 
 async def _calibrate(
-    data: CalibrationData, manifest: Manifest, options: argparse.Namespace, config: CalibrateConfig
+    data: CalibrationData,
+    manifest: Manifest,
+    options: argparse.Namespace,
+    config: CalibrateConfig,
+    server: ServedAt | None,
 ) -> list[ScorerCard]:
     known, reasoner, recorded = training_free(), None, manifest.settings["reasoner"]
     async with contextlib.AsyncExitStack() as stack:
         if options.prm is not None:
             known["prm"] = await stack.enter_async_context(open_prm(options.prm))
-        if options.reasoner is not None:
+        if options.reasoner is not None or server is not None:
             dtype = manifest.settings.get("dtype")
             reasoner = await stack.enter_async_context(
-                open_engine(
-                    options.reasoner,
+                open_reasoner(
+                    server,
+                    options.reasoner or "",
                     options.reasoning_parser or "",
                     options.answer_cue,
                     **beside_judges(prm=options.prm is not None),
@@ -63,6 +73,7 @@ async def _calibrate(
             )
             if reasoner.fingerprint != recorded["fingerprint"]:
                 raise InputError(str(options.data), f"is the behaviour of {recorded['name']}, not of {reasoner.name}")
+            check_logprobs(reasoner, options.scorer)
             cache = stack.enter_context(open_cache(options.use_cache))
             reasoner = reasoner if cache is None else cache.before(reasoner)
         scorers = [known[name] for name in dict.fromkeys(options.scorer)]

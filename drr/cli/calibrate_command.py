@@ -8,7 +8,7 @@ from typing import Any
 from drr.certify.calibrate_config import CalibrateConfig
 from drr.certify.scorer_names import asking, check_names
 from drr.checks import check_out_folder, check_range
-from drr.cli.common import complete_records
+from drr.cli.common import check_server, complete_records, served_at
 from drr.cli.parser import config_from, given, needed
 from drr.cli.useless import refuse_useless
 from drr.engine.dm_files import check_dm
@@ -46,10 +46,13 @@ def check(options: argparse.Namespace) -> CalibrateConfig:
     if options.limit is not None:
         check_range("--limit", options.limit, least=1)
     asks = asking(options.scorer)
-    if asks:
-        needed(options, "reasoner", f"is needed: {asks[0]} asks the Reasoner")
-    elif given(options, "reasoner"):
-        raise InputError("--reasoner", f"has no effect: {options.scorer[0]} does not ask the Reasoner")
+    if asks and options.server:
+        check_server(options)
+    elif asks:
+        needed(options, "reasoner", f"is needed: {asks[0]} asks the Reasoner (or --server)")
+    for name in ("reasoner", "server"):
+        if not asks and given(options, name):
+            raise InputError(f"--{name}", f"has no effect: {options.scorer[0]} does not ask the Reasoner")
     return config
 
 
@@ -78,7 +81,7 @@ def _run_dm(options: argparse.Namespace, card: DmCard, manifest: Manifest, confi
 
 
 def _run_scorers(options: argparse.Namespace, manifest: Manifest, config: CalibrateConfig) -> None:
-    for model, option in ((options.prm, "--prm"), (options.reasoner, "--reasoner")):
+    for model, option in ((options.prm, "--prm"), (None if options.server else options.reasoner, "--reasoner")):
         if model is not None:
             check_model(model, option)
     from rich.console import Console
@@ -90,7 +93,7 @@ def _run_scorers(options: argparse.Namespace, manifest: Manifest, config: Calibr
     _check_enough([len(data.order)], data.test, options, config)
     from drr.certify.calibrate_scorers import calibrate_scorers
 
-    for card in calibrate_scorers(data, manifest, options, config):
+    for card in calibrate_scorers(data, manifest, options, config, served_at(options)):
         Console().print(f"[bold]{card.scorer}[/bold] on {card.reasoner_name}", highlight=False)
         show(Calibration.from_json(card.calibration), options.out)
 

@@ -2,16 +2,14 @@
 
 import argparse
 import asyncio
-import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from drr.checks import check_out_folder, check_range, check_url
-from drr.cli.common import step_rule
-from drr.cli.options import API_KEY_VARIABLE
+from drr.checks import check_out_folder, check_range
+from drr.cli.common import check_server, served_at, server_key, step_rule
 from drr.cli.over_limits import show_over_limits
 from drr.cli.parser import config_from, given, needed
 from drr.cli.useless import refuse_useless
@@ -58,11 +56,7 @@ def check(options: argparse.Namespace) -> DistillConfig:
         check_range("--limit", options.limit, least=1)
     check_out_folder("--out", options.out)
     if options.server:
-        check_url("--server", options.server)
-        if not options.chat:
-            needed(options, "tokenizer", "is needed with --server: the Reasoner's folder or id (or --chat)")
-        if options.api_key_env and options.api_key_env not in os.environ:
-            raise InputError("--api-key-env", f"the environment has no {options.api_key_env}")
+        check_server(options, chat=bool(options.chat))
     elif not options.recorded:
         needed(options, "reasoner", "is needed: a Hugging Face folder or id (or --server, or --recorded)")
     return config
@@ -75,7 +69,7 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
     if options.chat:
         return asyncio.run(_distill_chat(options, config, loaded))
     if options.server:
-        served_model(options.server, options.reasoner or "", os.environ.get(options.api_key_env or API_KEY_VARIABLE))
+        served_model(options.server, options.reasoner or "", server_key(options))
         check_model(options.tokenizer, "--tokenizer", TOKENIZER_FILES)
     else:
         check_model(options.reasoner, "--reasoner")
@@ -94,7 +88,7 @@ async def _distill_chat(options: argparse.Namespace, config: DistillConfig, load
     from drr.engine.upstream.http import UpstreamClient
     from drr.learn.chat_distill import distill_chat
 
-    key = os.environ.get(options.api_key_env or API_KEY_VARIABLE)
+    key = server_key(options)
     model = str(served_model(options.server, options.reasoner or "", key)["id"])
     client = UpstreamClient(options.server, key=key)
     sampling = {name: getattr(config, name) for name in ("temperature", "top_p") if given(options, name)}
@@ -194,13 +188,10 @@ async def _distill(
 
 
 def _reasoner(options: argparse.Namespace) -> AbstractAsyncContextManager[Any]:
-    from drr.engine.open_reasoner import in_precision, open_engine, open_server
+    from drr.engine.open_reasoner import in_precision, open_reasoner
 
     parser, cue = options.reasoning_parser or "", options.answer_cue
-    if options.server:
-        key = os.environ.get(options.api_key_env or API_KEY_VARIABLE)
-        return open_server(options.server, options.reasoner or "", options.tokenizer, parser, key, cue)
-    return open_engine(options.reasoner, parser, cue, **in_precision(options.dtype))
+    return open_reasoner(served_at(options), options.reasoner or "", parser, cue, **in_precision(options.dtype))
 
 
 def _import_recorded(options: argparse.Namespace, config: DistillConfig) -> Manifest:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self, get_args
 from rich.console import Console
 
 from drr.checks import check_out_folder, check_range
-from drr.cli.common import step_rule
+from drr.cli.common import check_server, step_rule
 from drr.cli.over_limits import show_over_limits
-from drr.cli.parser import config_from, needed
+from drr.cli.parser import config_from, given, needed
 from drr.cli.useless import refuse_useless
 from drr.engine.devices import prepare_environment
 from drr.engine.dm_files import check_dm
@@ -32,10 +32,14 @@ from drr.tasks import Question
 from drr.tasks.sources import load_questions
 
 if TYPE_CHECKING:  # what grades brings sympy, which no mistake in an option has to wait for
+    from drr.loop.chat.said import Tier
     from drr.tasks.grading_pool import Grading
 
 DEFAULT_SCORERS: tuple[ScorerName, ...] = ("confidence", "logprob", "entropy", "answer_probe", "self_critique")
 """Those that are compared unless others are asked for."""
+
+CHAT_SCORERS: tuple[ScorerName, ...] = ("self_critique", "critique")
+"""The same through chat completions, where a tier allows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,11 @@ def _run_missing(options: argparse.Namespace, config: EvalConfig, grading: "Grad
     if options.use_cache is not None and beside:
         reason = "is not for a judge beside the Reasoner's engine: how much is thought while it judges would not show"
         raise InputError("--use-cache", reason)
-    config, strategies = _with_nudge_cue(config, judges), _strategies(options, judges)
+    if options.server and judges.dm is not None and judges.dm.kind != "text":
+        reason = f"{judges.dm.id} reads hidden states, which no server gives; one of kind text can judge"
+        raise InputError("--dm", reason)
+    config, everything = _with_nudge_cue(config, judges), _everything(options, judges)
+    strategies = [] if options.chat else _chosen(options, everything)
     loaded = load_questions(
         options.questions,
         question_column=options.question_column,
@@ -95,7 +103,10 @@ def _run_missing(options: argparse.Namespace, config: EvalConfig, grading: "Grad
     for sentence in loaded.told():
         Console().print(sentence, highlight=False, markup=False)
     questions = _gradable(loaded.questions, grading)
-    asyncio.run(_evaluate(options, config, judges, strategies, questions, grading))
+    if options.chat:
+        _run_chat(options, config, judges, everything, questions, grading)
+    else:
+        asyncio.run(_evaluate(options, config, judges, strategies, questions, grading))
 
 
 def _gradable(questions: list[Question], grading: "Grading") -> list[Question]:
@@ -124,8 +135,10 @@ def check(options: argparse.Namespace) -> EvalConfig:
     if options.report:
         if not any(options.out.glob("*.parquet")):
             raise InputError(str(options.out), "holds no outcomes: run drr eval")
+    elif options.server:
+        check_server(options, chat=bool(options.chat))
     else:
-        needed(options, "reasoner", "is needed: a Hugging Face folder or id")
+        needed(options, "reasoner", "is needed: a Hugging Face folder or id (or --server)")
     return config
 
 
@@ -159,26 +172,32 @@ def _scorers(options: argparse.Namespace) -> list[ScorerName]:
     """The scorers that are compared."""
     brought: list[ScorerName] = ["dm"] if options.dm is not None else []
     brought += ["prm"] if options.prm is not None else []
-    return [*brought, *dict.fromkeys(options.scorer or DEFAULT_SCORERS)]
+    return [*brought, *dict.fromkeys(options.scorer or (CHAT_SCORERS if options.chat else DEFAULT_SCORERS))]
 
 
-def _strategies(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
+def _everything(options: argparse.Namespace, judges: Judges) -> list[Strategy]:
+    """Every strategy that there is with these judges."""
     scorers, attempts = _scorers(options), sorted(set(options.attempts or ATTEMPTS))
     calibrations = judges.calibrations()
     if judges.scorers and not any(card.scorer in scorers for card in judges.scorers):
         names = ", ".join(card.scorer for card in judges.scorers)
         raise InputError("--calibration", f"is of {names}: not compared here (--scorer, --prm)")
-    everything = all_strategies(scorers, calibrations, attempts)
+    return all_strategies(scorers, calibrations, attempts)
+
+
+def _chosen(options: argparse.Namespace, everything: list[Strategy]) -> list[Strategy]:
+    """The strategies that are asked for."""
     if not options.strategy:
         return everything
     try:
         return select_strategies(everything, options.strategy)
     except ValueError as error:
-        raise InputError("--strategy", f"{error}{_brought_by(options, attempts)}") from error
+        raise InputError("--strategy", f"{error}{_brought_by(options)}") from error
 
 
-def _brought_by(options: argparse.Namespace, attempts: Sequence[int]) -> str:
+def _brought_by(options: argparse.Namespace) -> str:
     """Which option would bring the strategies that were asked for; empty where none would."""
+    attempts = sorted(set(options.attempts or ATTEMPTS))
     for name in get_args(ScorerName):
         if name == "stated" or name in _scorers(options):
             continue
@@ -211,6 +230,35 @@ def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: f
             Console().print(note, highlight=False)
 
 
+def _run_chat(
+    options: argparse.Namespace,
+    config: EvalConfig,
+    judges: Judges,
+    everything: list[Strategy],
+    questions: list[Question],
+    grading: "Grading",
+) -> None:
+    """Run the strategies that `options.out` lacks through chat completions."""
+    _check_uncalibrated(judges.calibrations(), questions)
+    if options.dm is not None:
+        check_dm(options.dm, "--dm")
+    prepare_environment(quiet=True)
+    from drr.cli.eval_run import run_chat_strategies
+    from drr.engine.upstream.judging import SCORERS
+    from drr.evaluate.chat_run import possible
+
+    def choose(tier: "Tier") -> list[Strategy]:
+        unfit = [name for name in options.scorer or () if name not in SCORERS[tier]]
+        if unfit:
+            known = ", ".join(SCORERS[tier])
+            raise InputError(
+                "--scorer", f"{unfit[0]} needs what this server does not give (tier {tier}); {known} do not"
+            )
+        return _chosen(options, possible(everything, tier, greedy=given(options, "temperature")))
+
+    asyncio.run(run_chat_strategies(options, config, judges.dm, choose, questions, grading))
+
+
 async def _evaluate(
     options: argparse.Namespace,
     config: EvalConfig,
@@ -222,7 +270,8 @@ async def _evaluate(
     """Run the strategies that `options.out` lacks."""
     _check_uncalibrated(judges.calibrations(), questions)
     _tell_other_sampling(judges.calibrations(), config.temperature)
-    check_model(options.reasoner, "--reasoner")
+    if not options.server:
+        check_model(options.reasoner, "--reasoner")
     if options.dm is not None:
         check_dm(options.dm, "--dm")
     if options.prm is not None:

@@ -2,17 +2,25 @@
 
 import argparse
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from drr.cli.common import served_at, server_key
+from drr.cli.parser import given
 from drr.engine.devices import beside_judges
 from drr.engine.generation_cache import open_cache
 from drr.engine.open_dm import heads_of, open_dm
 from drr.engine.open_prm import open_prm
-from drr.engine.open_reasoner import OpenReasoner, in_precision, open_engine
+from drr.engine.open_reasoner import OpenReasoner, check_logprobs, in_precision, open_reasoner
+from drr.engine.served import served_model
+from drr.engine.upstream.chat_probe import probe_chat
+from drr.engine.upstream.cost import Cost
+from drr.engine.upstream.errors import UpstreamError
+from drr.engine.upstream.http import UpstreamClient
 from drr.errors import InputError
+from drr.evaluate.chat_run import ChatEvaluator
 from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.run import Evaluator, evaluate, recorded_settings
 from drr.evaluate.strategies import Strategy
@@ -21,6 +29,7 @@ from drr.judge.scorer_card import ScorerCard, model_key
 from drr.judge.scorers.registry import training_free
 from drr.learn.distill import LEAST_ROOM
 from drr.learn.records import question_key
+from drr.loop.chat.said import Tier
 from drr.loop.reasoner import user_prompt
 from drr.loop.scoring import Scorer
 from drr.tasks import Question
@@ -48,8 +57,10 @@ async def run_strategies(
         has_classifier = dm is not None and dm.kind != "head"
         shares = beside_judges(dm=has_classifier, prm=options.prm is not None)
         parser, precision = options.reasoning_parser or "", in_precision(options.dtype)
-        engine = open_engine(options.reasoner, parser, options.answer_cue, heads_of(options.dm), **shares, **precision)
+        server, name, heads = served_at(options), options.reasoner or "", heads_of(options.dm)
+        engine = open_reasoner(server, name, parser, options.answer_cue, heads, **shares, **precision)
         reasoner = await stack.enter_async_context(engine)
+        check_logprobs(reasoner, [strategy.scorer for strategy in strategies])
         if dm is not None:
             _check_dm(dm, options.dm, reasoner.fingerprint, config, questions)
         questions = _that_fit(questions, reasoner)
@@ -63,12 +74,70 @@ async def run_strategies(
             "grader": options.grader or "auto",
             "reasoning_parser": parser,
             "calibrations": calibrations,
+            **({} if server is None else {"server": reasoner.name}),
             **({} if options.answer_cue is None else {"answer_cue": options.answer_cue}),
             **precision,
         }
-        cache = stack.enter_context(open_cache(options.use_cache, heads_of(options.dm)))
+        cache = stack.enter_context(open_cache(options.use_cache, heads))
         evaluator = Evaluator(reasoner, scorers, grading, config, cache)
         await evaluate(evaluator, strategies, questions, options.out, settings)
+
+
+async def run_chat_strategies(
+    options: argparse.Namespace,
+    config: EvalConfig,
+    dm: DmCard | None,
+    choose: Callable[[Tier], list[Strategy]],
+    questions: list[Question],
+    grading: Grading,
+) -> None:
+    """Run the strategies that `options.out` lacks through chat completions; `choose` tells those that a tier allows."""
+    key = server_key(options)
+    async with contextlib.AsyncExitStack() as stack:
+        model = str(served_model(options.server, options.reasoner or "", key)["id"])
+        client = await stack.enter_async_context(contextlib.aclosing(UpstreamClient(options.server, key=key)))
+        try:
+            abilities = await probe_chat(client, model)
+        except UpstreamError as error:
+            raise InputError("--server", f"{client.url}: {error}") from error
+        strategies = choose(abilities.tier)
+        names = ", ".join(one.name for one in strategies)
+        Console().print(f"{model} allows tier {abilities.tier}: {names}", highlight=False, markup=False, soft_wrap=True)
+        scorers: dict[str, Scorer] = dict(training_free())
+        if options.dm is not None:
+            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
+        if dm is not None:
+            _check_dm(dm, options.dm, dm.reasoner, config, questions)
+            told = (
+                f"Nobody can check that {dm.id} was trained on what this server serves: its promises do not hold here"
+            )
+            Console().print(told, highlight=False, markup=False)
+        sampling = {"temperature": config.temperature} if given(options, "temperature") else {}
+        evaluator = ChatEvaluator(client, abilities, model, scorers, grading, config, sampling)
+        settings = {
+            **recorded_settings(config),
+            "temperature": sampling.get("temperature"),
+            "seed": None,
+            "reasoner": model,
+            "chat": abilities.to_json(),
+            "dm": None if options.dm is None else dm_state(options.dm),
+            "grader": options.grader or "auto",
+        }
+        await evaluate(evaluator, strategies, questions, options.out, settings)
+        show_cost(evaluator.cost)
+
+
+def show_cost(cost: Cost) -> None:
+    """Print what the server was asked for."""
+    if not cost.requests:
+        return
+    cached = "" if cost.cached_prompt_tokens is None else f" ({cost.cached_prompt_tokens:,} of them cached)"
+    guessed = f"; {cost.estimated_requests:,} requests are estimates" if cost.estimated_requests else ""
+    line = (
+        f"{cost.requests:,} requests: {cost.prompt_tokens_sent:,} prompt tokens sent{cached}, "
+        f"{cost.completion_tokens:,} tokens generated{guessed}"
+    )
+    Console().print(line, highlight=False, soft_wrap=True)
 
 
 def _check_dm(card: DmCard, folder: Path, reasoner: str, config: EvalConfig, questions: Sequence[Question]) -> None:

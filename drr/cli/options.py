@@ -34,18 +34,7 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
         "with --from-log the answers to its questions",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the behaviour records")
-    parser.add_argument("--reasoner", help="Hugging Face folder or id; with --server the name it serves")
-    parser.add_argument("--server", metavar="URL", help="a running vLLM server (http://host:port/v1) instead")
-    parser.add_argument("--tokenizer", help="with --server: the Reasoner's folder or id, for its tokenizer")
-    parser.add_argument(
-        "--chat",
-        action="store_true",
-        default=None,
-        help="with --server: any server of chat completions, closed models among them; no tokenizer is needed",
-    )
-    parser.add_argument(
-        "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
-    )
+    _add_reasoner(parser)
     _add_format(parser)
     _add_dtype(parser)
     parser.add_argument(
@@ -87,6 +76,25 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     setting("--grader", meaning=_GRADER)
     setting("--concurrency", meaning="attempts under way at once")
     _add_cache(parser)
+
+
+def _add_reasoner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reasoner", help="Hugging Face folder or id; with --server the name it serves")
+    _add_server(parser)
+    parser.add_argument(
+        "--chat",
+        action="store_true",
+        default=None,
+        help="with --server: any server of chat completions, closed models among them; no tokenizer is needed",
+    )
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server", metavar="URL", help="a running server of completions (http://host:port/v1) instead")
+    parser.add_argument("--tokenizer", help="with --server: the Reasoner's folder or id, for its tokenizer")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help=f"environment variable with the server's key; default: {API_KEY_VARIABLE}"
+    )
 
 
 def _add_format(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +172,12 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dm", type=Path, help="folder that drr train wrote")
     parser.add_argument("--scorer", action="append", help="instead: a scorer that needs no DM; may be repeated")
     parser.add_argument("--data", type=Path, required=True, help="behaviour records; training questions are left out")
-    parser.add_argument("--reasoner", help="Hugging Face folder or id, where a scorer asks it or a DM has a state head")
+    parser.add_argument(
+        "--reasoner",
+        help="Hugging Face folder or id, where a scorer asks it or a DM has a state head; with --server the name it "
+        "serves",
+    )
+    _add_server(parser)
     _add_format(parser)
     parser.add_argument("--out", type=Path, help="with --scorer: folder for the calibrations, for serve and eval")
     parser.add_argument("--prm", metavar="MODEL", help="with --scorer prm: the process reward model's folder or id")
@@ -199,7 +212,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
     setting = partial(add_setting, parser, config=EvalConfig)
     parser.add_argument("questions", help="as for drr distill; with --report the title of the table")
-    parser.add_argument("--reasoner", help="Hugging Face folder or id; needed unless with --report")
+    _add_reasoner(parser)
     parser.add_argument("--dm", type=Path, help="its DM; without one only what needs none is run")
     parser.add_argument("--out", type=Path, required=True, help="folder for outcomes, table and picture")
     parser.add_argument("--scorer", action="append", help="a scorer without training to compare; may be repeated")

@@ -49,6 +49,8 @@ _MODELS = ("reasoner", "dm", "prm", "calibration")
 _ANSWERING = ("temperature", "max_tokens", "answer_tokens", "seed", "step_rule", "concurrency")
 _CHOSEN = ("scorer", "attempts", "strategy", "limit", "question_column", "answer_column")
 _FORMAT = ("reasoning_parser", "answer_cue")
+_AT_SERVER = ("tokenizer", "api_key_env")
+_SERVED = ("server", *_AT_SERVER)
 _FIXED = ("warmup", "weight_decay", "evaluations_per_epoch")
 """Settings of the text classifier's training that no option sets."""
 _TEXT_TRAINING = tuple(field.name for field in fields(TrainConfig) if field.name not in ("seed", *_FIXED))
@@ -59,7 +61,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         Useless(_has("recorded"), ("labels",), "is not for --recorded: solutions bring their own labels"),
         Useless(
             _has("recorded"),
-            (*_SAMPLING, *_FORMAT, "server", "tokenizer", "chat", "api_key_env", "concurrency", "use_cache", "dtype"),
+            (*_SAMPLING, *_FORMAT, *_SERVED, "chat", "concurrency", "use_cache", "dtype"),
             "is not for --recorded: nothing is rolled out",
         ),
         Useless(
@@ -73,7 +75,7 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         ),
         Useless(_has("server"), ("dtype",), "is not for --server: it runs already"),
         Useless(_has_not("recorded"), ("solution_column",), "belongs to --recorded"),
-        Useless(_has_not("server", "recorded"), ("tokenizer", "api_key_env", "chat"), "belongs to --server"),
+        Useless(_has_not("server", "recorded"), (*_AT_SERVER, "chat"), "belongs to --server"),
         Useless(
             _has("chat"),
             ("tokenizer", *_FORMAT, "use_cache", "from_log", "top_k", "seed"),
@@ -89,17 +91,25 @@ USELESS: dict[str, tuple[Useless, ...]] = {
         ),
     ),
     "calibrate": (
-        Useless(_has("dm"), ("out", "limit", "prm", "use_cache", *_FORMAT), "belongs to --scorer"),
+        Useless(_has("dm"), ("out", "limit", "prm", "use_cache", *_FORMAT, *_SERVED), "belongs to --scorer"),
         Useless(_has("scorer"), ("check",), "is for DMs"),
-        Useless(_has_not("reasoner", "dm"), ("use_cache", *_FORMAT), "belongs to --reasoner"),
+        Useless(_has_not("server"), _AT_SERVER, "belongs to --server"),
+        Useless(_has_not("reasoner", "server", "dm"), ("use_cache", *_FORMAT), "belongs to --reasoner"),
     ),
     "inspect": (),
     "report": (),
     "eval": (
         Useless(
             _has("report"),
-            (*_MODELS, *_FORMAT, *_CHOSEN, *_ANSWERING, "use_cache", "dtype"),
+            (*_MODELS, *_SERVED, "chat", *_FORMAT, *_CHOSEN, *_ANSWERING, "use_cache", "dtype"),
             "is not for --report: nothing is run",
+        ),
+        Useless(_has("server"), ("dtype",), "is not for --server: it runs already"),
+        Useless(_has_not("server"), (*_AT_SERVER, "chat"), "belongs to --server"),
+        Useless(
+            _has("chat"),
+            ("tokenizer", *_FORMAT, "prm", "calibration", "use_cache", "seed"),
+            "is not for --chat: the server renders, draws and counts by itself",
         ),
         _COLUMNS,
     ),

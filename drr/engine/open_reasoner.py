@@ -1,7 +1,7 @@
 """A Reasoner opened for a command: in this process on vLLM, or on a vLLM server that is running already."""
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from drr.engine.vllm_probe import VllmProbe
 from drr.engine.vllm_reasoner import Generate, TextDecoder, VllmReasoner
 from drr.errors import InputError
 from drr.judge.dm_folder import fingerprint
+from drr.judge.scorers.registry import READ_LOGPROBS
 from drr.loop.formats import PlainChain, ReasoningFormat
 
 DISTILL_KV_CACHE_BYTES = 2 << 30
@@ -51,6 +52,8 @@ class OpenReasoner:
     """Through which heads in the engine are read."""
     computed: str = ""
     """How its tokens are computed: in which data type, or by which server."""
+    tells_logprobs: bool = True
+    """Whether it tells how likely its tokens were."""
 
     def reasoner(self, ids: list[int], params: SamplingParams, request_id: str) -> VllmReasoner:
         """What the loop thinks with behind the prompt `ids`."""
@@ -145,6 +148,41 @@ async def open_server(
             served["id"],
             _fingerprint(tokenizer),
             computed=f"{url.rstrip('/')} {served['id']}",
+            tells_logprobs=abilities.logprobs is not None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAt:
+    """Where a Reasoner is served: the server's `url`, the `key` that it wants, and the folder or id of the Reasoner's
+    `tokenizer`."""
+
+    url: str
+    tokenizer: str
+    key: str | None = None
+
+
+def open_reasoner(
+    server: ServedAt | None,
+    model: str,
+    parser: str = "",
+    answer_cue: str | None = None,
+    heads: Sequence[Path] = (),
+    **options: Any,
+) -> contextlib.AbstractAsyncContextManager[OpenReasoner]:
+    """The Reasoner on that server, where `model` is what it is called (empty: the only one), or on an engine of this
+    process: as `open_server`, or as `open_engine`. `heads` and `options` are for an engine."""
+    if server is None:
+        return open_engine(model, parser, answer_cue, heads, **options)
+    return open_server(server.url, model, server.tokenizer, parser, server.key, answer_cue)
+
+
+def check_logprobs(reasoner: OpenReasoner, scorers: Iterable[str | None]) -> None:
+    """InputError for a scorer that reads log-probabilities where the Reasoner's server tells none."""
+    blind = [] if reasoner.tells_logprobs else [name for name in scorers if name in READ_LOGPROBS]
+    if blind:
+        raise InputError(
+            "--scorer", f"{blind[0]} reads log-probabilities, which the server of {reasoner.name} does not tell"
         )
 
 
@@ -193,9 +231,10 @@ class ServedCompletions:
     async def generate(
         self, prompt: Any, params: SamplingParams, request_id: str, **_: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        if params.logprobs is not None and self._abilities.logprobs is None:
+        most = self._abilities.logprobs
+        if params.logprobs is not None and (most is None or params.logprobs > most):
             params = params.clone()
-            params.logprobs = None
+            params.logprobs = most  # the loop asks for them wherever it judges or probes, and makes do with fewer
         try:
             async with contextlib.aclosing(self._stream(prompt, params, request_id)) as outputs:
                 async for output in outputs:

@@ -8,11 +8,11 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,7 +46,7 @@ _DRAWS = 4
 
 _ANSWERED = (Fate.ACCEPTED, Fate.ANSWERED)
 
-_DEADLINE = 86_400.0
+SCORE_DEADLINE = 86_400.0
 """Seconds in which a score must arrive; so long that no outcome depends on how busy the machine is."""
 
 
@@ -70,6 +70,69 @@ class Row:
     stop_cause: str
 
 
+class Runner(Protocol):
+    """Answers questions by strategies. `grading` keeps the answers whose grading exceeded a limit, `spared` is how much
+    came from a cache."""
+
+    grading: Grading
+
+    @property
+    def spared(self) -> int: ...
+
+    async def run(self, strategy: Strategy, questions: Sequence[Question]) -> list[Row]:
+        """The strategy's answers to all questions, in order."""
+        ...
+
+
+async def all_rows(
+    strategy: Strategy, questions: Sequence[Question], concurrency: int, answer: Callable[[int, int], Awaitable[Row]]
+) -> list[Row]:
+    """The strategy's answers, so many under way at once: `answer` is given the numbers of question and sample."""
+    slots = asyncio.Semaphore(concurrency)
+    with Progress(strategy.name, len(questions) * strategy.samples) as progress:
+
+        async def one(number: int, sample: int) -> Row:
+            async with slots:
+                row = await answer(number, sample)
+            progress.advance()
+            return row
+
+        tasks = [(number, sample) for number in range(len(questions)) for sample in range(strategy.samples)]
+        return list(await asyncio.gather(*(one(number, sample) for number, sample in tasks)))
+
+
+def row_of(
+    question: Question,
+    number: int,
+    sample: int,
+    answer: str,
+    outcome: Outcome,
+    *,
+    right: bool,
+    unspent: int = 0,
+) -> Row:
+    """What one answer came to. `unspent` tokens were generated and are nothing that the question costs."""
+    scores = [step for step in outcome.steps if step.p_now is not None]
+    answered = [
+        attempt.p_now for attempt in outcome.attempts if attempt.fate in _ANSWERED and attempt.p_now is not None
+    ]
+    p_now = answered[0] if answered else scores[-1].p_now if scores else None
+    return Row(
+        number,
+        question.family,
+        sample,
+        answer_in(answer),
+        right,
+        outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens - unspent,
+        outcome.thinking_tokens,
+        outcome.probe_tokens,
+        max(1, len(outcome.attempts)),
+        float("nan") if p_now is None else p_now,
+        outcome.failed + outcome.late,
+        outcome.stop_cause.value,
+    )
+
+
 class Evaluator:
     """Runs strategies on a Reasoner; `scorers` by name. `grading` keeps the answers whose grading exceeded a limit.
     Without a `cache`, what several strategies generate alike is generated for each of them."""
@@ -86,7 +149,6 @@ class Evaluator:
         self._scorers, self.grading, self._config, self._cache = scorers, grading, config, cache
         self._nudge_cue = self._injected(config.nudge_cue)
         self._rethink_cue = self._injected(RETHINK_CUE)
-        self._slots = asyncio.Semaphore(config.concurrency)
 
     @property
     def spared(self) -> int:
@@ -98,16 +160,11 @@ class Evaluator:
 
     async def run(self, strategy: Strategy, questions: Sequence[Question]) -> list[Row]:
         """The strategy's answers to all questions, in order."""
-        with Progress(strategy.name, len(questions) * strategy.samples) as progress:
 
-            async def one(number: int, sample: int) -> Row:
-                async with self._slots:
-                    row = await self._answer(strategy, questions[number], number, sample)
-                progress.advance()
-                return row
+        async def answer(number: int, sample: int) -> Row:
+            return await self._answer(strategy, questions[number], number, sample)
 
-            tasks = [(number, sample) for number in range(len(questions)) for sample in range(strategy.samples)]
-            return list(await asyncio.gather(*(one(number, sample) for number, sample in tasks)))
+        return await all_rows(strategy, questions, self._config.concurrency, answer)
 
     async def _answer(self, strategy: Strategy, question: Question, number: int, sample: int) -> Row:
         transcript, outcome = Transcript(), Outcome()
@@ -118,27 +175,10 @@ class Evaluator:
             elif isinstance(event, Finished):
                 outcome = event.outcome
         answer = transcript.answer(self._reasoner.form)
-        scores = [step for step in outcome.steps if step.p_now is not None]
-        answered = [
-            attempt.p_now for attempt in outcome.attempts if attempt.fate in _ANSWERED and attempt.p_now is not None
-        ]
+        right = await self.grading.right_soon(answer, question.answer, where)
         # An oracle knows at once: what is thought while its answer is looked up is nothing that a question costs.
         unspent = outcome.discarded_tokens if strategy.scorer == "oracle" else 0
-        p_now = answered[0] if answered else scores[-1].p_now if scores else None
-        return Row(
-            number,
-            question.family,
-            sample,
-            answer_in(answer),
-            await self.grading.right_soon(answer, question.answer, where),
-            outcome.generated_tokens + outcome.probe_tokens + outcome.injected_tokens - unspent,
-            outcome.thinking_tokens,
-            outcome.probe_tokens,
-            max(1, len(outcome.attempts)),
-            float("nan") if p_now is None else p_now,
-            outcome.failed + outcome.late,
-            outcome.stop_cause.value,
-        )
+        return row_of(question, number, sample, answer, outcome, right=right, unspent=unspent)
 
     def _scorer(self, strategy: Strategy, question: Question, first: VllmReasoner, where: str) -> Scorer | None:
         if strategy.scorer == "oracle":
@@ -178,7 +218,7 @@ class Evaluator:
             context_limit=reasoner.max_model_len if in_context else len(ids) + room + len(reasoner.form.close_ids),
             max_thinking_tokens=strategy.max_thinking_tokens,
             answer_tokens=config.answer_tokens,
-            deadline=_DEADLINE,
+            deadline=SCORE_DEADLINE,
             nudge_cue=config.nudge_cue,
             nudge_cue_ids=tuple(token.id for token in self._nudge_cue),
         )
@@ -194,7 +234,7 @@ class Evaluator:
 
 
 async def evaluate(
-    evaluator: Evaluator,
+    evaluator: Runner,
     strategies: Sequence[Strategy],
     questions: Sequence[Question],
     out: Path,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from drr.engine.upstream.chat import ChatAbilities, ChatClient, ChatRequest, UpstreamChat
 from drr.engine.upstream.cost import Cost
-from drr.engine.upstream.errors import UpstreamError
+from drr.engine.upstream.errors import UpstreamError, broken_off
 from drr.errors import InputError
 from drr.learn.distill_config import DistillConfig
 from drr.learn.distill_folder import folder_settings
@@ -124,7 +124,7 @@ class ChatDistiller(QuestionRoller):
             try:
                 return await self._once(question, room, thought)
             except UpstreamError as error:
-                if error.kind not in ("cut", "malformed") or tries == _TRIES:
+                if not broken_off(error) or tries == _TRIES:
                     raise InputError("--server", f"{error}; start again to go on") from error
         raise AssertionError("the last try returns or raises")
 

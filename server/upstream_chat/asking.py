@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from drr.engine.upstream.chat import ChatAbilities, ChatRequest
+from drr.engine.upstream.judging import CRITIQUE_DEADLINE, FOLLOWING_UP
 from drr.judge.dm_input import question_text
 from drr.loop.chat.said import ChatSettings, Tier
 from drr.loop.policy import PolicySettings
@@ -17,10 +18,7 @@ from server.keys import Mode
 from server.resolve import Asked, resolve
 from server.schema import DrrError, DrrRequest
 from server.settings import Defaults, Settings
-from server.upstream_chat.tiers import FOLLOWING_UP, check_tier
-
-CRITIQUE_DEADLINE = 120.0
-"""Seconds to the verdict of a Reasoner that is asked about its own answer."""
+from server.upstream_chat.tiers import check_tier
 
 _GREEDY = 1e-5
 _LIMITS = ("max_completion_tokens", "max_tokens")

@@ -12,12 +12,12 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from drr.engine.upstream.chat import ChatClient, UpstreamChat
 from drr.engine.upstream.cost import Prices
-from drr.engine.upstream.critique import CritiqueSession
-from drr.engine.upstream.errors import UpstreamError
+from drr.engine.upstream.errors import UpstreamError, broken_off
+from drr.engine.upstream.judging import FOLLOWING_UP, ChatJudge
 from drr.loop.chat.response import ChatEvent, ChatFinished, ChatResponse
 from drr.loop.chat.said import Shown
 from drr.loop.response import Outcome, StepReport
-from drr.loop.scoring import Scorer, ScoringSession
+from drr.loop.scoring import Scorer
 from server import metrics
 from server.admission.branches import BRANCHES, FLAG
 from server.admission.shares import USING
@@ -29,7 +29,6 @@ from server.schema import DrrError
 from server.upstream_chat.answers import Account, Chunks, Head, Whole
 from server.upstream_chat.asking import Asking, NoModelError, Upstream, read_asking
 from server.upstream_chat.failures import refusal_of
-from server.upstream_chat.tiers import FOLLOWING_UP
 
 logger = logging.getLogger("drr")
 
@@ -81,12 +80,16 @@ class _Made:
     def __init__(self, server: ChatServer, asking: Asking) -> None:
         self._server, self._asking = server, asking
         self._chat = UpstreamChat(server.client, server.upstream.abilities, asking.request)
-        self._critiques: list[CritiqueSession] = []
+        abilities = server.upstream.abilities
         scorer = asking.settings.scorer
-        self._scorer = None if scorer is None or scorer in FOLLOWING_UP else server.scorers[asking.settings.judge or ""]
-        scorer_id = None if scorer is None else scorer if self._scorer is None else self._scorer.id
-        self._account = Account(asking, scorer_id, self._chat.cost, server.prices, server.upstream.abilities.tier)
-        self._response = ChatResponse(self._chat, self._session, str(scorer_id), asking.loop, (UpstreamError,), _passes)
+        name = scorer if scorer is None or scorer in FOLLOWING_UP else asking.settings.judge
+        self._judge = ChatJudge(
+            server.client, abilities, server.upstream.model, server.scorers, name, asking.question, self._chat.cost
+        )
+        self._account = Account(asking, self._judge.id, self._chat.cost, server.prices, abilities.tier)
+        self._response = ChatResponse(
+            self._chat, self._judge.session, str(self._judge.id), asking.loop, (UpstreamError,), broken_off
+        )
         self._events = self._response.run()
         self._head = Head(asking.name)
         self._counted = False
@@ -166,24 +169,8 @@ class _Made:
             finally:
                 self._count("aborted")
 
-    def _session(self) -> ScoringSession | None:
-        """A scoring session for another attempt."""
-        asking = self._asking
-        if asking.settings.scorer in FOLLOWING_UP:
-            critique = CritiqueSession(
-                self._server.client,
-                self._server.upstream.abilities,
-                self._server.upstream.model,
-                asking.question,
-                self._chat.cost,
-                thorough=asking.settings.scorer == "critique",
-            )
-            self._critiques.append(critique)
-            return critique
-        return None if self._scorer is None else self._scorer.session(asking.question)
-
     def _outcome(self, outcome: Outcome) -> Outcome:
-        return replace(outcome, probe_tokens=sum(critique.tokens for critique in self._critiques))
+        return replace(outcome, probe_tokens=self._judge.tokens)
 
     def _ended(self, end: ChatFinished) -> tuple[Outcome, dict[str, Any]]:
         """The response is complete: its account."""
@@ -289,11 +276,6 @@ async def _unless_gone(request: Request, making: Awaitable[Response]) -> Respons
 async def _gone(receive: Callable[[], Awaitable[Any]]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same request may succeed. What the client itself tries again is not among it."""
-    return isinstance(error, UpstreamError) and error.kind in ("cut", "malformed")
 
 
 def _outcome_header(account: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from drr.engine.upstream.chat_probe import probe_chat
 from drr.engine.upstream.cost import Prices
 from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
+from drr.engine.upstream.judging import SCORERS
 from drr.errors import InputError
 from drr.judge.scorers.registry import training_free
 from drr.loop.rule import Rule
@@ -40,7 +41,6 @@ from server.upstream_chat.app import make_app
 from server.upstream_chat.asking import Upstream
 from server.upstream_chat.flags import refuse_useless
 from server.upstream_chat.handler import ChatServer
-from server.upstream_chat.tiers import SCORERS
 from server.vllm_api import setup_server
 
 logger = logging.getLogger("drr")

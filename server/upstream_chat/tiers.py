@@ -6,7 +6,7 @@ The refusals, the page's table and the tests are made from this.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from drr.judge.scorers.registry import ScorerName
+from drr.engine.upstream.judging import SCORERS
 from drr.loop.chat.said import Tier
 from server.keys import KEYS
 from server.schema import DrrError, DrrRequest
@@ -39,15 +39,6 @@ REFUSED: Mapping[Tier, Mapping[str, str]] = {
     },
 }
 """Keys that a tier does not take, and why."""
-
-SCORERS: Mapping[Tier, tuple[ScorerName, ...]] = {
-    "opaque": ("dm", "self_critique", "critique", "random", "stated"),
-    "prefix": ("dm", "random", "step_index", "stated"),
-}
-"""Who can judge in a tier: whoever needs nothing that such an upstream does not give."""
-
-FOLLOWING_UP: tuple[ScorerName, ...] = ("self_critique", "critique")
-"""Scorers that send a request of their own."""
 
 
 def check_tier(asked: DrrRequest | None, tier: Tier) -> None:

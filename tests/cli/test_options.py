@@ -66,10 +66,17 @@ BASES: dict[str, list[list[str]]] = {
         LEAST["calibrate"],
         ["--data", "d", "--scorer", "logprob", "--out", "o"],
         ["--data", "d", "--scorer", "confidence", "--out", "o", "--reasoner", "r"],
+        ["--data", "d", "--scorer", "confidence", "--out", "o", "--server", "http://host/v1", "--tokenizer", "t"],
     ],
     "inspect": [LEAST["inspect"]],
     "report": [LEAST["report"]],
-    "eval": [LEAST["eval"], ["q.jsonl", "--out", "o", "--report"], ["logic:5", "--out", "o", "--reasoner", "r"]],
+    "eval": [
+        LEAST["eval"],
+        ["q.jsonl", "--out", "o", "--report"],
+        ["logic:5", "--out", "o", "--reasoner", "r"],
+        ["q.jsonl", "--out", "o", "--server", "http://host/v1", "--tokenizer", "t"],
+        ["q.jsonl", "--out", "o", "--server", "http://host/v1", "--chat"],
+    ],
     "chat": [[]],
     "reference build": [[]],
 }
@@ -232,6 +239,12 @@ def test_every_number_has_a_range() -> None:
         (["reference", "build", "--out", "q"], "--out: q is a file"),
         (["calibrate", "--data", "d", "--scorer", "logprob", "--out", "q"], "--out: q is a file"),
         (["calibrate", "--data", "d", "--scorer", "logprob", "--out", "o", "--reasoner", "r"], "does not ask"),
+        (["calibrate", "--data", "d", "--scorer", "logprob", "--out", "o", "--server", "http://h/v1"], "does not ask"),
+        (
+            ["calibrate", "--data", "d", "--scorer", "entropy", "--out", "o", "--server", "http://h/v1"],
+            "--tokenizer: is needed with --server: the Reasoner's folder or id",
+        ),
+        (["calibrate", "--data", "d", "--dm", "m", "--server", "http://h/v1"], "--server: belongs to --scorer"),
         (["calibrate", "--data", "d", "--dm", "m", "--scorer", "logprob"], "--scorer: give either"),
         (
             ["calibrate", "--data", "d", "--scorer", "logprob", "--out", "o", "--limit", "0"],

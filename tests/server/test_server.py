@@ -23,10 +23,14 @@ import pytest
 from drr import reference
 from drr.certify.calibrate import by_rollout
 from drr.engine.open_reasoner import open_server
+from drr.evaluate.eval_config import EvalConfig
+from drr.evaluate.run import Evaluator, evaluate, read_outcomes
+from drr.evaluate.strategies import all_strategies
 from drr.judge.calibration import Calibration, Certificate
 from drr.judge.dm_folder import HEAD_NAME, STATE_HEAD_NAME, DmCard, fingerprint, load_dm_head
 from drr.judge.head import save_head
 from drr.judge.scorer_card import ScorerCard
+from drr.judge.scorers.registry import training_free
 from drr.learn.distill import distill, draw_seed
 from drr.learn.distill_config import DistillConfig
 from drr.learn.fusion import probabilities
@@ -36,6 +40,7 @@ from drr.learn.states import read_states
 from drr.loop.rule import Rule
 from drr.tasks import Split
 from drr.tasks.arithmetic import questions
+from drr.tasks.grading_pool import Grading
 from tests.server.running import MESSAGES, MODEL, Server, start, stop
 
 SERVED_DM = reference.dm_folder(reference.SERVED_DM)
@@ -377,6 +382,35 @@ async def test_served_scores_are_those_of_the_behaviour_records(server: Server, 
         assert np.allclose(live, expected, atol=2e-3)
         assert [step["tokens"] for step in response.drr["steps"]] == rollout.step_tokens
     assert same >= 5
+
+
+async def test_strategies_are_compared_through_a_server(server: Server, tmp_path: Path) -> None:
+    """What is found greedily is what a client gets that lets the model think in full."""
+    asked = questions(8, Split.VALIDATION, 3)
+    config = EvalConfig(max_tokens=1024, answer_tokens=256)
+    wanted = [one for one in all_strategies(["logprob"], {}, (2,)) if one.name in ("greedy", "judged by logprob")]
+    async with open_server(f"{server.url}/v1", MODEL, str(reference.reasoner_folder())) as reasoner:
+        with Grading("auto") as grading:
+            evaluator = Evaluator(reasoner, dict(training_free()), grading, config)
+            await evaluate(evaluator, wanted, asked, tmp_path, {})
+    found = {one.name: one.rows for one in read_outcomes(tmp_path)}
+    for question, row in zip(asked, found["greedy"], strict=True):
+        message: Any = [{"role": "user", "content": question.text}]
+        ask = functools.partial(server.ask, messages=message, temperature=0, max_tokens=1024, drr={"mode": "off"})
+        response = await asyncio.to_thread(ask)
+        assert row.answer in response.choices[0].message.content
+        assert row.tokens == response.usage.completion_tokens
+    assert all(0 < row.p_now < 1 and not row.unscored for row in found["judged by logprob"])
+
+
+@pytest.mark.slow
+def test_the_command_compares_strategies_through_a_server(server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "drr.cli", "eval", "reference:test", "--limit", "4", "--attempts", "2"]
+    command += ["--max-tokens", "300", "--answer-tokens", "64", "--strategy", "greedy", "--scorer", "logprob"]
+    command += ["--server", f"{server.url}/v1", "--tokenizer", str(reference.reasoner_folder())]
+    made = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, check=True)
+    assert "greedy" in made.stdout
+    assert {one.name for one in read_outcomes(tmp_path)} == {"full thinking", "greedy"}
 
 
 async def test_disconnected_clients_leave_nothing_running(server: Server) -> None:

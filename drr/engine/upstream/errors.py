@@ -24,6 +24,12 @@ class UpstreamError(Exception):
         return self.message
 
 
+def broken_off(error: Exception) -> bool:
+    """Whether an answer broke off or cannot be read: the same request may succeed. What else may pass, the client has
+    tried again by itself."""
+    return isinstance(error, UpstreamError) and error.kind in ("cut", "malformed")
+
+
 def error_from(status: int | None, body: Any, retry_after: float | None = None) -> UpstreamError:
     """What an error's body says: OpenAI's shape, or any other. `status` None: it came inside a stream, and the body's
     own `code` counts."""

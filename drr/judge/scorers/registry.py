@@ -42,6 +42,9 @@ NEED_NO_STEPS = ("confidence", "entropy", "self_critique", "critique")
 """Scorers whose score at the end of an attempt does not depend on the boundaries before it. Where only the end counts,
 asking them there alone saves tokens."""
 
+READ_LOGPROBS = ("confidence", "logprob", "entropy", "answer_probe", "self_critique", "critique")
+"""Scorers that read log-probabilities, or probe with them."""
+
 LEAST_ACCEPTED = 0.5
 """The default p_now below which an attempt is rejected."""
 

@@ -155,7 +155,8 @@ class ChatResponse:
         self._scores.append(scores)
         kind = SteppedAttempt if self._settings.tier == "prefix" else WholeAttempt
         doubt = None if self._votes is None else self._doubt
-        share = None if room is None else max(1, room // size)
+        bounds = [self._settings.attempt_tokens, None if room is None else max(1, room // size)]
+        share = min((bound for bound in bounds if bound is not None), default=None)
         number, draw = len(self._attempts) + place, self._made + place
         return kind(number, self._reasoner, scores, self._settings, share, doubt, draw)
 

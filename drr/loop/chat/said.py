@@ -69,13 +69,14 @@ class ChatSettings:
     """Everything that governs one response; counts are in the upstream's tokens where it tells them, else in pieces.
 
     `deadline` is in seconds from a boundary to its verdict. `answer_tokens` of `max_tokens` are kept for the answer
-    where thinking can be ended (tier prefix).
+    where thinking can be ended (tier prefix). `attempt_tokens` bounds each attempt, `max_tokens` all of them.
     """
 
     tier: Tier
     policy: PolicySettings
     rule: StepRule
     max_tokens: int | None = None
+    attempt_tokens: int | None = None
     max_thinking_tokens: int | None = None
     answer_tokens: int = 0
     min_step_tokens: int = 0
