@@ -208,6 +208,7 @@ def _surroundings(args: argparse.Namespace, engine: AsyncLLM) -> Surroundings:
         sampling=engine.model_config.get_diff_sampling_param(),
         template_reads_effort=_template_reads_effort(engine.renderer.tokenizer),
         changed=tuple(changed_options(args, usual_options())),
+        dtype=None if args.dtype == usual_options().get("dtype") else args.dtype,
     )
 
 

@@ -69,6 +69,7 @@ def changed_options(args: argparse.Namespace, usual: Mapping[str, Any]) -> list[
     from server.vllm_api import AsyncEngineArgs  # whoever has no engine does without vLLM
 
     names = [field.name for field in dataclasses.fields(AsyncEngineArgs) if field.name not in _SAMPLES_AS_EVER]
+    names.remove("dtype")  # it is compared with the calibration's
     changed = [name for name in names if getattr(args, name, None) not in (usual.get(name), None, {}, [])]
     beside = ("chat_template", "default_chat_template_kwargs", "drr_answer_tokens", "dm_allow_mismatch")
     return changed + [name for name in beside if getattr(args, name, None)]
@@ -77,11 +78,12 @@ def changed_options(args: argparse.Namespace, usual: Mapping[str, Any]) -> list[
 @dataclasses.dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a server knows of how requests are sampled: the model's own `sampling` defaults, whether its template reads
-    `reasoning_effort`, and its options that break every promise."""
+    `reasoning_effort`, its options that break every promise, and the `dtype` that it was told to compute in, if any."""
 
     sampling: Mapping[str, Any]
     template_reads_effort: bool = True
     changed: tuple[str, ...] = ()
+    dtype: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ def broken_by(
     assert calibration is not None
     broken = [
         *around.changed,
+        *([] if _precision(around.dtype) == _precision(calibration.sampling.get("dtype")) else ["dtype"]),
         *_other_fields(request),
         *_other_sampling(request, calibration.sampling, around, sampled),
     ]
@@ -124,6 +127,11 @@ def broken_by(
     broken += ["min_steps"] if settings.min_steps > 1 else []
     broken += ["max_rethinks"] if settings.rejects else []
     return list(dict.fromkeys(broken))
+
+
+def _precision(dtype: str | None) -> str | None:
+    """A data type by its one name; None where the engine chooses."""
+    return {"auto": None, "half": "float16", "float": "float32"}.get(dtype or "auto", dtype)
 
 
 def _other_fields(request: BaseModel) -> list[str]:

@@ -41,7 +41,7 @@ ACCEPTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 GIVE_UPS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 """Levels of p_later that are tried for giving an attempt up if another one is left, for such a judge."""
 
-_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens")
+_SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "dtype")
 
 
 @dataclass(frozen=True, slots=True)

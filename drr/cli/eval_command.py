@@ -219,7 +219,8 @@ def _check_uncalibrated(calibrations: Mapping[str, Calibration], questions: Sequ
             raise InputError("questions", f"are those that {name} was calibrated on: choose others")
 
 
-def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: float) -> None:
+def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: float, dtype: str | None = None) -> None:
+    """Say which calibrations were made with other sampling, or with a Reasoner that computed in another data type."""
     for name, calibration in calibrations.items():
         calibrated_at = calibration.sampling.get("temperature", temperature)
         if calibrated_at != temperature:
@@ -228,6 +229,11 @@ def _tell_other_sampling(calibrations: Mapping[str, Calibration], temperature: f
                 "its promises do not hold here"
             )
             Console().print(note, highlight=False)
+        computed = calibration.sampling.get("dtype")
+        if computed != dtype:
+            made, here = (f"--dtype {one}" if one else "the usual --dtype" for one in (computed, dtype))
+            note = f"{name} was calibrated with {made}, not with {here}: its promises do not hold here"
+            Console().print(note, highlight=False, soft_wrap=True)
 
 
 def _run_chat(
@@ -269,7 +275,7 @@ async def _evaluate(
 ) -> None:
     """Run the strategies that `options.out` lacks."""
     _check_uncalibrated(judges.calibrations(), questions)
-    _tell_other_sampling(judges.calibrations(), config.temperature)
+    _tell_other_sampling(judges.calibrations(), config.temperature, options.dtype)
     if not options.server:
         check_model(options.reasoner, "--reasoner")
     if options.dm is not None:

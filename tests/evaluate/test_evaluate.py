@@ -473,6 +473,10 @@ def test_another_sampling_than_the_calibrations_is_told(capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     assert "entropy was calibrated at temperature 0.8, not 0.3" in said
     assert "dm" not in said
+    eval_command._tell_other_sampling({"dm": replace(CALIBRATION, sampling={"dtype": "bfloat16"})}, 0.8)
+    assert "dm was calibrated with --dtype bfloat16, not with the usual --dtype" in capsys.readouterr().out
+    eval_command._tell_other_sampling({"dm": CALIBRATION}, 0.8, "float16")
+    assert "dm was calibrated with the usual --dtype, not with --dtype float16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,28 @@ def test_options_that_make_the_engine_another_are_named(option: str, value: Any,
     assert changed_options(args, usual) == ([option] if changed else [])
 
 
+@pytest.mark.parametrize(
+    ("calibrated", "served", "holds"),
+    [
+        (None, None, True),
+        (None, "bfloat16", False),
+        ("bfloat16", None, False),
+        ("bfloat16", "bfloat16", True),
+        ("bfloat16", "float16", False),
+        ("float16", "half", True),
+        ("auto", None, True),
+    ],
+)
+def test_a_promise_is_about_the_data_type_of_its_calibration(
+    calibrated: str | None, served: str | None, holds: bool
+) -> None:
+    settings = risky()
+    assert settings.calibration is not None
+    sampling = {**settings.calibration.sampling, **({} if calibrated is None else {"dtype": calibrated})}
+    settings = replace(settings, calibration=replace(settings.calibration, sampling=sampling))
+    assert broken_by(request_of(), settings, replace(AROUND, dtype=served)) == ([] if holds else ["dtype"])
+
+
 @pytest.mark.parametrize("cause", sorted({*LIMITS, StopCause.NO_THINKING, StopCause.TOOL_CALL, StopCause.STOP_STRING}))
 def test_a_response_that_a_limit_cut_never_holds(cause: StopCause) -> None:
     risk = risk_object(risky(), [], Outcome(cause), cut=False)
