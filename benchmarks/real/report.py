@@ -18,18 +18,21 @@ from drr.evaluate.run import read_outcomes
 from drr.evaluate.tables import every_strategy, markdown_table
 from drr.evaluate.write import summary, write_report
 from drr.files import read_json_object, write_whole
-from drr.judge.dm_folder import DmCard
+from drr.judge.dm_folder import CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME, DmCard
+from drr.judge.dm_sums import write_sums
 from drr.tasks.grading_pool import Grading
 
 COMMAND = "python -m benchmarks.real --report"
 SETTINGS_NAME, SAMPLING_NAME, PLAN_NAME = "settings.json", "sampling.json", "plan.json"
+HEAD_KIND, DM_NAME = "head", "dm-head"
 DMS_NAME, OUTCOMES_NAME = "dms.json", "outcomes"
 SKILL_NAME, REMEDIES_NAME, TRACES_NAME = "skill.json", "remedies.json", "traces.json"
 
 
 def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
     """Copy what a report needs from a run's folder into `out`: settings, sampling, the figures of the DMs in `dms` (by
-    kind) with the trials of their promises, and the outcomes. None of it holds a question's text."""
+    kind) with the trials of their promises, and the outcomes; and the head itself, which is small, so that what was
+    measured can be measured again. None of it holds a question's text."""
     out.mkdir(parents=True, exist_ok=True)
     settings = read_json_object(work / SETTINGS_NAME)
     # Where a model or a file lies says nothing to a reader.
@@ -44,9 +47,19 @@ def publish(work: Path, out: Path, dms: Mapping[str, Path]) -> None:
     found = {kind: _figures(folder) for kind, folder in dms.items()}
     if found:
         write_whole(out / DMS_NAME, json.dumps(found, indent=1) + "\n")
+    if HEAD_KIND in dms:
+        keep_head(dms[HEAD_KIND], out / DM_NAME)
     (out / OUTCOMES_NAME).mkdir(exist_ok=True)
     for path in (work / OUTCOMES_NAME).glob("*.parquet"):
         shutil.copyfile(path, out / OUTCOMES_NAME / path.name)
+
+
+def keep_head(folder: Path, out: Path) -> None:
+    """Copy the DM of kind head in `folder`, without its self-test, which holds the ids of a question's tokens."""
+    out.mkdir(exist_ok=True)
+    for name in (CARD_NAME, HEAD_NAME, STATE_HEAD_NAME, TRAINED_ON_NAME):
+        shutil.copyfile(folder / name, out / name)
+    write_sums(out)
 
 
 def _figures(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,16 @@ from benchmarks.real import __main__ as command
 from benchmarks.real import run as stages
 from benchmarks.real.plan import PASSES, plan
 from benchmarks.real.questions import DEFAULT_SETS, QuestionSet, Use, sets_of, split_questions, write_questions
-from benchmarks.real.report import OUTCOMES_NAME, PLAN_NAME, SAMPLING_NAME, SECTIONS, SETTINGS_NAME, publish, report
+from benchmarks.real.report import (
+    DM_NAME,
+    OUTCOMES_NAME,
+    PLAN_NAME,
+    SAMPLING_NAME,
+    SECTIONS,
+    SETTINGS_NAME,
+    publish,
+    report,
+)
 from benchmarks.real.sampling import Sampled, Sampling, choose, sampled
 from drr.certify.scorer_names import check_names
 from drr.errors import InputError
@@ -25,7 +34,9 @@ from drr.evaluate.run import Row, rows_path
 from drr.evaluate.strategies import FULL, JUDGED, all_strategies
 from drr.evaluate.strategy_names import select_strategies
 from drr.judge.calibration import Calibration
-from drr.judge.dm_folder import DmCard
+from drr.judge.dm_folder import STATE_HEAD_NAME, DmCard
+from drr.judge.dm_sums import check_sums
+from drr.judge.self_test import SELF_TEST_NAME
 from drr.reference import SERVED_DM, dm_folder
 from drr.tasks.sources import load_questions
 
@@ -262,6 +273,15 @@ def test_nothing_published_says_where_it_lay(published: Path, tmp_path: Path) ->
     settings = (published / SETTINGS_NAME).read_text()
     assert "/" not in json.loads(settings)["reasoner"]
     assert str(tmp_path) not in settings
+
+
+def test_the_head_is_kept_without_a_question(published: Path) -> None:
+    kept = published / DM_NAME
+    served = dm_folder(SERVED_DM)
+    assert (kept / STATE_HEAD_NAME).read_bytes() == (served / STATE_HEAD_NAME).read_bytes()
+    check_sums(kept)
+    assert DmCard.load(kept) == DmCard.load(served)
+    assert not (kept / SELF_TEST_NAME).exists()
 
 
 def test_a_report_of_nothing_is_told(tmp_path: Path, published: Path) -> None:
