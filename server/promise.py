@@ -130,8 +130,9 @@ def broken_by(
 
 
 def _precision(dtype: str | None) -> str | None:
-    """A data type by its one name; None where the engine chooses."""
-    return {"auto": None, "half": "float16", "float": "float32"}.get(dtype or "auto", dtype)
+    """A data type by its one name; None where nobody chose one. `auto` is a choice: on a CPU, where float32 is usual,
+    the model's own."""
+    return {"half": "float16", "float": "float32"}.get(dtype or "", dtype)
 
 
 def _other_fields(request: BaseModel) -> list[str]:

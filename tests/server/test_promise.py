@@ -182,7 +182,9 @@ def test_options_that_make_the_engine_another_are_named(option: str, value: Any,
         ("bfloat16", "bfloat16", True),
         ("bfloat16", "float16", False),
         ("float16", "half", True),
-        ("auto", None, True),
+        ("auto", "auto", True),
+        ("auto", None, False),
+        (None, "auto", False),
     ],
 )
 def test_a_promise_is_about_the_data_type_of_its_calibration(
