@@ -204,11 +204,12 @@ def _runtime(
 
 
 def _surroundings(args: argparse.Namespace, engine: AsyncLLM) -> Surroundings:
+    usual = usual_options()
     return Surroundings(
         sampling=engine.model_config.get_diff_sampling_param(),
         template_reads_effort=_template_reads_effort(engine.renderer.tokenizer),
-        changed=tuple(changed_options(args, usual_options())),
-        dtype=None if args.dtype == usual_options().get("dtype") else args.dtype,
+        changed=tuple(changed_options(args, usual)),
+        dtype=None if args.dtype == usual.get("dtype") else args.dtype,
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from drr.engine.upstream import probe
 from drr.engine.upstream.abilities import Tier, UpstreamAbilities
-from drr.engine.upstream.completions import check
+from drr.engine.upstream.completions import check, within
 from drr.engine.upstream.core import UpstreamCore, cores_made_by
 from drr.engine.upstream.cost import Cost, Prices, Usage
 from drr.engine.upstream.errors import UpstreamError
@@ -174,11 +174,7 @@ class UpstreamEngine(ThinkingEngine):
     def _raw(
         self, prompt: Any, params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        most = self.upstream.abilities.logprobs
-        if params.logprobs is not None and (most is None or params.logprobs > most):
-            params = params.clone()
-            params.logprobs = most  # the loop asks for them wherever it judges or probes, and makes do with fewer
-        return super()._raw(prompt, params, request_id, **options)
+        return super()._raw(prompt, within(params, self.upstream.abilities), request_id, **options)
 
     async def _think(
         self,

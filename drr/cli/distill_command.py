@@ -83,23 +83,18 @@ def _roll_out(options: argparse.Namespace, config: DistillConfig) -> Manifest:
 
 async def _distill_chat(options: argparse.Namespace, config: DistillConfig, loaded: Loaded) -> Manifest:
     """Record attempts through chat completions alone."""
-    from drr.engine.upstream.chat_probe import probe_chat
-    from drr.engine.upstream.errors import UpstreamError
-    from drr.engine.upstream.http import UpstreamClient
+    from drr.engine.upstream.open_chat import open_chat
     from drr.learn.chat_distill import distill_chat
 
-    key = server_key(options)
-    model = str(served_model(options.server, options.reasoner or "", key)["id"])
-    client = UpstreamClient(options.server, key=key)
     sampling = {name: getattr(config, name) for name in ("temperature", "top_p") if given(options, name)}
-    try:
-        abilities = await probe_chat(client, model)
-        labelled = "every step boundary" if abilities.tier == "prefix" else "whole attempts only"
-        Console().print(f"{model} allows tier {abilities.tier}: labels at {labelled}", highlight=False, markup=False)
+    async with open_chat(options.server, options.reasoner or "", server_key(options)) as chat:
+        tier = chat.abilities.tier
+        labelled = "every step boundary" if tier == "prefix" else "whole attempts only"
+        Console().print(f"{chat.model} allows tier {tier}: labels at {labelled}", highlight=False, markup=False)
         return await distill_chat(
-            client,
-            abilities,
-            model,
+            chat.client,
+            chat.abilities,
+            chat.model,
             loaded.questions,
             options.out,
             config,
@@ -107,10 +102,6 @@ async def _distill_chat(options: argparse.Namespace, config: DistillConfig, load
             rejects=loaded.rejects,
             source=options.questions,
         )
-    except UpstreamError as error:
-        raise InputError("--server", str(error)) from error
-    finally:
-        await client.aclose()
 
 
 def _load(options: argparse.Namespace, config: DistillConfig) -> Loaded:

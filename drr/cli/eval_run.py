@@ -14,11 +14,8 @@ from drr.engine.generation_cache import open_cache
 from drr.engine.open_dm import heads_of, open_dm
 from drr.engine.open_prm import open_prm
 from drr.engine.open_reasoner import OpenReasoner, check_logprobs, in_precision, open_reasoner
-from drr.engine.served import served_model
-from drr.engine.upstream.chat_probe import probe_chat
 from drr.engine.upstream.cost import Cost
-from drr.engine.upstream.errors import UpstreamError
-from drr.engine.upstream.http import UpstreamClient
+from drr.engine.upstream.open_chat import open_chat
 from drr.errors import InputError
 from drr.evaluate.chat_run import ChatEvaluator
 from drr.evaluate.eval_config import EvalConfig
@@ -92,42 +89,37 @@ async def run_chat_strategies(
     grading: Grading,
 ) -> None:
     """Run the strategies that `options.out` lacks through chat completions; `choose` tells those that a tier allows."""
-    key = server_key(options)
     async with contextlib.AsyncExitStack() as stack:
-        model = str(served_model(options.server, options.reasoner or "", key)["id"])
-        client = await stack.enter_async_context(contextlib.aclosing(UpstreamClient(options.server, key=key)))
-        try:
-            abilities = await probe_chat(client, model)
-        except UpstreamError as error:
-            raise InputError("--server", f"{client.url}: {error}") from error
-        strategies = choose(abilities.tier)
+        opening = open_chat(options.server, options.reasoner or "", server_key(options))
+        chat = await stack.enter_async_context(opening)
+        strategies = choose(chat.abilities.tier)
         names = ", ".join(one.name for one in strategies)
-        Console().print(f"{model} allows tier {abilities.tier}: {names}", highlight=False, markup=False, soft_wrap=True)
+        line = f"{chat.model} allows tier {chat.abilities.tier}: {names}"
+        Console().print(line, highlight=False, markup=False, soft_wrap=True)
         scorers: dict[str, Scorer] = dict(training_free())
-        if options.dm is not None:
-            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
         if dm is not None:
             _check_dm(dm, options.dm, dm.reasoner, config, questions)
             told = (
                 f"Nobody can check that {dm.id} was trained on what this server serves: its promises do not hold here"
             )
             Console().print(told, highlight=False, markup=False)
+            scorers["dm"] = await stack.enter_async_context(open_dm(options.dm))
         sampling = {"temperature": config.temperature} if given(options, "temperature") else {}
-        evaluator = ChatEvaluator(client, abilities, model, scorers, grading, config, sampling)
+        evaluator = ChatEvaluator(chat.client, chat.abilities, chat.model, scorers, grading, config, sampling)
         settings = {
             **recorded_settings(config),
             "temperature": sampling.get("temperature"),
             "seed": None,
-            "reasoner": model,
-            "chat": abilities.to_json(),
+            "reasoner": chat.model,
+            "chat": chat.abilities.to_json(),
             "dm": None if options.dm is None else dm_state(options.dm),
             "grader": options.grader or "auto",
         }
         await evaluate(evaluator, strategies, questions, options.out, settings)
-        show_cost(evaluator.cost)
+        _show_cost(evaluator.cost)
 
 
-def show_cost(cost: Cost) -> None:
+def _show_cost(cost: Cost) -> None:
     """Print what the server was asked for."""
     if not cost.requests:
         return

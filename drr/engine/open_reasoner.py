@@ -21,7 +21,7 @@ from drr.engine.served import served_model
 from drr.engine.starting import cause_of, starting
 from drr.engine.state_ids import StateIds
 from drr.engine.upstream.abilities import UpstreamAbilities
-from drr.engine.upstream.completions import Chunk, body_of, ended_by_token, prompt_for, read_chunk
+from drr.engine.upstream.completions import Chunk, body_of, ended_by_token, prompt_for, read_chunk, within
 from drr.engine.upstream.errors import UpstreamError
 from drr.engine.upstream.http import UpstreamClient
 from drr.engine.upstream.probe import completions
@@ -231,10 +231,7 @@ class ServedCompletions:
     async def generate(
         self, prompt: Any, params: SamplingParams, request_id: str, **_: Any
     ) -> AsyncGenerator[RequestOutput, None]:
-        most = self._abilities.logprobs
-        if params.logprobs is not None and (most is None or params.logprobs > most):
-            params = params.clone()
-            params.logprobs = most  # the loop asks for them wherever it judges or probes, and makes do with fewer
+        params = within(params, self._abilities)
         try:
             async with contextlib.aclosing(self._stream(prompt, params, request_id)) as outputs:
                 async for output in outputs:

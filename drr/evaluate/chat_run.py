@@ -17,14 +17,11 @@ from drr.evaluate.eval_config import EvalConfig
 from drr.evaluate.run import SCORE_DEADLINE, Row, all_rows, row_of
 from drr.evaluate.strategies import Strategy
 from drr.loop.chat.response import ChatFinished, ChatResponse
-from drr.loop.chat.said import ChatSettings, Field, Shown, Tier
+from drr.loop.chat.said import NEVER_ENDS, ChatSettings, Field, Shown, Tier
 from drr.loop.policy import PolicySettings
 from drr.loop.scoring import Scorer
 from drr.tasks import Question
 from drr.tasks.grading_pool import Grading
-
-_NEVER_ENDS: Mapping[str, Any] = {"threshold": None, "hopeless": None, "min_gain": None, "patience": 1}
-"""What remains of a rule where nothing can end thinking."""
 
 
 def possible(strategies: Sequence[Strategy], tier: Tier, *, greedy: bool) -> list[Strategy]:
@@ -75,9 +72,7 @@ class ChatEvaluator:
             self._sampling.get("temperature") if strategy.greedy else None,
         )
         chat = UpstreamChat(self._client, self._abilities, request)
-        judge = ChatJudge(
-            self._client, self._abilities, self._model, self._scorers, strategy.scorer, question.text, chat.cost
-        )
+        judge = ChatJudge(chat, self._scorers, strategy.scorer, question.text)
         response = ChatResponse(
             chat, judge.session, str(judge.id), self._settings(strategy), (UpstreamError,), broken_off
         )
@@ -105,7 +100,7 @@ class ChatEvaluator:
         tier: Tier = self._abilities.tier if looped else "opaque"  # what nobody judges or limits is taken as it comes
         policy: PolicySettings = strategy.policy
         if tier == "opaque":
-            policy = replace(policy, **_NEVER_ENDS)
+            policy = replace(policy, **NEVER_ENDS)
         return ChatSettings(
             tier=tier,
             policy=policy,

@@ -57,10 +57,10 @@ class Calibration:
     `questions` counts the questions by use; `right` are the test questions that full thinking gets right. `labels` says
     what answers were graded against (`gold` or `consistency`): the promise is about that kind of right. `sampling` is
     how the Reasoner was sampled, with the `dtype` that it computed in if that was chosen: the promise holds for
-    requests sampled the same way. `refused` says why a risk has no
-    certificate. `drift` is the histogram of p_later at first boundaries. `rethink` holds the settings for rejecting
-    attempts, by mode: `auto` also stops early, `rethink` does not. Each has `rule`, `accept`, `attempts`, and what they
-    did to the calibration questions. It is empty if those questions had one attempt each.
+    requests sampled the same way. `refused` says why a risk has no certificate. `drift` is the histogram of p_later at
+    first boundaries. `rethink` holds the settings for rejecting attempts, by mode: `auto` also stops early, `rethink`
+    does not. Each has `rule`, `accept`, `attempts`, and what they did to the calibration questions. It is empty if
+    those questions had one attempt each.
     """
 
     confidence: float

@@ -10,7 +10,7 @@ from typing import Any
 from drr.engine.upstream.chat import ChatAbilities, ChatRequest
 from drr.engine.upstream.judging import CRITIQUE_DEADLINE, FOLLOWING_UP
 from drr.judge.dm_input import question_text
-from drr.loop.chat.said import ChatSettings, Tier
+from drr.loop.chat.said import NEVER_ENDS, ChatSettings, Tier
 from drr.loop.policy import PolicySettings
 from drr.loop.steps import StepRule
 from server.endpoints import split_alias
@@ -131,8 +131,7 @@ def _settings(body: Mapping[str, Any], headers: Sequence[str], alias: Mode | Non
 def in_tier(settings: Settings, tier: Tier) -> Settings:
     """The settings without what has no effect in this tier, which judges and scorers have defaults for."""
     if tier == "opaque":
-        idle: dict[str, Any] = {"threshold": None, "hopeless": None, "min_gain": None, "patience": 1}
-        settings = replace(settings, **idle, answer_tokens=0)
+        settings = replace(settings, **NEVER_ENDS, answer_tokens=0)
     return replace(settings, nudge=0)
 
 

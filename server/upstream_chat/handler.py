@@ -80,13 +80,10 @@ class _Made:
     def __init__(self, server: ChatServer, asking: Asking) -> None:
         self._server, self._asking = server, asking
         self._chat = UpstreamChat(server.client, server.upstream.abilities, asking.request)
-        abilities = server.upstream.abilities
         scorer = asking.settings.scorer
         name = scorer if scorer is None or scorer in FOLLOWING_UP else asking.settings.judge
-        self._judge = ChatJudge(
-            server.client, abilities, server.upstream.model, server.scorers, name, asking.question, self._chat.cost
-        )
-        self._account = Account(asking, self._judge.id, self._chat.cost, server.prices, abilities.tier)
+        self._judge = ChatJudge(self._chat, server.scorers, name, asking.question)
+        self._account = Account(asking, self._judge.id, self._chat.cost, server.prices, server.upstream.abilities.tier)
         self._response = ChatResponse(
             self._chat, self._judge.session, str(self._judge.id), asking.loop, (UpstreamError,), broken_off
         )

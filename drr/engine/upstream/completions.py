@@ -73,6 +73,16 @@ def check(params: SamplingParams, abilities: UpstreamAbilities, usual: Mapping[s
         raise _refused("kv_transfer_params", "is not possible here: the model runs on an upstream")
 
 
+def within(params: SamplingParams, abilities: UpstreamAbilities) -> SamplingParams:
+    """The same, with no more log-probabilities than the upstream tells: the loop asks for them wherever it judges or
+    probes, and makes do with fewer."""
+    most = abilities.logprobs
+    if params.logprobs is not None and (most is None or params.logprobs > most):
+        params = params.clone()
+        params.logprobs = most
+    return params
+
+
 def body_of(
     params: SamplingParams, prompt: Sequence[int] | str, abilities: UpstreamAbilities, *, cache_salt: str | None = None
 ) -> dict[str, Any]:

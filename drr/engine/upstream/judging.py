@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from drr.engine.upstream.chat import ChatAbilities, ChatClient
-from drr.engine.upstream.cost import Cost
+from drr.engine.upstream.chat import UpstreamChat
 from drr.engine.upstream.critique import CritiqueSession
 from drr.judge.scorers.registry import ScorerName
 from drr.loop.chat.said import Tier
@@ -24,20 +23,10 @@ CRITIQUE_DEADLINE = 120.0
 
 class ChatJudge:
     """Gives every attempt of one response its scoring session. `name` is the scorer's, None for nobody; `scorers` are
-    those that do not ask the Reasoner itself. What the Reasoner is asked goes to `cost`."""
+    those that do not ask the Reasoner itself. What the Reasoner is asked goes to the costs of the response, `chat`."""
 
-    def __init__(
-        self,
-        client: ChatClient,
-        abilities: ChatAbilities,
-        model: str,
-        scorers: Mapping[str, Scorer],
-        name: str | None,
-        question: str,
-        cost: Cost,
-    ) -> None:
-        self._client, self._abilities, self._model = client, abilities, model
-        self._name, self._question, self._cost = name, question, cost
+    def __init__(self, chat: UpstreamChat, scorers: Mapping[str, Scorer], name: str | None, question: str) -> None:
+        self._chat, self._name, self._question = chat, name, question
         self._scorer = None if name is None or name in FOLLOWING_UP else scorers[name]
         self._critiques: list[CritiqueSession] = []
 
@@ -57,12 +46,13 @@ class ChatJudge:
             return None
         if self._scorer is not None:
             return self._scorer.session(self._question)
+        chat = self._chat
         critique = CritiqueSession(
-            self._client,
-            self._abilities,
-            self._model,
+            chat.client,
+            chat.abilities,
+            chat.request.body["model"],
             self._question,
-            self._cost,
+            chat.cost,
             thorough=self._name == "critique",
         )
         self._critiques.append(critique)

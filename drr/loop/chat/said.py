@@ -1,6 +1,6 @@
 """What a Reasoner behind a chat endpoint is asked, and what it says."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -12,6 +12,10 @@ from drr.loop.steps import StepRule
 Tier = Literal["prefix", "opaque"]
 """`prefix`: a thought that is handed back is taken as it is, so that thinking can be ended from outside. `opaque`: only
 whole answers can be had."""
+
+
+NEVER_ENDS: Mapping[str, Any] = {"threshold": None, "hopeless": None, "min_gain": None, "patience": 1}
+"""What remains of a rule where nothing can end thinking (tier opaque)."""
 
 
 class Field(StrEnum):
