@@ -10,7 +10,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import LOGGING_CONFIG
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server import logs
 from server.admission.under_way import ABORT
@@ -35,8 +35,8 @@ _BETWEEN_LOOKS = 0.5
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's, which drops connections on which no request comes or headers never end, and lets the application drop
-    one."""
+    """uvicorn's, which drops connections on which no request comes or headers never end, lets the application drop one,
+    and tells every request on a connection when its client has left."""
 
     _patience: asyncio.TimerHandle | None = None
     _has_begun = False
@@ -46,11 +46,18 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._unanswered = list[RequestResponseCycle]()
         self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """uvicorn tells the newest request only. Of several that were sent at once, the one under way would go on."""
         self._have_headers()
         super().connection_lost(exc)
+        self.pipeline.clear()
+        for request in self._unanswered:
+            if not request.response_complete:
+                request.disconnected = True
+                request.message_event.set()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -74,7 +81,11 @@ class Connection(HttpToolsProtocol):
             return
         extensions: dict[str, Any] = {ABORT: self.transport.abort}
         self.scope["extensions"] = extensions
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self._unanswered = [request for request in self._unanswered if not request.response_complete]
+            self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         if not self.transport.is_closing():

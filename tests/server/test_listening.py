@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -266,6 +267,34 @@ async def test_the_beginning_of_a_next_request_ends_no_response(monkeypatch: pyt
         await asyncio.sleep(0.4)
         server.may_end.set()
         assert (await read_all(reader)).endswith(b"done")
+        writer.close()
+
+
+@pytest.mark.parametrize("more", [0, 1, 3])
+async def test_of_requests_sent_at_once_the_one_under_way_hears_that_its_client_left(
+    more: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as server:
+        caplog.set_level(logging.ERROR, "uvicorn.error")
+        _, writer = await asyncio.open_connection(*server.address)
+        writer.write((REQUEST * (1 + more)).replace(b"chat/", b""))
+        under_way = server.lifecycle.door.under_way
+        await until(lambda: bool(server.begun))
+        writer.transport.abort()
+        await until(lambda: len(under_way) == 0)
+        assert not server.may_end.is_set()
+        await asyncio.sleep(0.1)
+        assert len(server.begun) == 1, "what nobody waits for is not begun"
+        assert not caplog.records
+
+
+async def test_requests_sent_at_once_are_answered_one_after_the_other() -> None:
+    async with running() as server:
+        server.may_end.set()
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST * 3)
+        for _ in range(3):
+            assert b"200 OK" in await asyncio.wait_for(reader.readuntil(b"done"), 10)
         writer.close()
 
 
