@@ -57,15 +57,17 @@ ASKING: tuple[ScorerName, ...] = ("confidence", "answer_probe")
 
 SCORERS: tuple[ScorerName, ...] = (*CALIBRATED, "self_critique", "critique")
 ATTEMPTS = (2, 4)
+_RULES = ("default", "5 % lost", "10 % lost")
+
 STRATEGIES: tuple[tuple[str, ...], ...] = (
     (FULL, "samples", "greedy", "rethink: dm", "by votes, rethink: dm"),
     ("judged by logprob", "judged by entropy", "judged by self_critique", "rethink: logprob", "rethink: self_critique"),
     ("first stated answer", "stop: dm", "stop + rethink: dm", "greedy, stop + rethink: dm"),
-    tuple(f"{name}, {rule}" for name in ("entropy", "logprob") for rule in ("default", "5 % lost")),
+    tuple(f"{name}, {rule}" for name in ("entropy", "logprob") for rule in _RULES),
     ("judged by critique", "rethink: critique, 2", "in context, rethink: critique, 2"),
     ("budget",),
     ("oracle stop",),
-    ("judged by confidence", *(f"{name}, {rule}" for name in ASKING for rule in ("default", "5 % lost"))),
+    ("judged by confidence", *(f"{name}, {rule}" for name in ASKING for rule in _RULES)),
     ("rethink: confidence",),
 )
 """What is compared, the most telling first."""
