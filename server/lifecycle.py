@@ -55,9 +55,9 @@ class Lifecycle:
         under_way = self.door.under_way
         logger.warning("Shutting down: %d requests are under way (at most %g s)", len(under_way), self.limit)
         begun = time.monotonic()
-        await self._unless_hurried(self.lead)
+        await self.unless_hurried(self.lead)
         self.door.close(draining(self.limit))
-        await self._unless_hurried(self.limit - (time.monotonic() - begun), under_way.idle())
+        await self.unless_hurried(self.limit - (time.monotonic() - begun), under_way.idle())
         if len(under_way):
             left = under_way.cut_all(unavailable("The server is being shut down; the response ends here."))
             logger.warning("Shutting down: %d requests are cut off", left)
@@ -71,7 +71,7 @@ class Lifecycle:
         if self.door.under_way.cut_all(gone):
             await _at_most(_SECONDS_TO_SAY_SO, self.door.under_way.idle())
 
-    async def _unless_hurried(self, seconds: float, otherwise: Any = None) -> None:
+    async def unless_hurried(self, seconds: float, otherwise: Any = None) -> None:
         """Wait so long, or until `otherwise` is done, or until nobody wants to wait any more."""
         waits = [asyncio.ensure_future(self.hurried.wait())]
         if otherwise is not None:

@@ -29,6 +29,10 @@ be the one who sends on it, or a request is lost on a connection that is just be
 _MOST_HEADER_BYTES, _MOST_HEADERS = 64 * 1024, 256
 """Of a request, where vLLM's flags do not say."""
 
+_SECONDS_TO_TELL = 0.5
+"""How long connections stay open when everything under way has ended: who sends just then is told that the server is
+shut down, and does not lose a request on a connection that is closed meanwhile."""
+
 _SECONDS_TO_CLOSE = 5.0
 _BETWEEN_LOOKS = 0.5
 """Seconds between two looks at the Reasoner's engine."""
@@ -167,6 +171,8 @@ async def listen(
             draining = asyncio.create_task(lifecycle.drain())
             await asyncio.wait({draining, dying, serving}, return_when=asyncio.FIRST_COMPLETED)
             draining.cancel()
+            if draining.done() and not died():
+                await _last_words(server, lifecycle)
         if died():
             await lifecycle.give_up()
             raise EngineDiedError
@@ -183,6 +189,13 @@ async def listen(
 async def _until_started(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:
     while not server.started and not serving.done():  # noqa: ASYNC110  # uvicorn tells nobody
         await asyncio.sleep(0.02)
+
+
+async def _last_words(server: uvicorn.Server, lifecycle: Lifecycle) -> None:
+    """Take no further connection, and refuse what still comes on those that are open."""
+    for listener in server.servers:
+        listener.close()
+    await lifecycle.unless_hurried(_SECONDS_TO_TELL)
 
 
 async def _closed(server: uvicorn.Server, serving: "asyncio.Task[None]") -> None:

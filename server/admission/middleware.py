@@ -183,9 +183,19 @@ class Admission:
         begun: float,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        exchange = Exchange(self._app, scope, receive, send, body, begun, on_end)
+        exchange = Exchange(self._app, scope, receive, self._the_last(send), body, begun, on_end)
         with self._door.under_way.holding(exchange):
             await exchange.run()
+
+    def _the_last(self, send: Send) -> Send:
+        """`send` that says of a response that begins when the door is closed that it is its connection's last."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._door.closed is not None:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        return sent
 
     async def _refuse(self, refusal: Refusal, scope: Any, receive: Receive, send: Send) -> None:
         metrics.REFUSED.labels(str(refusal.status)).inc()

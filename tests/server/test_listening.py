@@ -128,6 +128,40 @@ async def test_what_is_under_way_finishes_and_nothing_new_begins() -> None:
         await asyncio.wait_for(server.task, 10)
 
 
+async def test_who_asks_again_on_an_open_connection_is_told_that_the_server_ends() -> None:
+    async with running() as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST.replace(b"chat/", b""))
+        await reader.readuntil(b"data: 1")
+        server.lifecycle.on_signal()
+        await until(lambda: server.lifecycle.door.closed is not None)
+        server.may_end.set()
+        await reader.readuntil(b"0\r\n\r\n")
+        await asyncio.sleep(0.1)
+        writer.write(REQUEST)
+        told = await read_all(reader)
+        assert b" 503 " in told
+        assert b"connection: close" in told
+        await asyncio.wait_for(server.task, 5)
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection(*server.address)
+        writer.close()
+
+
+async def test_a_response_that_begins_while_the_server_ends_is_its_connections_last() -> None:
+    async with running() as server:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(REQUEST)
+        await until(lambda: bool(server.begun))
+        server.lifecycle.on_signal()
+        await until(lambda: server.lifecycle.door.closed is not None)
+        server.may_end.set()
+        told = await read_all(reader)
+        assert told.endswith(b"done")
+        assert told.lower().count(b"connection: close") == 1
+        writer.close()
+
+
 async def test_load_balancers_get_time_to_notice() -> None:
     async with running(lead=0.4) as server, httpx.AsyncClient() as client:
         server.may_end.set()
