@@ -122,6 +122,8 @@ async def _side_by_side(starts: Sequence[Callable[[], None]]) -> None:
             await asyncio.sleep(0.02)
         if _failed(tasks):
             break
+    if not tasks:  # a Reasoner elsewhere, and nobody who judges by an engine
+        return
     ended, going_on = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     first = next(iter(_failed(ended)), None)
     while going_on:

@@ -42,6 +42,10 @@ async def test_nothing_more_is_started_once_one_has_failed() -> None:
     assert begun == []
 
 
+async def test_nothing_is_waited_for_where_nothing_is_started() -> None:
+    await _side_by_side([])
+
+
 async def test_all_are_waited_for_where_none_fails() -> None:
     done: list[str] = []
 

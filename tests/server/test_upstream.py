@@ -20,7 +20,7 @@ from server.admission.api_keys import ApiKeys, KeyLimits
 from server.admission.setting_up import make_door
 from server.app import make_app
 from server.arguments import parse_args, usual_options
-from server.engines import Models
+from server.engines import Models, start_models
 from server.lifecycle import Lifecycle
 from server.serving import reasoning_format
 from server.upstream import Upstream, UpstreamEngine, UpstreamPulse, as_http, prepare, start_engine
@@ -242,6 +242,16 @@ def test_options_about_an_engine_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=option):
             prepare(arguments(*flags), found, usual_options())
+
+
+async def test_a_server_without_any_engine_starts(tokenizer: Any) -> None:
+    played = PlayedUpstream(tokenizer, script)
+    async with engine_over(played) as engine:
+        models = Models()
+        await start_models(models, [], engine.args, type(engine), engine.upstream)  # type: ignore[attr-defined]
+        assert isinstance(models.reasoner, UpstreamEngine)
+        assert models.engines() == {"reasoner": models.reasoner}
+        await models.shutdown()
 
 
 MESSAGES = [{"role": "user", "content": "Tom has 12 apples. He buys 3 bags of 8 apples each. How many has he?"}]
