@@ -47,7 +47,7 @@ def telling(made: Attempts, where: str) -> InnerStates:
     ("where", "better"),
     [
         ("asked", {"asked whether it is right", "end and asked"}),
-        ("1", {"state of layer 1", "states of all these layers"}),
+        pytest.param("1", {"state of layer 1", "states of all these layers"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_remedy_knows_what_its_own_states_tell(where: str, better: set[str]) -> None:

@@ -138,7 +138,7 @@ async def test_a_critique_that_fails_judges_nothing() -> None:
         assert reply["drr"]["judge"]["failed"] == 1
 
 
-@pytest.mark.parametrize("kind", [OpenAI, DeepSeek])
+@pytest.mark.parametrize("kind", [OpenAI, pytest.param(DeepSeek, marks=pytest.mark.slow)])
 async def test_five_hundred_clients_that_leave_keep_nothing_open_upstream(kind: type[Vendor]) -> None:
     clients = 250  # of each of two vendors
     vendor = kind(in_turn(Said("Think. " * 3000, "The answer is 21.")))  # nobody waits for its end
