@@ -4,7 +4,7 @@ when to come again, and whoever is in gets an answer or a reason."""
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -144,7 +144,7 @@ class Admission:
             place.enter(door.gate)
             if door.closed is not None:
                 raise RefusedError(door.closed)
-            with_limits = send if share is None else _with_headers(share, send)
+            with_limits = send if share is None else _with_headers(send, share.headers)
             await self._answer(scope, receive, with_limits, body, begun, place.free)
 
     async def _turn(self, receive: Receive, begun: float) -> None:
@@ -183,19 +183,13 @@ class Admission:
         begun: float,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        exchange = Exchange(self._app, scope, receive, self._the_last(send), body, begun, on_end)
+        exchange = Exchange(self._app, scope, receive, _with_headers(send, self._last_headers), body, begun, on_end)
         with self._door.under_way.holding(exchange):
             await exchange.run()
 
-    def _the_last(self, send: Send) -> Send:
-        """`send` that says of a response that begins when the door is closed that it is its connection's last."""
-
-        async def sent(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._door.closed is not None:
-                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
-            await send(message)
-
-        return sent
+    def _last_headers(self) -> dict[str, str]:
+        """What a response says that begins when the door is closed: it is its connection's last."""
+        return {} if self._door.closed is None else {"connection": "close"}
 
     async def _refuse(self, refusal: Refusal, scope: Any, receive: Receive, send: Send) -> None:
         metrics.REFUSED.labels(str(refusal.status)).inc()
@@ -253,12 +247,12 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-def _with_headers(share: Share, send: Send) -> Send:
-    """`send` that tells, with the response, what is left of a limit."""
+def _with_headers(send: Send, headers: Callable[[], Mapping[str, str]]) -> Send:
+    """`send` that adds to a response what `headers` gives when it begins."""
 
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [(name.encode(), value.encode()) for name, value in share.headers().items()]
+            own = [(name.encode(), value.encode()) for name, value in headers().items()]
             message = {**message, "headers": [*message["headers"], *own]}
         await send(message)
 

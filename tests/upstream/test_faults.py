@@ -140,7 +140,7 @@ async def test_a_critique_that_fails_judges_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [OpenAI, pytest.param(DeepSeek, marks=pytest.mark.slow)])
 async def test_five_hundred_clients_that_leave_keep_nothing_open_upstream(kind: type[Vendor]) -> None:
-    clients = 250  # of each of two vendors
+    clients = 250  # of each of two vendors; the one whose requests are sent again takes over a minute
     vendor = kind(in_turn(Said("Think. " * 3000, "The answer is 21.")))  # nobody waits for its end
     draw = random.Random(7)
     async with serving(vendor, dm=WordDm({"never": 1.0})) as served:
