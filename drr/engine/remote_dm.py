@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import httpx
 from transformers import AutoTokenizer
 
+from drr.engine.connections import Connections
 from drr.errors import InputError, first_line
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import Classified, DmScorer, Logits
@@ -25,11 +26,10 @@ class RemoteClassifier:
     """Asks for logits over HTTP; close it when done. `url` is the server's root, without /v1."""
 
     def __init__(self, url: str) -> None:
-        self._http = httpx.AsyncClient(
+        self.connections = Connections(
             base_url=_address(url),
             auth=_credentials(url),
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),  # late scores are given up by their deadline
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
         )
 
     async def __call__(self, ids: list[int], ends: Sequence[int], cache_salt: str | None = None) -> Classified:
@@ -38,14 +38,15 @@ class RemoteClassifier:
 
     async def _logits(self, ids: list[int], cache_salt: str | None) -> Logits:
         body = {"input": ids, "use_activation": False, **({} if cache_salt is None else {"cache_salt": cache_salt})}
-        response = await self._http.post("/classify", json=body)
+        async with self.connections.one() as http:
+            response = await http.post("/classify", json=body)
         response.raise_for_status()
         data: Any = response.json()
         now, later = data["data"][0]["probs"]
         return now, later
 
     async def aclose(self) -> None:
-        await self._http.aclose()
+        await self.connections.aclose()
 
 
 def remote_dm(card: DmCard, folder: Path, url: str) -> tuple[RemoteClassifier, DmScorer]:

@@ -1,4 +1,4 @@
-"""HTTP to an upstream: one pool of connections, patience that is bounded, and streams of server-sent events.
+"""HTTP to an upstream: connections that are kept, patience that is bounded, and streams of server-sent events.
 
 A request is tried again, after a growing and jittered delay or the one that the upstream names, where the upstream is
 away or busy (no connection, a connection that broke before the answer, 429, 502, 503, 529), and only before the first
@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import httpx
 
+from drr.engine.connections import Connections
 from drr.engine.upstream.errors import UpstreamError, error_from
 
 Made = TypeVar("Made")
@@ -65,11 +66,10 @@ class UpstreamClient:
         self._key = key
         self._tasks = set[asyncio.Task[Any]]()
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(
+        self.connections = Connections(
             headers={**(headers or {}), **authorization},
             auth=None if key else _credentials(base_url),
             timeout=httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=20.0),
             follow_redirects=False,
             transport=transport,
         )
@@ -135,11 +135,11 @@ class UpstreamClient:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._http.aclose()
+        await self.connections.aclose()
 
     def _begun(self, making: Coroutine[Any, Any, Made]) -> "asyncio.Task[Made]":
-        """A task for one request. It is cancelled once, by whoever asked for it; that one may itself be cancelled
-        again and again, and a connection that is interrupted while it closes would stay open for good."""
+        """A task for one request. It is cancelled once, by whoever asked for it, and has the time to end in order;
+        that one may itself be cancelled again and again."""
         task = asyncio.create_task(making)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -200,17 +200,19 @@ class UpstreamClient:
         self, method: str, path: str, body: Mapping[str, Any] | None, patience: float | None
     ) -> AsyncIterator[httpx.Response]:
         """The response to a request that the upstream accepts, its body unread."""
-        response = await self._tried(method, path, body, self.patience if patience is None else patience)
-        try:
-            yield response
-        finally:
-            await response.aclose()
+        async with self.connections.one() as http:
+            asked = http.build_request(method, f"{self.url}/{path.lstrip('/')}", json=body)
+            response = await self._tried(http, asked, self.patience if patience is None else patience)
+            try:
+                yield response
+            finally:
+                await response.aclose()
 
-    async def _tried(self, method: str, path: str, body: Mapping[str, Any] | None, patience: float) -> httpx.Response:
+    async def _tried(self, http: httpx.AsyncClient, asked: httpx.Request, patience: float) -> httpx.Response:
         began, tries = time.monotonic(), 0
         while True:
             try:
-                return await self._once(method, path, body)
+                return await _once(http, asked)
             except UpstreamError as error:
                 delay = error.retry_after if error.retry_after is not None else _delay(tries)
                 late = time.monotonic() - began + delay > patience
@@ -219,23 +221,6 @@ class UpstreamClient:
             tries += 1
             self.note("retried")
             await asyncio.sleep(delay)
-
-    async def _once(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
-        request = self._http.build_request(method, f"{self.url}/{path.lstrip('/')}", json=body)
-        try:
-            response = await self._http.send(request, stream=True)
-        except httpx.ConnectTimeout as error:
-            raise UpstreamError("unavailable", "the upstream cannot be reached: no answer to a connection") from error
-        except httpx.TimeoutException:
-            raise
-        except (httpx.TransportError, OSError) as error:
-            raise UpstreamError("unavailable", f"the upstream cannot be reached: {_told(error)}") from error
-        if response.status_code == httpx.codes.OK:
-            return response
-        try:
-            raise await _refusal(response)
-        finally:
-            await response.aclose()
 
 
 def api_root(url: str) -> str:
@@ -248,6 +233,23 @@ def api_root(url: str) -> str:
 def _credentials(url: str) -> tuple[str, str] | None:
     parts = urlsplit(url)
     return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+
+
+async def _once(http: httpx.AsyncClient, asked: httpx.Request) -> httpx.Response:
+    try:
+        response = await http.send(asked, stream=True)
+    except httpx.ConnectTimeout as error:
+        raise UpstreamError("unavailable", "the upstream cannot be reached: no answer to a connection") from error
+    except httpx.TimeoutException:
+        raise
+    except (httpx.TransportError, OSError) as error:
+        raise UpstreamError("unavailable", f"the upstream cannot be reached: {_told(error)}") from error
+    if response.status_code == httpx.codes.OK:
+        return response
+    try:
+        raise await _refusal(response)
+    finally:
+        await response.aclose()
 
 
 async def _refusal(response: httpx.Response) -> UpstreamError:
