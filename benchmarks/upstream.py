@@ -1,10 +1,13 @@
 """What it costs that the Reasoner runs on another server: `drr serve --upstream` beside `drr serve`.
 
     python -m benchmarks.upstream --out results/upstream
+    python -m benchmarks.upstream --size small --part throughput --questions 64
     python -m benchmarks.upstream --direct http://a:8000 --in-process http://b:8000 --proxied http://c:8000 --model NAME
 
 Three servers of the same Reasoner: a plain one, that is the upstream; one in front of it, with a text DM; and one that
-runs Reasoner and DM itself. They are started here, on this machine's cores, unless their addresses are given. Measured:
+runs Reasoner and DM itself. They are started here, on this machine's cores, unless their addresses are given: with the
+reference models, or with `--size` with larger ones of random weights (`benchmarks.random_models`), whose every answer
+has `--tokens` tokens, is judged every 50 and is never stopped. Measured:
 
 - equality: the same questions at temperature 0, judged, at both judging servers: answers and tokens that were kept;
 - throughput: the same questions from `--clients` at once, in turn at both judging servers, as a ratio;
@@ -18,7 +21,8 @@ import contextlib
 import json
 import random
 import sys
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +33,15 @@ from benchmarks.answers import asked, question
 from benchmarks.launch import served
 from benchmarks.load_client import Load, Run, Target, drive
 from benchmarks.load_report import LatencyGoals, figures
+from benchmarks.random_models import PAIRS, make_dm, make_reasoner
 from benchmarks.server_processes import metric
 from drr import reference
 from drr.failures import guarded
 
 _OFF = {"drr": {"mode": "off"}, "temperature": 0}
 _JUDGED = {"drr": {"mode": "auto", "scorer": "dm", "threshold": 0.9, "report": "summary"}, "temperature": 0}
+_SHADOW = {"drr": {"mode": "shadow", "scorer": "dm", "report": "summary"}, "temperature": 0}
+_STEP_RULE = "tokens:50"
 _QUANTILES = ("ttft_p50", "ttft_p95", "itl_p50", "itl_p95")
 _SECONDS_TO_END = 30.0
 
@@ -47,32 +54,58 @@ class Servers:
     in_process: str
     proxied: str
     model: str
+    judged: dict[str, Any]
+    """What a request that is judged asks for."""
+    plain: dict[str, Any]
+    """What one that nobody judges asks for."""
+
+
+@contextlib.contextmanager
+def models(options: argparse.Namespace) -> Iterator[tuple[list[str], list[str]]]:
+    """The flags that name the Reasoner, and those that name its DM."""
+    if options.size is None:
+        yield (
+            ["--model", str(reference.reasoner_folder()), "--served-model-name", reference.MODEL_NAME],
+            ["--dm", str(options.dm)],
+        )
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        reasoner, dm = Path(folder, "reasoner"), Path(folder, "dm")
+        pair = PAIRS[options.size]
+        make_reasoner(reasoner, pair.reasoner, pair.dtype)
+        make_dm(dm, reasoner, _STEP_RULE, pair.dm)
+        yield (
+            ["--model", str(reasoner), "--served-model-name", options.size],
+            ["--dm", str(dm), "--drr-step-rule", _STEP_RULE],
+        )
 
 
 @contextlib.asynccontextmanager
 async def started(options: argparse.Namespace) -> AsyncIterator[Servers]:
     """The servers whose addresses were given, or three of the reference models."""
     if options.direct:
-        yield Servers(options.direct, options.in_process, options.proxied, options.model)
+        yield Servers(options.direct, options.in_process, options.proxied, options.model, _JUDGED, _OFF)
         return
-    model = ["--model", str(reference.reasoner_folder()), "--served-model-name", reference.MODEL_NAME]
-    dm = ["--dm", str(options.dm), "--dm-deadline-ms", "60000"]
+    length = {} if options.size is None else {"max_tokens": options.tokens}
+    judged = {**(_JUDGED if options.size is None else _SHADOW), **length}
     interval = ["--stream-interval", str(options.stream_interval)]
     async with contextlib.AsyncExitStack() as stack:
+        model, dm = stack.enter_context(models(options))
+        dm += ["--dm-deadline-ms", "60000"]
         direct = await stack.enter_async_context(served([*model, *interval]))
         proxied = await stack.enter_async_context(served([*model, *dm, *interval, "--upstream", f"{direct}/v1"]))
         own = await stack.enter_async_context(served([*model, *dm, *interval]))
-        yield Servers(direct, own, proxied, reference.MODEL_NAME)
+        yield Servers(direct, own, proxied, options.size or reference.MODEL_NAME, judged, {**_OFF, **length})
 
 
-async def kept(url: str, model: str, questions: int, clients: int) -> list[dict[str, Any]]:
+async def kept(url: str, servers: Servers, questions: int, clients: int) -> list[dict[str, Any]]:
     """What was kept of each judged answer."""
     gate = asyncio.Semaphore(clients)
     async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as http:
 
         async def one(number: int) -> dict[str, Any]:
             async with gate:
-                body = {**asked(number, stream=False, **_JUDGED), "model": model}
+                body = {**asked(number, stream=False, **servers.judged), "model": servers.model}
                 answer = (await http.post(f"{url}/v1/chat/completions", json=body)).raise_for_status().json()
             message, account = answer["choices"][0]["message"], answer["drr"]
             counts = {name: account[name] for name in ("thinking_tokens", "answer_tokens", "stop_cause")}
@@ -84,8 +117,8 @@ async def kept(url: str, model: str, questions: int, clients: int) -> list[dict[
 
 async def equality(servers: Servers, questions: int, clients: int) -> dict[str, Any]:
     """How many of the same questions were answered alike, text for text and token for token."""
-    own = await kept(servers.in_process, servers.model, questions, clients)
-    through = await kept(servers.proxied, servers.model, questions, clients)
+    own = await kept(servers.in_process, servers, questions, clients)
+    through = await kept(servers.proxied, servers, questions, clients)
     costs = [answer.pop("cost") for answer in through if "cost" in answer]
     differ = [number for number, pair in enumerate(zip(own, through, strict=True)) if pair[0] != pair[1]]
     return {
@@ -111,7 +144,7 @@ async def _figures(target: Target, requests: int, clients: int) -> dict[str, flo
 async def throughput(servers: Servers, requests: int, clients: int, pairs: int) -> dict[str, Any]:
     """Tokens per second of the judging servers, in turn, and their ratio."""
     targets = [
-        Target(name, url, servers.model, _JUDGED)
+        Target(name, url, servers.model, servers.judged)
         for name, url in (("in_process", servers.in_process), ("proxied", servers.proxied))
     ]
     for target in targets:
@@ -128,7 +161,7 @@ async def overhead(servers: Servers, clients: int, requests: int) -> dict[str, A
     """Milliseconds to the first token and between chunks, at the upstream and through the proxy."""
     found: dict[str, Any] = {"clients": clients, "requests": requests}
     for name, url in (("direct", servers.direct), ("proxied", servers.proxied)):
-        target = Target(name, url, servers.model, _OFF)
+        target = Target(name, url, servers.model, servers.plain)
         await _figures(target, min(clients, 4), clients)
         measured = await _figures(target, requests, clients)
         found[name] = {quantile: 1000 * measured[quantile] for quantile in _QUANTILES}
@@ -143,7 +176,7 @@ async def departures(servers: Servers, clients: int, at_once: int, seed: int = 0
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as http:
 
         async def leave(number: int, patience: float) -> None:
-            body = {**asked(number, stream=number % 2 == 0, **_JUDGED), "model": servers.model}
+            body = {**asked(number, stream=number % 2 == 0, **servers.judged), "model": servers.model}
             async with gate:
                 with contextlib.suppress(TimeoutError, httpx.HTTPError):
                     async with asyncio.timeout(patience):
@@ -163,7 +196,7 @@ async def departures(servers: Servers, clients: int, at_once: int, seed: int = 0
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """All of it, or the parts that were asked for."""
-    found: dict[str, Any] = {"stream_interval": options.stream_interval}
+    found: dict[str, Any] = {"stream_interval": options.stream_interval, "size": options.size}
     async with started(options) as servers:
         if "equality" in options.part:
             found["equality"] = await equality(servers, options.questions, options.clients[-1])
@@ -197,6 +230,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--in-process", metavar="URL", help="a judging server that runs its Reasoner itself")
     parser.add_argument("--proxied", metavar="URL", help="a judging server in front of the upstream")
     parser.add_argument("--model", metavar="NAME", help="what all of them call it")
+    parser.add_argument("--size", choices=list(PAIRS), help="of random models in place of the reference models")
+    parser.add_argument("--tokens", type=int, default=250, help="of every answer of a random Reasoner")
     parser.add_argument("--dm", type=Path, default=reference.dm_folder(), help="a text DM of the Reasoner's")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="of the overhead")
@@ -209,6 +244,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     options.part = options.part or list(_PARTS)
     addresses = [options.direct, options.in_process, options.proxied, options.model]
+    if options.direct and options.size:
+        parser.error("--size is about servers that are started here")
     if any(addresses) and not all(addresses):
         parser.error("--direct, --in-process, --proxied and --model come together")
     return options
