@@ -36,7 +36,10 @@ HELD_OUT_CLIENTS = 8
 RATES = (0.4, 0.8, 1.4)
 """The held-out rates, as shares of what the constants say that the server carries."""
 
-_EQUAL, _PROMPT_PROBES, _STOPS = 48, 6, 10
+_PROMPT_PROBES, _STOPS = 6, 10
+_EQUAL = 192
+"""Tokens of the answers that steps are measured with, about as many as real ones have: attention costs more where answers
+are longer, and of short answers the prompts, whose cost is taken off, are most of what a step of many takes."""
 _LONGEST = 384
 """Tokens that a held-out answer may have: the few longest of all would take as long as the rest of the run."""
 
