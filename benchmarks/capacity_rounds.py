@@ -38,8 +38,11 @@ RATES = (0.4, 0.8, 1.4)
 
 _PROMPT_PROBES, _STOPS = 6, 10
 _EQUAL = 192
-"""Tokens of the answers that steps are measured with, about as many as real ones have: attention costs more where answers
-are longer, and of short answers the prompts, whose cost is taken off, are most of what a step of many takes."""
+"""Tokens of the answers that steps are measured with, about as many as real ones have: attention costs more where
+answers are longer, and where they are short the prompts, whose cost is taken off, are much of what a step takes."""
+_RAMP = 0.1
+"""Seconds between the clients' beginnings: answers that begin together end together, and none is disturbed by others'
+beginnings, as real ones are."""
 _LONGEST = 384
 """Tokens that a held-out answer may have: the few longest of all would take as long as the rest of the run."""
 
@@ -177,7 +180,7 @@ async def _equal(bench: Bench, name: str, begin: int) -> Equal:
     found: Equal = {}
     for clients in CLIENTS:
         prompts = bench.prompts(begin + 1000 * clients, 2000, max_tokens=_EQUAL, ignore_eos=True)
-        load = Load(clients=clients, seconds=bench.seconds / 2, grace=_GRACE)
+        load = Load(clients=clients, seconds=bench.seconds / 2, ramp=_RAMP, grace=_GRACE)
         run, slow = await timed(bench, drive(bench.target(MODES[name]), prompts, load))
         inside = [sample for sample in _good(run) if sample.end is not None and sample.end <= load.seconds]
         found[clients] = (inside or _good(run), slow)
