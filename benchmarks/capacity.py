@@ -27,6 +27,7 @@ from benchmarks.fleet.replica import Limits
 from benchmarks.launch import running
 from benchmarks.load_client import Load, drive
 from benchmarks.pages import SCALING_PAGE, check_section, write_section
+from benchmarks.waiting import work_seconds
 from drr import reference
 from drr.checks import check_range
 from drr.engine.devices import prepare_environment
@@ -36,7 +37,8 @@ from drr.tasks import Split
 from drr.tasks.reference_suite import reference_questions
 
 RECORD = Path("benchmarks/results/capacity.json")
-_WARM_UP = 16
+_WARM_UP = 64
+"""Requests, and pieces of work that say how fast the machine is."""
 
 
 async def measure(options: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
@@ -45,7 +47,8 @@ async def measure(options: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
     limits = Limits(options.running, options.waiting)
     flags = ["--drr-max-running", str(limits.running), "--drr-max-waiting", str(limits.waiting)]
     async with running(["--disable-uvicorn-access-log", *flags]) as (url, process):
-        bench = Bench(url, reference.MODEL_NAME, process.pid, questions, limits, options.seconds)
+        fastest = min(work_seconds() for _ in range(_WARM_UP))
+        bench = Bench(url, reference.MODEL_NAME, process.pid, questions, limits, options.seconds, fastest)
         tell = partial(Console(stderr=True, highlight=False).log, log_locals=False)
         tell("warm-up")
         await drive(bench.target("auto"), bench.prompts(900_000, _WARM_UP), Load(clients=4, seconds=60))

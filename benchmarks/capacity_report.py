@@ -30,10 +30,11 @@ def _constants(record: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]) -
     lines = [
         f"The reference pair on {record['machine']}; {len(rounds)} rounds, medians (least to greatest). Of the "
         f"machine's CPU time the measurement took {_shares(rounds, 'own')}, other processes {_shares(rounds, 'others')}"
-        f", and {_shares(rounds, 'stolen')} was stolen. By the scheduler's account the server and its clients took "
+        f", and {_shares(rounds, 'stolen')} was stolen. The server and its clients took "
         f"{_spread([run['slowdown'] for each in rounds for run in (*each['closed'], *each['open'])])} times as long as "
-        "with CPUs of their own, because they waited for one; constants are divided by that of the runs that gave "
-        "them, and predictions multiplied by that of the runs that they are for.",
+        "with CPUs of their own at their fastest: by the scheduler's account they waited for one, and a fixed piece of "
+        "work took more CPU time. Constants are divided by that of the runs that gave them, and predictions multiplied "
+        "by that of the runs that they are for.",
         "",
         "| constant | thinking in full | judged by the head |",
         "| --- | --- | --- |",

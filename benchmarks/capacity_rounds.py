@@ -22,7 +22,7 @@ from benchmarks.fleet.simulation import Goal, figures, simulate
 from benchmarks.fleet.work import STOPPED, Request, Work
 from benchmarks.load_client import Load, Run, Sample, Target, drive, stolen_share
 from benchmarks.server_processes import metric
-from benchmarks.waiting import between, threads_of
+from benchmarks.waiting import between, threads_of, work_seconds
 
 T = TypeVar("T")
 
@@ -52,11 +52,13 @@ _GRACE = 120.0
 """Seconds for the answers that are under way at the end: those that are cut off would be the longest ones."""
 
 _WHOLE = 3600.0
+_BETWEEN_PACES = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A running server, its process, the questions that it is asked, its limits, and seconds of a run."""
+    """A running server, its process, the questions that it is asked, its limits, seconds of a run, and CPU seconds of a
+    fixed piece of work when the machine was at its fastest."""
 
     url: str
     model: str
@@ -64,6 +66,7 @@ class Bench:
     questions: Sequence[str]
     limits: Limits
     seconds: float
+    work: float
 
     def target(self, mode: str) -> Target:
         """The server in this mode; modes share no prefix cache, so that none profits from the one before."""
@@ -79,12 +82,23 @@ class Bench:
 
 
 async def timed(bench: Bench, work: Awaitable[T]) -> tuple[T, float]:
-    """What the work gives, and how many times as slow as on a machine of its own it was, of all the server's and the
-    client's threads."""
+    """What the work gives, and how many times as slow as on a machine of its own it was: by how long all the server's
+    and the client's threads waited for a CPU, and by how slow the CPUs were."""
     roots = (bench.pid, os.getpid())
     before = threads_of(roots)
-    found = await work
-    return found, between(before, threads_of(roots)).slowdown
+    paces: list[float] = []
+
+    async def look() -> None:
+        while True:
+            paces.append(work_seconds() / bench.work)
+            await asyncio.sleep(_BETWEEN_PACES)
+
+    looking = asyncio.create_task(look())
+    try:
+        found = await work
+    finally:
+        looking.cancel()
+    return found, between(before, threads_of(roots)).slowdown * float(np.median(paces))
 
 
 async def one_round(bench: Bench, number: int, told: Callable[[str], None]) -> dict[str, Any]:
@@ -197,7 +211,7 @@ def _times(runs: Equal, prefill: float, prompt: float) -> ServiceTimes:
     for clients, (samples, slow) in runs.items():
         between = [(sample.end - sample.first) / (sample.tokens - 1) for sample in samples
                    if sample.end is not None and sample.first is not None and sample.tokens > 1]  # fmt: skip
-        prompts = prefill * prompt * (clients - 1) / _EQUAL
+        prompts = prefill * prompt * (clients - 1) / float(np.mean([sample.tokens for sample in samples]))
         steps.append((clients, max(0.0, float(np.mean(between)) / slow - prompts)))
     alone, slow = runs[1]
     first = float(np.mean([sample.first - sample.due for sample in alone if sample.first is not None])) / slow

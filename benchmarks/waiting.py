@@ -1,13 +1,19 @@
-"""How much slower than alone processes are on a machine that others use, too, by the scheduler's own account.
+"""How much slower than alone processes are on a machine that others use, too.
 
-Linux counts for every thread how long it ran and how long it waited, ready to run, for a CPU (/proc/PID/schedstat)."""
+Linux counts for every thread how long it ran and how long it waited, ready to run, for a CPU (/proc/PID/schedstat). No
+account shows that a CPU itself is slower for a while, because it shares a core or its clock with other machines' work: a
+fixed piece of work then takes more CPU time."""
 
 import contextlib
+import json
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+_WORK = {f"name {number}": [number, str(number), {"share": number / 7}] for number in range(300)}
 
 Threads = Mapping[tuple[int, int], tuple[int, int]]
 """By process and thread, nanoseconds that it ran and that it waited."""
@@ -51,3 +57,10 @@ def between(before: Threads, after: Threads) -> Waited:
     ran = sum(count[0] - before.get(thread, (0, 0))[0] for thread, count in after.items())
     waited = sum(count[1] - before.get(thread, (0, 0))[1] for thread, count in after.items())
     return Waited(ran / 1e9, waited / 1e9)
+
+
+def work_seconds() -> float:
+    """CPU seconds that a fixed piece of work takes now, about a thousandth."""
+    begun = time.thread_time()
+    json.loads(json.dumps(_WORK))
+    return time.thread_time() - begun

@@ -15,6 +15,7 @@ from benchmarks.capacity_report import section
 from benchmarks.capacity_rounds import Bench, one_round
 from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.service import ServiceTimes
+from benchmarks.waiting import work_seconds
 from tests.local_http import served
 
 TIMES = ServiceTimes(((1, 0.020), (16, 0.050)))
@@ -99,7 +100,7 @@ async def test_a_round_finds_the_constants_and_predicts_what_is_held_out(monkeyp
     decoding = asyncio.create_task(engine.decode())
     questions = [f"question {number} of many" for number in range(50)]
     async with served(played(engine)) as url:
-        bench = Bench(url, "played", os.getpid(), questions, Limits(RUNNING, WAITING), seconds=6.0)
+        bench = Bench(url, "played", os.getpid(), questions, Limits(RUNNING, WAITING), seconds=6.0, work=work_seconds())
         found = await one_round(bench, 0, told.append)
     decoding.cancel()
     assert told == ["prompts", "equal lengths", "stops", "held out: clients", "held out: rates"]
