@@ -1,8 +1,8 @@
 """How much slower than alone processes are on a machine that others use, too.
 
 Linux counts for every thread how long it ran and how long it waited, ready to run, for a CPU (/proc/PID/schedstat). No
-account shows that a CPU itself is slower for a while, because it shares a core or its clock with other machines' work: a
-fixed piece of work then takes more CPU time."""
+account shows that a CPU itself is slower for a while, because it shares a core or its clock with other machines' work:
+a fixed piece of work then takes more CPU time."""
 
 import contextlib
 import json

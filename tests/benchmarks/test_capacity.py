@@ -1,17 +1,20 @@
 """The capacity measurement: constants, rates and ratios of runs whose times are known, and the section of the page."""
 
+import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from benchmarks import capacity
 from benchmarks.capacity_report import ratios, section
-from benchmarks.capacity_rounds import _rate, _replayed, _restart, _times
+from benchmarks.capacity_rounds import Bench, _rate, _replayed, _restart, _times, timed
 from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.service import ServiceTimes
 from benchmarks.fleet.simulation import Goal
 from benchmarks.load_client import Run, Sample
+from benchmarks.waiting import Waited
 
 STEP = 0.02
 
@@ -37,6 +40,13 @@ def test_constants_are_those_of_a_machine_of_ones_own() -> None:
     assert found.request == pytest.approx((0.05 - STEP) / 2)
     assert found.slower(3.0).step(4) == pytest.approx(0.03)
     assert found.slower(3.0).restart == found.restart
+
+
+async def test_slow_cpus_count_as_much_as_waiting_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench("http://nowhere", "m", os.getpid(), [], Limits(1), 1.0, work=0.001)
+    monkeypatch.setattr("benchmarks.capacity_rounds.work_seconds", lambda: 0.003)
+    monkeypatch.setattr("benchmarks.capacity_rounds.between", lambda before, after: Waited(2.0, 1.0))
+    assert await timed(bench, asyncio.sleep(0.01, "done")) == ("done", pytest.approx(1.5 * 3.0))
 
 
 def test_a_stop_costs_what_its_gap_is_longer_than_a_step() -> None:

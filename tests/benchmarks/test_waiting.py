@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks.waiting import Waited, between, threads_of
+from benchmarks.waiting import Waited, between, threads_of, work_seconds
 
 
 def test_what_came_on_top_between_two_readings() -> None:
@@ -31,3 +31,10 @@ def test_a_thread_that_works_is_counted() -> None:
 
 def test_a_process_that_is_gone_counts_nothing() -> None:
     assert threads_of([2**22 + 1]) == {}
+
+
+def test_a_piece_of_work_takes_cpu_time_not_waiting() -> None:
+    asleep = time.thread_time()
+    took = [work_seconds() for _ in range(20)]
+    assert 0 < min(took) < 0.1
+    assert sum(took) <= time.thread_time() - asleep
