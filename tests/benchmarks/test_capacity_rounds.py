@@ -15,7 +15,6 @@ from benchmarks.capacity_report import section
 from benchmarks.capacity_rounds import Bench, one_round
 from benchmarks.fleet.replica import Limits
 from benchmarks.fleet.service import ServiceTimes
-from benchmarks.waiting import work_seconds
 from tests.local_http import served
 
 TIMES = ServiceTimes(((1, 0.020), (16, 0.050)))
@@ -95,12 +94,15 @@ def event(data: dict[str, Any]) -> str:
 
 @pytest.mark.slow
 async def test_a_round_finds_the_constants_and_predicts_what_is_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.capacity_rounds.threads_of", lambda roots: {})  # the played engine only sleeps
+    # The played engine only sleeps, whatever the CPUs do, and takes long for a token.
+    monkeypatch.setattr("benchmarks.capacity_rounds.threads_of", lambda roots: {})
+    monkeypatch.setattr("benchmarks.capacity_rounds.work_seconds", lambda: 1.0)
+    monkeypatch.setattr("benchmarks.capacity_rounds._EQUAL", 48)
     engine, told = Engine(), list[str]()
     decoding = asyncio.create_task(engine.decode())
     questions = [f"question {number} of many" for number in range(50)]
     async with served(played(engine)) as url:
-        bench = Bench(url, "played", os.getpid(), questions, Limits(RUNNING, WAITING), seconds=6.0, work=work_seconds())
+        bench = Bench(url, "played", os.getpid(), questions, Limits(RUNNING, WAITING), seconds=6.0, work=1.0)
         found = await one_round(bench, 0, told.append)
     decoding.cancel()
     assert told == ["prompts", "equal lengths", "stops", "held out: clients", "held out: rates"]

@@ -67,8 +67,9 @@ def test_clients_that_leave_leave_nothing_open(servers: Servers) -> None:
             httpx.Client(timeout=10) as http,
             http.stream("POST", f"{servers.proxied.url}/v1/chat/completions", json=body) as response,
         ):
+            chunks = response.iter_raw()
             for _ in range(number % 4):
-                next(response.iter_raw())
+                next(chunks)
     deadline = time.monotonic() + 20
     left = -1.0
     while left and time.monotonic() < deadline:
