@@ -38,7 +38,8 @@ from drr.tasks.reference_suite import reference_questions
 
 RECORD = Path("benchmarks/results/capacity.json")
 _WARM_UP = 64
-"""Requests, and pieces of work that say how fast the machine is."""
+_PIECES = 64
+"""Pieces of work, the quickest of which says how fast the machine can be."""
 
 
 async def measure(options: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
@@ -47,7 +48,7 @@ async def measure(options: argparse.Namespace) -> AsyncIterator[dict[str, Any]]:
     limits = Limits(options.running, options.waiting)
     flags = ["--drr-max-running", str(limits.running), "--drr-max-waiting", str(limits.waiting)]
     async with running(["--disable-uvicorn-access-log", *flags]) as (url, process):
-        fastest = min(work_seconds() for _ in range(_WARM_UP))
+        fastest = min(work_seconds() for _ in range(_PIECES))
         bench = Bench(url, reference.MODEL_NAME, process.pid, questions, limits, options.seconds, fastest)
         tell = partial(Console(stderr=True, highlight=False).log, log_locals=False)
         tell("warm-up")

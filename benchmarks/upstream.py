@@ -232,8 +232,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--proxied", metavar="URL", help="a judging server in front of the upstream")
     parser.add_argument("--model", metavar="NAME", help="what all of them call it")
     parser.add_argument("--size", choices=list(PAIRS), help="of random models in place of the reference models")
-    parser.add_argument("--tokens", type=int, default=250, help="of every answer of a random Reasoner")
-    parser.add_argument("--dm", type=Path, default=reference.dm_folder(), help="a text DM of the Reasoner's")
+    parser.add_argument("--tokens", type=int, help="of every answer of a random Reasoner (default 250)")
+    parser.add_argument("--dm", type=Path, help="a text DM of the reference model (default: the reference DM)")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 64], help="of the overhead")
     parser.add_argument("--at-once", type=int, default=16, help="clients of the throughput")
@@ -247,6 +247,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     addresses = [options.direct, options.in_process, options.proxied, options.model]
     if options.direct and options.size:
         parser.error("--size is about servers that are started here")
+    if options.size and options.dm:
+        parser.error("--dm is not for a Reasoner of random weights, whose DM is made with it")
+    if options.tokens and not options.size:
+        parser.error("--tokens is about a Reasoner of random weights, which --size asks for")
+    options.dm, options.tokens = options.dm or reference.dm_folder(), options.tokens or 250
     if any(addresses) and not all(addresses):
         parser.error("--direct, --in-process, --proxied and --model come together")
     return options

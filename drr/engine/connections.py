@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -79,3 +80,9 @@ class Connections:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
         return task
+
+
+def credentials(url: str) -> tuple[str, str] | None:
+    """The name and the password in an address."""
+    parts = urlsplit(url)
+    return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))

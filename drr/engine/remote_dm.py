@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 from transformers import AutoTokenizer
 
-from drr.engine.connections import Connections
+from drr.engine.connections import Connections, credentials
 from drr.errors import InputError, first_line
 from drr.judge.dm_folder import DmCard, load_dm_head
 from drr.judge.scorers.dm import Classified, DmScorer, Logits
@@ -28,7 +28,7 @@ class RemoteClassifier:
     def __init__(self, url: str) -> None:
         self.connections = Connections(
             base_url=_address(url),
-            auth=_credentials(url),
+            auth=credentials(url),
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),  # late scores are given up by their deadline
         )
 
@@ -68,7 +68,7 @@ def check_remote(card: DmCard, url: str) -> None:
 
 def _context_of(url: str) -> int:
     try:
-        asked = httpx.get(f"{_address(url)}/v1/models", auth=_credentials(url), timeout=_CONNECT_SECONDS)
+        asked = httpx.get(f"{_address(url)}/v1/models", auth=credentials(url), timeout=_CONNECT_SECONDS)
         listed = asked.raise_for_status().json()
         return int(listed["data"][0]["max_model_len"])
     except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
@@ -80,9 +80,3 @@ def _address(url: str) -> str:
     """Where the server is, without who asks: errors and logs repeat it."""
     parts = urlsplit(url.rstrip("/"))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def _credentials(url: str) -> tuple[str, str] | None:
-    """The name and the password in an address."""
-    parts = urlsplit(url)
-    return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))

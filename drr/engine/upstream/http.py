@@ -13,11 +13,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 
-from drr.engine.connections import Connections
+from drr.engine.connections import Connections, credentials
 from drr.engine.upstream.errors import UpstreamError, error_from
 
 Made = TypeVar("Made")
@@ -68,7 +68,7 @@ class UpstreamClient:
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         self.connections = Connections(
             headers={**(headers or {}), **authorization},
-            auth=None if key else _credentials(base_url),
+            auth=None if key else credentials(base_url),
             timeout=httpx.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout)),
             follow_redirects=False,
             transport=transport,
@@ -228,11 +228,6 @@ def api_root(url: str) -> str:
     parts = urlsplit(url.strip())
     path = parts.path.rstrip("/") or "/v1"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
-
-
-def _credentials(url: str) -> tuple[str, str] | None:
-    parts = urlsplit(url)
-    return None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
 
 
 async def _once(http: httpx.AsyncClient, asked: httpx.Request) -> httpx.Response:
